@@ -1,0 +1,187 @@
+"""Spaces as plain values: what an observation or an action looks like, without Gymnasium and without torch.
+
+A policy folder stores its spaces as JSON, so an agent is rebuilt without its environment. Worker processes import
+this module, so it depends on NumPy alone.
+
+Rows (one per lane) have the dtypes given by `row_dtype`: pixels stay uint8, every float becomes float32, Discrete and
+MultiDiscrete are int64 counted from 0 (an offset `start` is added at the environment's edge), MultiBinary is int8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Bound: TypeAlias = float | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded."""
+
+    shape: tuple[int, ...]
+    dtype: str  # of the environment: "uint8", "float32", "float64", ...
+    low: Bound = -math.inf
+    high: Bound = math.inf
+
+    @property
+    def bounded(self) -> bool:
+        return bool(np.all(np.isfinite(self.low)) and np.all(np.isfinite(self.high)))
+
+    @property
+    def image(self) -> bool:
+        """uint8 of rank 2 (H, W) or 3 (H, W, C) or (C, H, W): goes through a convolutional encoder."""
+        return self.dtype == "uint8" and len(self.shape) in (2, 3)
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of n choices."""
+
+    n: int
+    start: int = 0
+
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MultiDiscrete:
+    """len(nvec) independent choices."""
+
+    nvec: tuple[int, ...]
+    start: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.nvec),)
+
+
+@dataclass(frozen=True)
+class MultiBinary:
+    """n bits."""
+
+    n: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.n,)
+
+
+@dataclass(frozen=True)
+class Dict:
+    """Named entries, in the order of the environment. A Gymnasium Tuple becomes entries "0", "1", ..."""
+
+    entries: tuple[tuple[str, Space], ...]
+
+    def __getitem__(self, name: str) -> Space:
+        return dict(self.entries)[name]
+
+    def __iter__(self) -> Iterator[tuple[str, Space]]:
+        return iter(self.entries)
+
+
+Space: TypeAlias = Box | Discrete | MultiDiscrete | MultiBinary | Dict
+
+
+def leaves(space: Space, prefix: str = "") -> list[tuple[str, Box | Discrete | MultiDiscrete | MultiBinary]]:
+    """(dotted name, leaf space) of every leaf; a space that is no Dict is one leaf named ""."""
+    if isinstance(space, Dict):
+        return [leaf for name, sub in space for leaf in leaves(sub, f"{prefix}.{name}" if prefix else name)]
+    return [(prefix, space)]
+
+
+def row_dtype(space: Space) -> str:
+    """NumPy dtype name of one row of a leaf space."""
+    if isinstance(space, Box):
+        return space.dtype if space.dtype in ("uint8", "int8", "int16", "int32", "int64") else "float32"
+    if isinstance(space, MultiBinary):
+        return "int8"
+    assert not isinstance(space, Dict), "row_dtype takes leaf spaces"
+    return "int64"
+
+
+def from_gymnasium(space: Any) -> Space:
+    """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
+
+    Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
+    """
+    kind = type(space).__name__
+    if kind == "Box":
+        low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
+        shape = tuple(int(n) for n in space.shape)
+        return Box(shape, str(space.dtype), _uniform(low), _uniform(high))
+    if kind == "Discrete":
+        return Discrete(int(space.n), int(space.start))
+    if kind == "MultiDiscrete":
+        start = getattr(space, "start", np.zeros_like(space.nvec))
+        return MultiDiscrete(
+            tuple(int(n) for n in np.ravel(space.nvec)), tuple(int(n) for n in np.ravel(start))
+        )
+    if kind == "MultiBinary":
+        return MultiBinary(int(np.prod(space.shape)))
+    if kind == "Dict":
+        return Dict(tuple((str(name), from_gymnasium(sub)) for name, sub in space.spaces.items()))
+    if kind == "Tuple":
+        return Dict(tuple((str(i), from_gymnasium(sub)) for i, sub in enumerate(space.spaces)))
+    raise ValueError(
+        f"space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+    )
+
+
+def to_json(space: Space) -> dict[str, Any]:
+    """A JSON object from which `from_json` rebuilds the space (infinities as strings: JSON has none)."""
+    if isinstance(space, Box):
+        return {
+            "kind": "Box",
+            "shape": list(space.shape),
+            "dtype": space.dtype,
+            "low": _bound_to_json(space.low),
+            "high": _bound_to_json(space.high),
+        }
+    if isinstance(space, Discrete):
+        return {"kind": "Discrete", "n": space.n, "start": space.start}
+    if isinstance(space, MultiDiscrete):
+        return {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
+    if isinstance(space, MultiBinary):
+        return {"kind": "MultiBinary", "n": space.n}
+    return {"kind": "Dict", "entries": [[name, to_json(sub)] for name, sub in space]}
+
+
+def from_json(data: dict[str, Any]) -> Space:
+    """Inverse of `to_json`. Raises ValueError on an unknown kind."""
+    kind = data.get("kind")
+    if kind == "Box":
+        shape = tuple(data["shape"])
+        low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
+        return Box(shape, data["dtype"], low, high)
+    if kind == "Discrete":
+        return Discrete(data["n"], data["start"])
+    if kind == "MultiDiscrete":
+        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]))
+    if kind == "MultiBinary":
+        return MultiBinary(data["n"])
+    if kind == "Dict":
+        return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]))
+    raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
+
+
+def _uniform(bound: npt.NDArray[np.float64]) -> Bound:
+    """One number where all entries are equal (images: 0 and 255), else the array."""
+    first = float(bound.flat[0]) if bound.size else 0.0
+    return first if bool(np.all(bound == first)) else bound
+
+
+def _bound_to_json(bound: Bound) -> Any:
+    def scalar(x: float) -> float | str:
+        return x if math.isfinite(x) else ("inf" if x > 0 else "-inf")
+
+    return scalar(bound) if isinstance(bound, float) else [scalar(float(x)) for x in bound.ravel()]
+
+
+def _bound_from_json(data: Any, shape: tuple[int, ...]) -> Bound:
+    return np.array([float(x) for x in data]).reshape(shape) if isinstance(data, list) else float(data)

@@ -1,0 +1,157 @@
+"""The types that everything speaks: EnvStep (one row), Rollout (all experience), State (memory as a value).
+
+Time runs along the first axis, lanes (parallel environments, or agents of one) along the second:
+
+    row      t = 0          1          2     ...      T
+    obs      o_0        o_1        o_2       ...  o_T            [T+1, N, ...]
+    action        a_0        a_1             ...                 [T, N, ...]
+    reward        r_0        r_1             ...                 [T, N]       r_t, of the transition o_t -> o_{t+1}
+
+There is no `done` and no `final_obs`: termination, truncation and "this action is ignored" are separate facts. The
+row that closes an episode (`last`) holds its true final observation, its action is ignored, and the next row (`first`)
+opens the next episode with reward 0: Gymnasium's NEXT_STEP autoreset. `valid = ~last[:-1]` marks real transitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.spaces import Dict, Space, from_json, leaves, row_dtype, to_json
+
+Obs: TypeAlias = "Tensor | dict[str, Tensor]"
+State: TypeAlias = "tuple[Tensor | State, ...]"  # () for a memoryless network; every leaf is [N, ...]
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What a policy must know of its environment; saved with the policy."""
+
+    id: str
+    observation: Space
+    action: Space
+    stack: int = 1  # frames that the policy sees at once; the environment emits one
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "observation": to_json(self.observation),
+            "action": to_json(self.action),
+            "stack": self.stack,
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> EnvSpec:
+        return EnvSpec(data["id"], from_json(data["observation"]), from_json(data["action"]), data["stack"])
+
+
+@dataclass
+class EnvStep:
+    """One row of N lanes. A vector environment may hand out the same tensors again with new contents."""
+
+    obs: Obs  # [N, ...] native dtype: pixels stay uint8 until the device
+    reward: Tensor  # [N] f32, of the transition INTO obs
+    terminated: Tensor  # [N] bool, that transition ended the MDP: no bootstrap
+    first: Tensor  # [N] bool, obs opens an episode: memory is cleared before it is read
+    last: Tensor  # [N] bool, obs closes an episode: the next action is ignored
+
+
+@dataclass
+class Rollout:
+    """T transitions of N lanes: the one container of experience."""
+
+    obs: Obs  # [T+1, N, ...]
+    first: Tensor  # [T+1, N] bool
+    last: Tensor  # [T+1, N] bool
+    action: Tensor  # [T, N, ...] as the policy emitted it
+    reward: Tensor  # [T, N] f32
+    terminated: Tensor  # [T, N] bool, of the transition t -> t+1
+    state: State = ()  # [N, ...] memory just before obs[0]
+    extra: dict[str, Tensor] = field(default_factory=dict)  # [T, N, ...] what the policy reported
+    version: int = 0  # of the weights that acted
+
+    @property
+    def valid(self) -> Tensor:
+        """[T, N] bool: rows whose action reached the environment."""
+        return ~self.last[:-1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(T, N)."""
+        return self.reward.shape[0], self.reward.shape[1]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Rollout:
+        """The rollout with `function` applied to every tensor (a copy, a move to a device)."""
+        return replace(
+            self,
+            obs=tree_map(function, self.obs),
+            first=function(self.first),
+            last=function(self.last),
+            action=function(self.action),
+            reward=function(self.reward),
+            terminated=function(self.terminated),
+            state=tree_map(function, self.state),
+            extra=tree_map(function, self.extra),
+        )
+
+
+class VecEnv(Protocol):
+    """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine."""
+
+    spec: EnvSpec
+    lanes: int
+    device: torch.device
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+        """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
+
+        With no actions this is the reset that opens a run; with actions it rebuilds a checkpoint's environments.
+        """
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, ...], in the environment's units).
+
+        A lane whose previous row was `last` ignores its action and opens its next episode.
+        """
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """An [H, W, 3] picture for people, or None where the environment draws none."""
+
+    def close(self) -> None:
+        """Free processes and memory; idempotent."""
+
+
+def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """Apply `function` to every leaf of nested dicts and tuples (several trees: to their matching leaves)."""
+    if isinstance(tree, dict):
+        return {key: tree_map(function, tree[key], *(other[key] for other in others)) for key in tree}
+    if isinstance(tree, tuple):
+        return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
+    return function(tree, *others)
+
+
+def tree_leaves(tree: Any) -> Iterator[Tensor]:
+    """Every leaf, in order."""
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from tree_leaves(value)
+    elif isinstance(tree, tuple):
+        for value in tree:
+            yield from tree_leaves(value)
+    else:
+        yield tree
+
+
+def empty_rows(space: Space, leading: tuple[int, ...], device: torch.device | str = "cpu") -> Any:
+    """Uninitialised storage [*leading, *shape] for `space`: a tensor, or a flat dict of dotted names for a Dict."""
+    rows = {
+        name: torch.empty((*leading, *leaf.shape), dtype=getattr(torch, row_dtype(leaf)), device=device)
+        for name, leaf in leaves(space)
+    }
+    return rows if isinstance(space, Dict) else rows[""]
