@@ -1,0 +1,273 @@
+"""The actor: vector environment + policy -> Rollout. The same one in every source, on every machine.
+
+    noise[t, n] ~ U(0, 1)^K           of lane n's own counter-based stream
+    a_t, m_{t+1} = policy.act(o_t, first_t, m_t, noise_t)
+    row_{t+1} = env.step(to_env(a_t))
+
+Rows are written once into preallocated [T+1, N] storage on the policy's device; the last row of a rollout is the first
+of the next. What an environment was asked to do since its episode began is kept (actions are in the rollouts already),
+so a checkpoint rebuilds any environment from its seed and its actions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.seeding import uniforms
+from rlkit.types import EnvSpec, EnvStep, Obs, Rollout, State, VecEnv, empty_rows, tree_leaves, tree_map
+
+
+class Policy(Protocol):
+    """What acting needs; pure: the same arguments give the same action."""
+
+    spec: EnvSpec
+    noise_size: int  # uniforms per lane and step
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation."""
+
+    def act(
+        self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """obs [N, ...], first [N], noise [N, noise_size] or None for greedy -> action [N, ...], state, extra."""
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """The action in the environment's units."""
+
+
+@dataclass
+class Episodes:
+    """Finished episodes of a rollout, in time order."""
+
+    returns: list[float] = field(default_factory=list)  # undiscounted, in the environment's own reward
+    lengths: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Timing:
+    """Seconds spent since the last reset of these counters."""
+
+    environment: float = 0.0
+    policy: float = 0.0
+
+
+class Actor:
+    """Collects rollouts of `steps` transitions from every lane of `env`.
+
+    seed: of the action noise; first_lane: global number of lane 0; reward_scale: that of the environment, divided out
+    of reported returns; buffers: 2 if one rollout is learned from while the next is collected.
+    """
+
+    def __init__(
+        self,
+        env: VecEnv,
+        policy: Policy,
+        steps: int,
+        *,
+        seed: int,
+        device: torch.device,
+        first_lane: int = 0,
+        reward_scale: float = 1.0,
+        buffers: int = 1,
+        compile: bool = False,
+    ) -> None:
+        self.env, self.policy, self.steps, self.seed, self.device = env, policy, steps, seed, device
+        self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
+        self.reward_scale = reward_scale
+        self.timing = Timing()
+        self._act = torch.compile(policy.act, fullgraph=True) if compile else policy.act
+        self._storage = [_Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
+        self._turn = 0
+        self.step = 0  # transitions per lane so far: the counter of the noise
+        self.state = policy.initial_state(env.lanes, device)
+        self.episode = np.zeros(env.lanes, np.int64)  # number of each lane's current episode
+        self._started = np.zeros(env.lanes, np.int64)  # the step at which it began
+        self._log: deque[tuple[int, npt.NDArray[Any]]] = deque()  # (first step, actions [T, N, ...]) of rollouts
+        self._return = np.zeros(env.lanes)
+        self._length = np.zeros(env.lanes, np.int64)
+        self._row: EnvStep | None = None  # the row to act on next; None until the environments are reset
+
+    @torch.no_grad()
+    def collect(self) -> tuple[Rollout, Episodes]:
+        """The next `steps` transitions of every lane, and the episodes that ended in them.
+
+        The rollout's tensors are overwritten `buffers` calls later.
+        """
+        if self._row is None:
+            self._row = self.env.restore(self.episode, [np.zeros(0)] * self.env.lanes)
+        storage = self._storage[self._turn]
+        self._turn = (self._turn + 1) % len(self._storage)
+        storage.write(0, self._row)
+        noise = torch.from_numpy(
+            uniforms(self.seed, self.lane_numbers, self.step, self.steps, self.policy.noise_size)
+        ).to(self.device)  # [T, N, K]
+        opening, clock = self.state, time.perf_counter
+        acting = stepping = 0.0
+        for t in range(self.steps):
+            begin = clock()
+            row = storage.rows[t]
+            action, self.state, extra = self._act(row.obs, row.first, self.state, noise[t])
+            storage.write_action(t, action, extra)
+            command = self.policy.to_env(action).to(self.env.device)
+            middle = clock()
+            step = self.env.step(command)
+            end = clock()
+            storage.write(t + 1, step)
+            acting += middle - begin
+            stepping += end - middle
+        self.timing.policy += acting
+        self.timing.environment += stepping
+        rollout = storage.rollout(opening)
+        self._row = storage.rows[self.steps]
+        return rollout, self._account(rollout)
+
+    def _account(self, rollout: Rollout) -> Episodes:
+        """Follow episode numbers, returns and lengths; log the actions for `state_dict`."""
+        first, last = rollout.first.cpu().numpy(), rollout.last.cpu().numpy()  # [T+1, N]
+        reward = rollout.reward.cpu().numpy()  # [T, N]
+        self._log.append((self.step, self.policy.to_env(rollout.action).cpu().numpy().copy()))
+        episodes = Episodes()
+        # running sums of reward and of valid steps, so that an episode's totals are differences
+        total = np.vstack([np.zeros((1, len(self.episode))), np.cumsum(reward, 0, dtype=np.float64)])
+        count = np.vstack([np.zeros((1, len(self.episode)), np.int64), np.cumsum(~last[:-1], 0)])
+        base_return, base_length = -self._return, -self._length
+        for t, n in np.argwhere(first[1:] | last[1:]):  # in time order; few
+            row = t + 1
+            if last[row, n]:
+                episodes.returns.append(float(total[row, n] - base_return[n]) / self.reward_scale)
+                episodes.lengths.append(int(count[row, n] - base_length[n]))
+            if first[row, n]:
+                self.episode[n] += 1
+                self._started[n] = self.step + row
+                base_return[n], base_length[n] = total[row, n], count[row, n]
+        self._return, self._length = total[-1] - base_return, count[-1] - base_length
+        self.step += self.steps
+        while self._log and self._log[0][0] + len(self._log[0][1]) <= self._started.min():
+            self._log.popleft()
+        return episodes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next `collect` depends on but the policy, copied."""
+        if self._row is None:
+            return {}
+        row = self._row
+        snapshot = getattr(self.env, "snapshot", None)
+        return {
+            "step": self.step,
+            "state": tree_map(torch.clone, self.state),
+            "episode": self.episode.copy(),
+            "started": self._started.copy(),
+            "return": self._return.copy(),
+            "length": self._length.copy(),
+            "row": {
+                "obs": tree_map(torch.clone, row.obs),
+                "reward": row.reward.clone(),
+                "terminated": row.terminated.clone(),
+                "first": row.first.clone(),
+                "last": row.last.clone(),
+            },
+            "snapshot": snapshot() if snapshot else None,
+            "log": [] if snapshot else [{"start": start, "actions": actions} for start, actions in self._log],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+        """Rebuild the environments and continue. Returns a warning if they did not come back as they were."""
+        if not state:
+            return None
+        self.step = state["step"]
+        self.state = tree_map(lambda x: x.to(self.device), state["state"])
+        self.episode, self._started = state["episode"].copy(), state["started"].copy()
+        self._return, self._length = state["return"].copy(), state["length"].copy()
+        self._log = deque((entry["start"], entry["actions"]) for entry in state["log"])
+        self._row = EnvStep(**tree_map(lambda x: x.to(self.device), state["row"]))
+        if state["snapshot"] is not None:
+            self.env.load_snapshot(state["snapshot"])  # type: ignore[attr-defined]
+            return None
+        rebuilt = self.env.restore(self.episode, [self._actions_of(lane) for lane in range(self.env.lanes)])
+        same = all(
+            torch.equal(a, b)
+            for a, b in zip(tree_leaves(rebuilt.obs), tree_leaves(state["row"]["obs"]), strict=True)
+        )
+        if same and torch.equal(rebuilt.last, state["row"]["last"]):
+            return None
+        return (
+            f"environment {self.env.spec.id} did not come back as it was from its seed and actions: "
+            "the run continues, but not exactly (is there randomness that reset(seed=...) does not seed?)"
+        )
+
+    def _actions_of(self, lane: int) -> npt.NDArray[Any]:
+        """The environment actions of a lane since its episode began: [k, ...]."""
+        begun = self._started[lane]
+        pieces = [actions[max(begun - start, 0) :, lane] for start, actions in self._log]
+        return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+class _Storage:
+    """Preallocated rows of one rollout on `device`."""
+
+    def __init__(self, spec: EnvSpec, steps: int, lanes: int, device: torch.device) -> None:
+        rows = (steps + 1, lanes)
+        self.obs = empty_rows(spec.observation, rows, device)
+        self.reward = torch.zeros(rows, device=device)  # of the transition INTO the row
+        self.terminated, self.first, self.last = (
+            torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(3)
+        )
+        self.action: Tensor | None = None  # made when the policy has shown its action's shape and dtype
+        self.extra: dict[str, Tensor] = {}
+        self.rows = [
+            EnvStep(
+                tree_map(lambda x: x[t], self.obs),  # noqa: B023
+                self.reward[t],
+                self.terminated[t],
+                self.first[t],
+                self.last[t],
+            )
+            for t in range(steps + 1)
+        ]
+        self.steps = steps
+        self._actions: list[Tensor] = []
+        self._extras: list[dict[str, Tensor]] = []
+
+    def write(self, t: int, step: EnvStep) -> None:
+        """Copy one row (pixels as bytes) to its place."""
+        row = self.rows[t]
+        if isinstance(step.obs, dict):
+            for name, value in step.obs.items():
+                row.obs[name].copy_(value)  # type: ignore[index]
+        else:
+            row.obs.copy_(step.obs)  # type: ignore[union-attr]
+        row.reward.copy_(step.reward)
+        row.terminated.copy_(step.terminated)
+        row.first.copy_(step.first)
+        row.last.copy_(step.last)
+
+    def write_action(self, t: int, action: Tensor, extra: dict[str, Tensor]) -> None:
+        if self.action is None:
+            self.action = action.new_empty((self.steps, *action.shape))
+            self.extra = {name: x.new_empty((self.steps, *x.shape)) for name, x in extra.items()}
+            self._actions = list(self.action)
+            self._extras = [{name: x[i] for name, x in self.extra.items()} for i in range(self.steps)]
+        self._actions[t].copy_(action)
+        for name, value in extra.items():
+            self._extras[t][name].copy_(value)
+
+    def rollout(self, state: State) -> Rollout:
+        assert self.action is not None, "rollout before any action"
+        return Rollout(
+            obs=self.obs,
+            first=self.first,
+            last=self.last,
+            action=self.action,
+            reward=self.reward[1:],
+            terminated=self.terminated[1:],
+            state=state,
+            extra=self.extra,
+        )

@@ -1,0 +1,220 @@
+"""Checkpoints: folders of safetensors and JSON under a manifest of SHA-256 sums, written atomically.
+
+    step-000123456/  policy.safetensors  policy.json     enough to act, watch, serve
+                     state.safetensors   state.json      everything else that the run is
+                     manifest.json                       format, step, size and SHA-256 of each file
+
+A checkpoint is written to a temporary name, fsynced and renamed; older ones go only after that. `newest` verifies the
+sums and falls back to the one before. Nothing is unpickled or evaluated.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{9,})")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read, in one line."""
+
+
+def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """A tree of dicts, lists, tuples, tensors, arrays and scalars as (JSON value, named tensors)."""
+    tensors: dict[str, Tensor] = {}
+
+    def walk(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[path] = value.detach().cpu().contiguous()
+            return {"$tensor": path}
+        if isinstance(value, np.ndarray):
+            tensors[path] = torch.from_numpy(np.ascontiguousarray(value))
+            return {"$array": path}
+        if isinstance(value, Mapping):
+            return {str(key): walk(each, f"{path}/{key}" if path else str(key)) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            items = [walk(each, f"{path}/{i}") for i, each in enumerate(value)]
+            return {"$tuple": items} if isinstance(value, tuple) else items
+        if isinstance(value, np.generic):
+            return value.item()
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise TypeError(f"{path}: a {type(value).__name__} cannot be saved; use tensors, arrays, numbers and text")
+
+    return walk(tree, ""), tensors
+
+
+def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Inverse of `pack`."""
+    if isinstance(value, list):
+        return [unpack(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$array" in value:
+        return tensors[value["$array"]].numpy()
+    if "$tuple" in value:
+        return tuple(unpack(each, tensors) for each in value["$tuple"])
+    return {key: unpack(each, tensors) for key, each in value.items()}
+
+
+def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
+    """Write each part as NAME.json + NAME.safetensors into `folder`, atomically; replaces a checkpoint that is there.
+
+    Raises CheckpointError where the disk is full or the folder cannot be written; what existed stays.
+    """
+    from safetensors.torch import save
+
+    parent = folder.parent
+    temporary = parent / f".{folder.name}.{os.getpid()}.tmp"
+    replaced = parent / f".{folder.name}.{os.getpid()}.old"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        files = {}
+        for name, tree in parts.items():
+            value, tensors = pack(tree)
+            files[f"{name}.json"] = json.dumps(value, indent=1).encode()
+            files[f"{name}.safetensors"] = save(tensors)
+        sums = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            for name, data in files.items()
+        }
+        manifest = {"format": FORMAT, "step": step, "files": sums}
+        files["manifest.json"] = json.dumps(manifest, indent=1).encode()
+        for name, data in files.items():
+            _write_synced(temporary / name, data)
+        _sync(temporary)
+        if folder.exists():
+            os.rename(folder, replaced)
+        os.rename(temporary, folder)
+        _sync(parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            with suppress(OSError):
+                os.rename(replaced, folder)
+        raise CheckpointError(
+            f"cannot save {folder}: {_reason(error)}; earlier checkpoints are untouched"
+        ) from error
+    return folder
+
+
+def read(folder: Path, *names: str) -> dict[str, Any]:
+    """The parts `names` of a checkpoint, verified. Raises CheckpointError naming what is wrong."""
+    from safetensors.torch import load
+
+    manifest = _manifest(folder)
+    parts = {}
+    for name in names:
+        contents = []
+        for file in (f"{name}.json", f"{name}.safetensors"):
+            expected = manifest["files"].get(file)
+            if expected is None:
+                raise CheckpointError(f"{folder} holds no {file}")
+            try:
+                data = (folder / file).read_bytes()
+            except OSError as error:
+                raise CheckpointError(f"{folder / file}: {_reason(error)}") from error
+            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+                raise CheckpointError(f"{folder / file} is damaged: its SHA-256 is not the manifest's")
+            contents.append(data)
+        parts[name] = unpack(json.loads(contents[0]), load(contents[1]))
+    return parts
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+        version, files = manifest["format"], manifest["files"]
+    except OSError as error:
+        raise CheckpointError(f"{folder} is no checkpoint: {_reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'manifest.json'} is damaged: {error}") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(
+            f"{folder} has format {version}, newer than format {FORMAT} that this rlkit reads; "
+            "upgrade it: pip install -U rlkit"
+        )
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{folder / 'manifest.json'} is damaged: no list of files")
+    return manifest
+
+
+def steps(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of the checkpoints in a folder, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return sorted(((int(match[1]), path) for match, path in found), reverse=True)
+
+
+def save_step(folder: Path, parts: Mapping[str, Any], step: int, keep: int) -> Path:
+    """Write checkpoints/step-... and remove all but the newest `keep`."""
+    path = write(folder / f"step-{step:09d}", parts, step)
+    for _, old in steps(folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, Path, dict[str, Any]]:
+    """(step, path, parts) of the newest checkpoint that is whole; `say` hears of damaged ones.
+
+    Raises CheckpointError where there is none, or where the newest is of a later format.
+    """
+    found = steps(folder)
+    for step, path in found:
+        try:
+            return step, path, read(path, *names)
+        except CheckpointError as error:
+            if "newer than format" in str(error):
+                raise
+            say(f"{error}; using the checkpoint before it")
+    if found:
+        raise CheckpointError(f"no checkpoint in {folder} is whole ({len(found)} tried)")
+    raise CheckpointError(f"no checkpoint in {folder}: the run ended before its first one")
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable (file systems that cannot are left alone)."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reason(error: OSError) -> str:
+    words = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOENT: "no such file",
+    }
+    return words.get(error.errno or 0, str(error))

@@ -1,0 +1,89 @@
+"""The network every agent uses: encoder -> core -> named heads.
+
+    [T, N, ...] observations -> encoder -> [T, N, F] -> core (memory) -> [T, N, D] -> head -> [T, N, size]
+
+`trunks` says which heads share an encoder and a core: one trunk for all (pixels), or one each (vectors). The state is
+(frame history or (), one core state per trunk); every leaf is [N, ...].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.cores import make_core
+from rlkit.nn.encoders import make_encoder
+from rlkit.nn.stack import stack_rows
+from rlkit.spaces import Box, leaves, row_dtype
+from rlkit.types import EnvSpec, Obs, State, tree_map
+
+
+class Network(nn.Module):
+    """Heads over trunks over one observation space.
+
+    heads: name -> (number of outputs, gain of the orthogonal initialisation). Small gains start a policy near uniform.
+    """
+
+    def __init__(self, spec: EnvSpec, config: NetworkConfig, heads: dict[str, tuple[int, float]]) -> None:
+        super().__init__()
+        self.spec = spec
+        shared = config.shared
+        if shared is None:  # a convolutional encoder is most of the work, so it is shared
+            shared = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
+        names = list(heads)
+        groups = [names] if shared else [[name] for name in names]
+        self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}
+        self.encoders = nn.ModuleList(make_encoder(spec.observation, spec.stack, config) for _ in groups)
+        self.cores = nn.ModuleList(make_core(config.core, encoder.features) for encoder in self.encoders)
+        self.heads = nn.ModuleDict()
+        for name, (size, gain) in heads.items():
+            linear = nn.Linear(self.cores[self.trunk_of[name]].features, size)
+            nn.init.orthogonal_(linear.weight, gain)
+            nn.init.zeros_(linear.bias)
+            self.heads[name] = linear
+
+    @property
+    def memoryless(self) -> bool:
+        """No core remembers (a frame stack is no hindrance to shuffling transitions: its frames are at hand)."""
+        return all(core.initial_state(1) == () for core in self.cores)
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [lanes, ...]."""
+        frames: State = ()
+        if self.spec.stack > 1:
+            space = self.spec.observation
+            shape = (lanes, self.spec.stack - 1, *space.shape)  # type: ignore[union-attr]
+            frames = (torch.zeros(shape, dtype=getattr(torch, row_dtype(space)), device=device),)
+        return (frames, *(core.initial_state(lanes, device) for core in self.cores))
+
+    def forward(self, obs: Obs, first: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
+        """obs [T, N, ...], first [T, N], state of N lanes -> head outputs [T, N, size], next state."""
+        rows, lanes = first.shape
+        frames, core_states = state[0], state[1:]
+        if frames:
+            obs, history = stack_rows(obs, first, frames[0])  # type: ignore[arg-type]
+            frames = (history,)
+        flat = tree_map(lambda x: x.flatten(0, 1), obs)  # [T*N, ...]
+        features, states = [], []
+        for encoder, core, core_state in zip(self.encoders, self.cores, core_states, strict=True):
+            x = encoder(flat).view(rows, lanes, -1)  # [T*N, F] -> [T, N, F]
+            y, core_state = core(x, first, core_state)
+            features.append(y)
+            states.append(core_state)
+        outputs = {name: self._head(name, features[self.trunk_of[name]]) for name in self.heads}
+        return outputs, (frames, *states)
+
+    def _head(self, name: str, features: Tensor) -> Tensor:
+        """Heads run in float32 whatever the trunk's precision: log-probabilities are differences of them."""
+        if features.dtype == torch.float32:
+            return self.heads[name](features)  # type: ignore[no-any-return]
+        with torch.autocast(features.device.type, enabled=False):
+            return self.heads[name](features.float())  # type: ignore[no-any-return]
+
+    def observe(self, obs: Any, valid: Tensor | None = None) -> None:
+        """Let the observation normalisers take in rows [..., ...]; a network without them ignores this."""
+        for encoder in self.encoders:
+            encoder.observe(obs, valid)

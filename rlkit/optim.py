@@ -1,0 +1,144 @@
+"""The optimiser: one flat parameter vector, one flat gradient, one fused step.
+
+    g <- grad loss(theta)
+    g <- g min(1, c / |g|)                         (clip_norm c; 0 turns clipping off)
+    theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
+
+All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
+many layers there are, and a checkpoint's or another process's weights are one copy. With `compile=True` loss and
+gradient become one compiled function from minibatch to flat gradient (torch.func over the same vector).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+
+from rlkit.config import OptimConfig
+
+Metrics: TypeAlias = dict[str, Tensor]
+Loss: TypeAlias = Callable[..., tuple[Tensor, Metrics]]
+
+
+def schedule(kind: str, progress: float) -> float:
+    """The factor in [0, 1] by which a scheduled value has fallen at `progress` = step / total_steps.
+
+    constant: 1; linear: 1 - p; cosine: (1 + cos(pi p)) / 2.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if kind == "linear":
+        return 1.0 - progress
+    if kind == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    assert kind == "constant", f"unknown schedule {kind!r}"
+    return 1.0
+
+
+class Optimiser:
+    """Minimises losses over the parameters of `module` (which must already be on its device)."""
+
+    def __init__(
+        self, module: nn.Module, loss: Loss, config: OptimConfig, *, precision: torch.dtype, compile: bool
+    ) -> None:
+        self.config = config
+        self.loss = loss
+        self.flat, self.gradient = flatten(module)
+        self.torch = _torch_optimiser(self.flat, config)
+        self._autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
+        self._gradient_of = torch.compile(_functional(module, self.loss)) if compile else None
+
+    def set_progress(self, progress: float) -> None:
+        """Set the learning rate that belongs to this share of the run."""
+        self.torch.param_groups[0]["lr"] = self.config.lr * schedule(self.config.lr_schedule, progress)
+
+    def minimise(self, *batch: Any) -> Metrics:
+        """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
+        with self._autocast:
+            if self._gradient_of is None:
+                self.gradient.zero_()
+                loss, metrics = self.loss(*batch)
+            else:
+                gradient, metrics = self._gradient_of(self.flat.detach(), *batch)
+                self.gradient.copy_(gradient)
+        if self._gradient_of is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        norm = self.gradient.norm()
+        if self.config.clip_norm > 0:
+            # g <- g min(1, c / |g|)
+            self.gradient.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        self.torch.step()
+        return metrics | {"gradient_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and step count; the parameters belong to the module."""
+        return {name: value.clone() for name, value in self.torch.state.get(self.flat, {}).items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s value."""
+        self.torch.state[self.flat] = {name: value.clone() for name, value in state.items()}
+
+
+def flatten(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
+    """Turn every parameter of `module` (and its .grad) into a view of one vector; returns vector and gradient."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    gradient = torch.zeros_like(flat)
+    start = 0
+    for p in parameters:
+        piece = slice(start, start + p.numel())
+        p.data, p.grad = flat[piece].view_as(p), gradient[piece].view_as(p)
+        start += p.numel()
+    vector = nn.Parameter(flat)
+    vector.grad = gradient
+    return vector, gradient
+
+
+def _torch_optimiser(flat: nn.Parameter, config: OptimConfig) -> torch.optim.Optimizer:
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(
+            [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        )
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        [flat], config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+    )
+
+
+class _Objective(nn.Module):
+    """A loss as the forward pass of a module, so that functional_call can substitute the parameters."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+
+    def forward(self, *batch: Any) -> tuple[Tensor, Metrics]:
+        return self.loss(*batch)
+
+
+def _functional(module: nn.Module, loss: Loss) -> Callable[..., tuple[Tensor, Metrics]]:
+    """(flat parameters, *batch) -> (flat gradient, metrics)."""
+    objective = _Objective(module, loss)
+    named = [(name, p.shape) for name, p in objective.named_parameters() if p.requires_grad]
+    sizes = [shape.numel() for _, shape in named]
+
+    def substituted(flat: Tensor, *batch: Any) -> tuple[Tensor, Metrics]:
+        pieces = flat.split(sizes)
+        parameters = {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
+        result: tuple[Tensor, Metrics] = functional_call(objective, parameters, batch)
+        return result
+
+    def gradient_of(flat: Tensor, *batch: Any) -> tuple[Tensor, Metrics]:
+        gradient, (_, metrics) = grad_and_value(substituted, has_aux=True)(flat, *batch)
+        return gradient, metrics
+
+    return gradient_of

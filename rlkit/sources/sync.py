@@ -1,0 +1,38 @@
+"""The learner's own policy collects, then learns: lag 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlkit.actor import Actor, Episodes, Timing
+from rlkit.types import Rollout
+
+
+class SyncSource:
+    """Collects when asked."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+        self.version = 0
+
+    @property
+    def timing(self) -> Timing:
+        return self.actor.timing
+
+    def get(self) -> tuple[Rollout, Episodes]:
+        rollout, episodes = self.actor.collect()
+        rollout.version = self.version
+        return rollout, episodes
+
+    def publish(self, version: int) -> None:
+        self.version = version
+
+    def close(self) -> None:
+        self.actor.env.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"actor": self.actor.state_dict(), "version": self.version}
+
+    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+        self.version = state["version"]
+        return self.actor.load_state_dict(state["actor"])

@@ -1,0 +1,95 @@
+"""The next rollout is collected in a thread while the learner learns: lag exactly 1.
+
+    get k:   wait for rollout k; give the collector the newest weights; start rollout k+1; return rollout k
+
+The collector acts with its own copy of the policy, updated only between rollouts, so which weights acted does not
+depend on timing and a run is as reproducible as a synchronous one. A checkpoint holds the collector's weights and its
+state at the start of the rollout under way, which is collected again on resume: nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from torch import nn
+
+from rlkit.actor import Actor, Episodes, Timing
+from rlkit.types import Rollout
+
+
+class ThreadSource:
+    """A queue of one. `actor.policy` must be a copy of the learner's policy, with two buffers."""
+
+    def __init__(self, actor: Actor, learner: nn.Module) -> None:
+        assert actor.policy is not learner, "the collector needs its own copy of the policy"
+        self.actor, self.learner = actor, learner
+        self.version = 0  # of the learner's weights
+        self._acting = 0  # of the collector's weights
+        self._thread: threading.Thread | None = None
+        self._result: tuple[Rollout, Episodes] | BaseException | None = None
+        self._begun: dict[str, Any] = {}  # state at the start of the rollout under way
+
+    @property
+    def timing(self) -> Timing:
+        return self.actor.timing
+
+    def get(self) -> tuple[Rollout, Episodes]:
+        if self._thread is None:
+            self._start()
+        result, acting = self._wait(), self._acting
+        self._start()
+        result[0].version = acting
+        return result
+
+    def _start(self) -> None:
+        self.actor.policy.load_state_dict(self.learner.state_dict())  # type: ignore[attr-defined]
+        self._acting = self.version
+        self._launch()
+
+    def _launch(self) -> None:
+        self._begun = self.actor.state_dict()
+        self._result = None
+        self._thread = threading.Thread(target=self._collect, name="rlkit-collector", daemon=True)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        try:
+            self._result = self.actor.collect()
+        except BaseException as error:  # handed to the learner's thread by get()
+            self._result = error
+
+    def _wait(self) -> tuple[Rollout, Episodes]:
+        assert self._thread is not None, "nothing to wait for"
+        self._thread.join()
+        if isinstance(self._result, BaseException):
+            raise self._result
+        assert self._result is not None, "the collector ended without a result"
+        return self._result
+
+    def publish(self, version: int) -> None:
+        self.version = version
+
+    def close(self) -> None:
+        """Waits for the rollout under way only as long as a closed environment lets it run."""
+        self.actor.env.close()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def state_dict(self) -> dict[str, Any]:
+        policy = self.actor.policy.state_dict()  # type: ignore[attr-defined]
+        return {
+            "actor": self._begun,
+            "started": self._thread is not None,
+            "policy": {name: value.clone() for name, value in policy.items()},
+            "version": self.version,
+            "acting": self._acting,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+        self.version, self._acting = state["version"], state["acting"]
+        warning = self.actor.load_state_dict(state["actor"])
+        if state["started"]:
+            self.actor.policy.load_state_dict(state["policy"])  # type: ignore[attr-defined]
+            self._launch()
+        return warning
