@@ -1,0 +1,207 @@
+"""Proximal Policy Optimisation (Schulman, Wolski, Dhariwal, Radford and Klimov, 2017, arXiv:1707.06347).
+
+From T transitions of N lanes, collected by pi_old, with advantages A_t (GAE, arXiv:1506.02438) and targets
+R_t = A_t + V_old(s_t), several epochs of minibatch steps on
+
+    rho_t  = pi(a_t | s_t) / pi_old(a_t | s_t)
+    L_pi   = -mean_t min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)
+    L_V    =  mean_t (V(s_t) - R_t)^2 / 2        (optionally with V's change clipped, as in the authors' code)
+    L      =  L_pi + c_V L_V - c_H mean_t H(pi(. | s_t))
+
+Means run over valid transitions: the row after an episode's end is no transition and has weight 0. Terminations do not
+bootstrap, truncations and the rollout's end do (see rlkit.returns.gae).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.buffers import Transitions, minibatches
+from rlkit.config import OptimConfig
+from rlkit.distributions import Distribution, action_head
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.network import Network
+from rlkit.nn.norm import ReturnScale
+from rlkit.optim import Optimiser, schedule
+from rlkit.options import option
+from rlkit.returns import gae
+from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+
+METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clipped")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's hyperparameters, with its symbols."""
+
+    steps: int = option(128, min=1, help="T: transitions per lane and rollout")
+    epochs: int = option(10, min=1, help="passes over each rollout")
+    minibatch: int = option(256, min=1, help="transitions per gradient step")
+    gamma: float = option(0.99, min=0, max=1, help="discount")
+    lam: float = option(0.95, min=0, max=1, help="lambda of GAE: 0 is TD(0), 1 is Monte Carlo")
+    clip: float = option(0.2, above=0, help="eps: how far rho may leave 1")
+    clip_schedule: Literal["constant", "linear", "cosine"] = option("constant", help="its way to 0")
+    value_coef: float = option(0.5, min=0, help="c_V")
+    value_clip: float | None = option(None, above=0, help="clip V's change to this; null: do not")
+    entropy_coef: float = option(0.0, min=0, help="c_H")
+    normalise_advantage: bool = option(True, help="mean 0, deviation 1 over the rollout")
+    recompute_advantage: bool = option(False, help="new values and advantages at the start of every epoch")
+    target_kl: float | None = option(None, above=0, help="end the epochs at 1.5 times this KL(pi_old || pi)")
+    normalise_reward: bool = option(False, help="divide by the running deviation of the discounted return")
+    distribution: Literal["gaussian", "tanh"] = option("gaussian", help="of continuous actions")
+    log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
+
+
+class Policy(nn.Module):
+    """pi and V. Observation scaling and reward scaling are saved with it."""
+
+    def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
+        super().__init__()
+        self.spec = spec
+        self.head = action_head(spec.action, config.distribution)
+        self.noise_size = self.head.noise_size
+        self.network = Network(spec, network, {"policy": (self.head.size, 0.01), "value": (1, 1.0)})
+        self.log_std = (
+            nn.Parameter(torch.full((self.head.size,), config.log_std_init)) if self.head.needs_log_std else None
+        )
+        self.return_scale = ReturnScale(config.gamma)
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [lanes, ...]."""
+        return self.network.initial_state(lanes, device)
+
+    def evaluate(self, obs: Obs, first: Tensor, state: State) -> tuple[Distribution, Tensor, State]:
+        """obs [T, N, ...], first [T, N] -> pi(. | s), V(s) [T, N], next state."""
+        outputs, state = self.network(obs, first, state)
+        return self.head.distribution(outputs["policy"], self.log_std), outputs["value"].squeeze(-1), state
+
+    def act(
+        self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """obs [N, ...], first [N], noise [N, noise_size] or None for the mode -> action, state, log pi(a|s) and V(s)."""
+        pi, value, state = self.evaluate(tree_map(lambda x: x[None], obs), first[None], state)
+        action = pi.mode() if noise is None else pi.sample(noise[None])  # [1, N, ...]
+        return action[0], state, {"log_prob": pi.log_prob(action)[0], "value": value[0]}
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """The action in the environment's units."""
+        return self.head.to_env(action)
+
+
+class Agent:
+    """A policy, its optimiser, and one call: `learn`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: Config,
+        optim: OptimConfig,
+        *,
+        seed: int = 0,
+        precision: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        self.policy, self.config = policy, config
+        self.optim = Optimiser(policy, self.loss, optim, precision=precision, compile=compile)
+        self.generator = torch.Generator(self.optim.flat.device).manual_seed(seed)
+        coefficients = (1.0, config.value_coef, -config.entropy_coef, 0.0, 0.0)  # of METRICS in the loss
+        self.coefficients = torch.tensor(coefficients, device=self.optim.flat.device)
+
+    def learn(self, rollout: Rollout, progress: float) -> dict[str, Tensor]:
+        """All epochs on one rollout [T, N]; `progress` = step / total_steps drives the schedules."""
+        config = self.config
+        clip = self.coefficients.new_tensor(config.clip * schedule(config.clip_schedule, progress))
+        self.optim.set_progress(progress)
+        rows = Transitions(rollout)
+        valid = rollout.valid
+        weight = (valid / valid.float().mean()).flatten()  # [T*N], mean 1
+        if config.normalise_reward:
+            rollout.reward = self.policy.return_scale(rollout.reward, rollout.first, rollout.last)
+        last_row = torch.arange(rows.rows - rollout.size[1], rows.rows, device=weight.device)
+        value = torch.cat([rollout.extra["value"], self.values(rows, last_row)])  # [T+1, N]
+        advantage, target = self.advantages(rollout, value, valid)
+        action, old = rollout.action.flatten(0, 1), rollout.extra["log_prob"].flatten()
+        metrics = []
+        epochs = 0
+        for epoch in range(config.epochs):
+            if config.recompute_advantage and epoch > 0:
+                value = self.values(rows).view_as(rollout.first)
+                advantage, target = self.advantages(rollout, value, valid)
+            start = len(metrics)
+            old_value = value[:-1].flatten()
+            for index in minibatches(len(weight), config.minibatch, self.generator):
+                obs, first, state = rows.select(index)
+                fields = (x[index] for x in (action, old, advantage, target, old_value, weight))
+                metrics.append(self.optim.minimise(obs, first, state, *fields, clip))
+            epochs += 1
+            if config.target_kl is not None:
+                kl = torch.stack([terms[3] for terms, _ in metrics[start:]]).mean()
+                if float(kl) > 1.5 * config.target_kl:
+                    break
+        self.policy.network.observe(rollout.obs, ~rollout.last)
+        means = torch.stack([terms for terms, _ in metrics]).mean(0)
+        return dict(zip(METRICS, means, strict=True)) | {
+            "gradient_norm": torch.stack([norm for _, norm in metrics]).mean(),
+            "value/explained": 1 - (target - value[:-1].flatten()).var() / (target.var() + 1e-8),
+            "epochs": torch.tensor(float(epochs)),
+        }
+
+    def advantages(self, rollout: Rollout, value: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """value [T+1, N] -> advantage and target, flat [T*N]."""
+        config = self.config
+        advantage = gae(
+            rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
+        )  # [T, N]
+        target = advantage + value[:-1]
+        if config.normalise_advantage:
+            chosen = advantage[valid]
+            advantage = (advantage - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8)
+        return advantage.flatten(), target.flatten()
+
+    def loss(
+        self, obs: Obs, first: Tensor, state: State, action: Tensor, old_log_prob: Tensor, advantage: Tensor,
+        target: Tensor, old_value: Tensor, weight: Tensor, clip: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """L and the weighted means of METRICS for a minibatch of B transitions: obs [1, B, ...], the others [B, ...]."""
+        pi, value, _ = self.policy.evaluate(obs, first, state)
+        value = value[0]  # [B]
+        log_ratio = pi.log_prob(action[None])[0] - old_log_prob
+        ratio = log_ratio.exp()
+        # -min(rho A, clip(rho, 1 - eps, 1 + eps) A)
+        policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+        # (V - R)^2 / 2
+        value_loss = 0.5 * (value - target).square()
+        if self.config.value_clip is not None:
+            near = old_value + (value - old_value).clamp(-self.config.value_clip, self.config.value_clip)
+            value_loss = torch.maximum(value_loss, 0.5 * (near - target).square())
+        with torch.no_grad():
+            # KL(pi_old || pi) ~ (rho - 1) - log rho, unbiased and never negative (Schulman, 2020)
+            kl = ratio - 1 - log_ratio
+            clipped = ((ratio - 1).abs() > clip).float()
+        terms = torch.stack([policy_loss, value_loss, pi.entropy()[0], kl, clipped])  # [5, B]
+        means = (terms * weight).mean(1)  # [5]
+        return means @ self.coefficients, means.detach()
+
+    @torch.no_grad()
+    def values(self, rows: Transitions, index: Tensor | None = None) -> Tensor:
+        """V of the rows `index` (all, in pieces, by default): [1, len(index)]."""
+        pieces = rows.split(4096) if index is None else [rows.select(index)]
+        return torch.cat([self.policy.evaluate(*piece)[1] for piece in pieces], 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning depends on beside the policy's own state."""
+        return {"optim": self.optim.state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s value."""
+        self.optim.load_state_dict(state["optim"])
+        self.generator.set_state(state["generator"].cpu())
+
+
+def check(spec: EnvSpec, config: Config) -> None:
+    """Raise ValueError where PPO cannot act in `spec`."""
+    action_head(spec.action, config.distribution)
