@@ -1,0 +1,26 @@
+"""rlkit: train, watch, evaluate and embed deep reinforcement learning agents.
+
+    import rlkit
+    run = rlkit.train("ppo", "cartpole", total_steps=100_000)
+    agent = rlkit.load("runs/ppo-cartpole-0")
+
+Importing this module is cheap: torch, gymnasium, ray and pygame are imported when something needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlkit.run import load as load
+    from rlkit.run import train as train
+
+__all__ = ["__version__", "load", "train"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "train"):
+        return getattr(importlib.import_module("rlkit.run"), name)
+    raise AttributeError(f"module 'rlkit' has no attribute {name!r}; it has {', '.join(__all__)}")
