@@ -5,7 +5,7 @@ R_t = A_t + V_old(s_t), several epochs of minibatch steps on
 
     rho_t  = pi(a_t | s_t) / pi_old(a_t | s_t)
     L_pi   = -mean_t min(rho_t A_t, clip(rho_t, 1 - eps, 1 + eps) A_t)
-    L_V    =  mean_t (V(s_t) - R_t)^2 / 2        (optionally with V's change clipped, as in the authors' code)
+    L_V    =  mean_t (V(s_t) - R_t)^2            (optionally with V's change clipped, as in the authors' code)
     L      =  L_pi + c_V L_V - c_H mean_t H(pi(. | s_t))
 
 Means run over valid transitions: the row after an episode's end is no transition and has weight 0. Terminations do not
@@ -173,11 +173,11 @@ class Agent:
         ratio = log_ratio.exp()
         # -min(rho A, clip(rho, 1 - eps, 1 + eps) A)
         policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-        # (V - R)^2 / 2
-        value_loss = 0.5 * (value - target).square()
+        # (V - R)^2
+        value_loss = (value - target).square()
         if self.config.value_clip is not None:
             near = old_value + (value - old_value).clamp(-self.config.value_clip, self.config.value_clip)
-            value_loss = torch.maximum(value_loss, 0.5 * (near - target).square())
+            value_loss = torch.maximum(value_loss, (near - target).square())
         with torch.no_grad():
             # KL(pi_old || pi) ~ (rho - 1) - log rho, unbiased and never negative (Schulman, 2020)
             kl = ratio - 1 - log_ratio

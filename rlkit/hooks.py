@@ -1,0 +1,168 @@
+"""What happens beside learning: evaluate, record, stop, log, save. In this order after every update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rlkit.checkpoint import CheckpointError
+from rlkit.feeds import Feed
+from rlkit.logging import Console, MetricsWriter
+from rlkit.options import ConfigError
+from rlkit.trainer import Clock, Hook, shielded
+
+
+class EvaluateHook(Hook):
+    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
+
+    episodes(): returns of greedy episodes; keep(step, mean): save the policy as the best so far.
+    """
+
+    def __init__(
+        self, every: int, episodes: Callable[[], list[float]], keep: Callable[[int, float], None]
+    ) -> None:
+        self.every, self.episodes, self.keep = every, episodes, keep
+        self.best: float | None = None
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        if not (clock.due(self.every) or clock.finished):
+            return
+        returns = torch.tensor(self.episodes(), dtype=torch.float64)
+        mean = float(returns.mean())
+        report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
+        if self.best is None or mean > self.best:
+            self.best = mean
+            with shielded():
+                self.keep(clock.step, mean)
+        report["evaluate/best"] = self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+
+class VideoHook(Hook):
+    """Every `every` steps, record one greedy episode."""
+
+    def __init__(self, every: int, record: Callable[[int], None]) -> None:
+        self.every, self.record = every, record
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        if clock.due(self.every):
+            self.record(clock.step)
+
+
+class StopHook(Hook):
+    """End the run when it is good enough or has taken long enough."""
+
+    def __init__(self, reward: float | None, minutes: float | None, episodes: int = 100) -> None:
+        self.reward, self.minutes, self.episodes = reward, minutes, episodes
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        mean = report.get("return/mean")
+        enough = report.get("episodes", 0) >= self.episodes
+        if self.reward is not None and enough and mean is not None and mean >= self.reward:
+            clock.stop_reason = f"mean return {mean:.1f} reached stop.reward={self.reward:g}"
+        elif self.minutes is not None and clock.seconds >= 60 * self.minutes:
+            clock.stop_reason = f"stop.minutes={self.minutes:g} are over"
+
+
+class LogHook(Hook):
+    """Rows of numbers to metrics.csv, TensorBoard and the console: every `every` steps and with each evaluation."""
+
+    def __init__(self, every: int, writer: MetricsWriter, console: Console, feed: Feed) -> None:
+        self.every, self.writer, self.console, self.feed = every, writer, console, feed
+        self._seconds, self._step = 0.0, 0
+        self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
+        self._shown = 0.0
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        due = clock.due(self.every) or clock.update == 1 or clock.finished or "evaluate/mean" in report
+        now = time.monotonic()
+        if not due and now - self._shown < 0.5:
+            return
+        self._shown = now
+        tensors = {name: value for name, value in report.items() if isinstance(value, torch.Tensor)}
+        if tensors:  # one transfer for all of them
+            values = torch.stack([value.float() for value in tensors.values()]).tolist()
+            report |= dict(zip(tensors, values, strict=True))
+        row = report | self._times(clock, reset=due)
+        if due:
+            self.writer.write(clock.step, row)
+        self.console.update(clock.step, row)
+
+    def _times(self, clock: Clock, reset: bool) -> dict[str, float]:
+        """Speed and shares of time since the last logged row."""
+        parts = {
+            "environment": self.feed.timing.environment,
+            "policy": self.feed.timing.policy,
+            "learning": clock.learning,
+        }
+        seconds = max(clock.seconds - self._seconds, 1e-9)
+        times = {
+            "time/seconds": clock.seconds,
+            "time/steps_per_second": (clock.step - self._step) / seconds,
+            **{f"time/{name}": (value - self._parts[name]) / seconds for name, value in parts.items()},
+        }
+        if reset:
+            self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
+        return times
+
+    def resume(self, clock: Clock) -> None:
+        """Forget rows after the checkpoint that the run continues from."""
+        self.writer.truncate(clock.step)
+        self._seconds, self._step = clock.seconds, clock.step
+
+    def close(self, clock: Clock, error: BaseException | None) -> None:
+        self.writer.close()
+        self.console.close()
+
+
+class CheckpointHook(Hook):
+    """Keeps the state of the last update in memory; writes it every `every` steps and when the run ends, however.
+
+    An interrupt may fall into the middle of a rollout or of a gradient step; what it cut is made again on resume.
+    snapshot(): a copy of the run's whole state; save(state): write it.
+    """
+
+    MIN_SECONDS = 0.2  # between snapshots: very short updates do not each pay for a copy
+
+    def __init__(
+        self, every: int, snapshot: Callable[[], dict[str, Any]], save: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.every, self.snapshot, self.save = every, snapshot, save
+        self._latest: dict[str, Any] | None = None
+        self._taken = -1e9
+        self._saved = True
+
+    def begin(self) -> None:
+        """Take the state before the first update."""
+        self._take()
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        due = clock.due(self.every) or clock.finished
+        if due or time.monotonic() - self._taken > self.MIN_SECONDS:
+            with shielded():
+                self._take()
+                if due:
+                    self._write()
+
+    def close(self, clock: Clock, error: BaseException | None) -> None:
+        # a save that failed (full disk) would fail again, and wrong options have trained nothing
+        if not self._saved and not isinstance(error, (CheckpointError, ConfigError)):
+            self._write()
+
+    def _take(self) -> None:
+        self._latest = self.snapshot()
+        self._taken = time.monotonic()
+        self._saved = False
+
+    def _write(self) -> None:
+        assert self._latest is not None, "no state to save"
+        self.save(self._latest)
+        self._saved = True

@@ -1,0 +1,119 @@
+"""A trained policy outside training: load it, call it.
+
+    policy = rlkit.load("runs/ppo-cartpole-0")
+    action, state = policy(obs, state)        # state None opens an episode
+
+What is read is safetensors and JSON; the agent's name is looked up among the installed agents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit import checkpoint, registry
+from rlkit.config import RunConfig, agent_config, network_config
+from rlkit.options import ConfigError
+from rlkit.spaces import Dict, Discrete, MultiDiscrete, leaves, row_dtype
+from rlkit.types import EnvSpec, State, tree_map
+
+
+class AgentPolicy:
+    """A policy for one simulation: single observations in, single actions out, memory as a value."""
+
+    def __init__(self, policy: Any, path: Path) -> None:
+        self.policy, self.path = policy, path
+        self.spec: EnvSpec = policy.spec
+
+    @torch.no_grad()
+    def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
+        """One decision.
+
+        obs: as the (wrapped) environment gives it; state: what the last call returned, None to open an episode.
+        greedy=False samples (with torch's global generator). Returns the action in the environment's units, and state.
+        """
+        first = torch.tensor([state is None])
+        if state is None:
+            state = self.policy.initial_state(1)
+        noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
+        action, state, _ = self.policy.act(self._row(obs), first, state, noise)
+        command = self.policy.to_env(action)[0].numpy()
+        space = self.spec.action
+        if isinstance(space, Discrete):
+            return int(command) + space.start, state
+        if isinstance(space, MultiDiscrete):
+            return command + np.array(space.start), state
+        return command, state
+
+    def _row(self, obs: Any) -> Any:
+        """One observation as a row of one lane: [1, ...]."""
+        rows = {}
+        for name, leaf in leaves(self.spec.observation):
+            value = obs
+            for part in filter(None, name.split(".")):
+                value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
+            array = np.asarray(value)
+            if array.shape != leaf.shape:
+                what = f"entry {name}" if name else "observation"
+                raise ValueError(f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}")
+            if isinstance(leaf, (Discrete, MultiDiscrete)):
+                array = array - np.array(leaf.start)
+            rows[name] = torch.from_numpy(np.array(array, row_dtype(leaf)))[None]
+        return rows if isinstance(self.spec.observation, Dict) else rows[""]
+
+
+def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
+    """What rebuilds a policy, as a tree of tensors and plain values; copied."""
+    return {
+        "agent": config.agent_name,
+        "agent_config": asdict(config.agent),
+        "network": asdict(config.network),
+        "spec": policy.spec.to_json(),
+        "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
+    }
+
+
+def build_policy(parts: dict[str, Any]) -> Any:
+    """Inverse of `policy_parts`."""
+    module = registry.agent_module(parts["agent"])
+    config = agent_config(parts["agent"], parts["agent_config"])
+    policy = module.Policy(EnvSpec.from_json(parts["spec"]), network_config(parts["network"]), config)
+    policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
+    return policy.eval()
+
+
+def find(folder: str | Path, which: str = "") -> Path:
+    """The checkpoint folder meant by a run folder or a checkpoint folder.
+
+    which: "best", "last" or a step number; "" is best where there is one, else last. Raises ConfigError.
+    """
+    folder = Path(folder)
+    if (folder / "manifest.json").is_file() and not which:
+        return folder
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} does not exist; rlkit list runs shows what there is")
+    best, saved = folder / "best", checkpoint.steps(folder / "checkpoints")
+    if which in ("", "best") and (best / "manifest.json").is_file():
+        return best
+    if which in ("", "last") and saved:
+        return saved[0][1]
+    for step, path in saved:
+        if which == str(step):
+            return path
+    have = ["best"] * best.is_dir() + ["last"] * bool(saved) + [str(step) for step, _ in saved]
+    if not have:
+        raise ConfigError(f"{folder} holds no checkpoint: neither a run folder nor an agent's folder")
+    raise ConfigError(f"checkpoint {which} is not in {folder}; allowed: {', '.join(have)}")
+
+
+def load(folder: str | Path, which: str = "") -> AgentPolicy:
+    """The policy of a run folder (its best one, by default) or of a checkpoint folder.
+
+    Raises ConfigError where there is none, CheckpointError where it is damaged (the one before is not used silently).
+    """
+    path = find(folder, which)
+    return AgentPolicy(build_policy(checkpoint.read(path, "policy")["policy"]), path)

@@ -1,0 +1,283 @@
+"""A run: everything that a configuration describes, put together, trained, saved and continued.
+
+    runs/<name>/  config.yaml  metrics.csv  events.out.tfevents.*  checkpoints/step-.../  best/  videos/  eval/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlkit import accelerate, checkpoint, registry, trust
+from rlkit.actor import Actor
+from rlkit.config import RunConfig, compose, from_yaml, to_yaml
+from rlkit.evaluate import Episode, run_episodes
+from rlkit.feeds import RolloutFeed
+from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook
+from rlkit.logging import Console, MetricsWriter
+from rlkit.options import ConfigError
+from rlkit.policy import load, policy_parts
+from rlkit.sources import make_source
+from rlkit.spaces import Box, leaves
+from rlkit.trainer import Clock, fit, interruptible
+from rlkit.types import EnvSpec, tree_map
+
+__all__ = ["Run", "load", "resume", "train"]
+
+Say = Callable[[str], None]
+
+
+class Run:
+    """A training run in its folder. `train` runs it to its end; a signal saves it and raises Interrupted."""
+
+    def __init__(self, config: RunConfig, folder: Path, console: Console) -> None:
+        self.config, self.folder = config, folder
+        spec = _check_pair(config)
+        pixels = has_pixels(spec)
+        torch.set_num_threads(accelerate.choose_threads(config.threads, pixels))
+        self.device = accelerate.choose_device(config.device, console.say)
+        dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
+        self.config = config = replace(
+            config,
+            precision=str(dtype).removeprefix("torch."),
+            env=registry.env_package().choose_backend(config.env, say=console.say),
+        )
+        agent = registry.agent_module(config.agent_name)
+        torch.manual_seed(config.seed)
+        self.policy = agent.Policy(spec, config.network, config.agent).to(self.device)
+        if pixels:
+            self.policy.to(memory_format=torch.channels_last)
+        self.agent = agent.Agent(
+            self.policy, config.agent, config.optim, seed=config.seed, precision=dtype, compile=config.compile
+        )
+        actor_policy = self.policy
+        threaded = config.source.name == "thread"
+        if threaded:
+            actor_policy = agent.Policy(spec, config.network, config.agent).to(self.device)
+        self.actor = Actor(
+            registry.env_package().make_vec(config.env, config.seed, device=self.device),
+            actor_policy,
+            config.agent.steps,
+            seed=config.seed,
+            device=self.device,
+            reward_scale=config.env.reward_scale,
+            buffers=2 if threaded else 1,
+            compile=config.compile,
+        )
+        self.clock = Clock(config.total_steps)
+        self.feed = RolloutFeed(make_source(config.source, self.actor, self.policy))
+        self.console = console
+        total = config.total_steps
+        self.evaluation = EvaluateHook(config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep)
+        self.log = LogHook(
+            config.log.every or max(total // 500, 1),
+            MetricsWriter(folder, config.log.tensorboard),
+            console,
+            self.feed,
+        )
+        self.checkpoints = CheckpointHook(
+            config.checkpoint.every or max(total // 10, 1), self.state_dict, self._save
+        )
+        self.hooks = [
+            self.evaluation,
+            VideoHook(config.video.every, self._record),
+            StopHook(config.stop.reward, config.stop.minutes),
+            self.log,
+            self.checkpoints,
+        ]
+
+    def train(self) -> None:
+        """Train until the clock is finished; whatever ends it, the last completed update is saved."""
+        with interruptible():
+            try:
+                self.checkpoints.begin()
+                fit(self.agent, self.feed, self.hooks, self.clock)
+            finally:
+                self.feed.source.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the run is, copied: parts `policy` and `state` of a checkpoint."""
+        state = {
+            "clock": self.clock.state_dict(),
+            "agent": self.agent.state_dict(),
+            "feed": self.feed.state_dict(),
+            "evaluation": self.evaluation.state_dict(),
+        }
+        return {"policy": policy_parts(self.policy, self.config), "state": state}
+
+    def load_state_dict(self, parts: dict[str, Any]) -> None:
+        """Continue from a checkpoint's parts."""
+        weights = tree_map(lambda x: x.to(self.device), parts["policy"]["weights"])
+        self.policy.load_state_dict(weights)
+        state = parts["state"]
+        self.clock.load_state_dict(state["clock"])
+        self.agent.load_state_dict(state["agent"])
+        self.evaluation.load_state_dict(state["evaluation"])
+        warning = self.feed.load_state_dict(state["feed"])
+        if warning:
+            self.console.say(f"warning: {warning}")
+        self.log.resume(self.clock)
+
+    def _save(self, parts: dict[str, Any]) -> None:
+        step = parts["state"]["clock"]["step"]
+        checkpoint.save_step(self.folder / "checkpoints", parts, step, self.config.checkpoint.keep)
+
+    def _keep(self, step: int, mean: float) -> None:
+        parts = {"policy": policy_parts(self.policy, self.config), "score": {"step": step, "mean": mean}}
+        checkpoint.write(self.folder / "best", parts, step)
+
+    def _evaluate(self) -> list[float]:
+        episodes = evaluate_policy(
+            self.policy, self.config, self.config.evaluate.episodes, seed=self.config.seed, device=self.device
+        )
+        return [episode.result for episode in episodes]
+
+    def _record(self, step: int) -> None:
+        from rlkit.video import record
+
+        path = self.folder / "videos" / f"step-{step:09d}.mp4"
+        record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        self.console.say(f"video: {path}")
+
+
+def evaluate_policy(
+    policy: Any, config: RunConfig, episodes: int, *, seed: int, device: torch.device, greedy: bool = True
+) -> list[Episode]:
+    """Episodes in the run's environment as it is without reward scaling, on held-out seeds."""
+    env_config = replace(config.env, lanes=min(config.env.lanes, episodes), reward_scale=1.0)
+    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    try:
+        return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
+    finally:
+        env.close()
+
+
+def train(agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: Any) -> Path:
+    """Train a new agent and return the run's folder.
+
+    options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
+    Raises ConfigError (a ValueError) for anything that cannot be used, before anything starts.
+    """
+    return start(compose(values={"agent": agent, "env": env, **options}).config, console)
+
+
+def start(config: RunConfig, console: Console | None = None) -> Path:
+    """Train a new run of this configuration in a folder of its own; returns the folder."""
+    accelerate.choose_device(config.device, lambda text: None)  # refused before a folder is made
+    _check_pair(config)
+    trust.remember(config.env.id)
+    folder = _new_folder(config)
+    console = console or Console(config.total_steps, folder.name)
+    lock = _lock(folder)
+    try:
+        run = Run(config, folder, console)
+        (folder / "config.yaml").write_text(to_yaml(run.config), encoding="utf-8")
+        run.train()
+    finally:
+        console.close()
+        lock.close()
+    return folder
+
+
+def resume(folder: str | Path, console: Console | None = None) -> Path:
+    """Continue the run in `folder` exactly where its newest whole checkpoint is; returns the folder.
+
+    Raises ConfigError where it is no run folder, CheckpointError where no checkpoint is whole.
+    """
+    folder = Path(folder)
+    config = run_config(folder)
+    trust.require(config.env.id)
+    console = console or Console(config.total_steps, folder.name)
+    lock = _lock(folder)
+    try:
+        step, path, parts = checkpoint.newest(folder / "checkpoints", "policy", "state", say=console.say)
+        clock = parts["state"]["clock"]
+        if clock["stop_reason"] or step >= config.total_steps:
+            reason = clock["stop_reason"] or f"all {config.total_steps:,} steps are done"
+            console.say(f"{folder} is complete: {reason}")
+            return folder
+        run = Run(config, folder, console)
+        run.load_state_dict(parts)
+        for newer, damaged in checkpoint.steps(folder / "checkpoints"):
+            if newer > step:  # it could not be read; the run will pass this step again
+                damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
+        console.say(f"resuming from {path} (step {step:,})")
+        run.train()
+    finally:
+        console.close()
+        lock.close()
+    return folder
+
+
+def run_config(folder: Path) -> RunConfig:
+    """The configuration of a run folder. Raises ConfigError where it is none."""
+    if not (folder / "config.yaml").is_file():
+        what = "is not a run folder (no config.yaml in it)" if folder.is_dir() else "does not exist"
+        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
+    return from_yaml(folder / "config.yaml")
+
+
+def has_pixels(spec: EnvSpec) -> bool:
+    """Whether an observation holds an image."""
+    return any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
+
+
+def _check_pair(config: RunConfig) -> EnvSpec:
+    """The environment's spec; ConfigError where the agent cannot handle its spaces."""
+    spec: EnvSpec = registry.env_package().probe(config.env)
+    try:
+        registry.agent_module(config.agent_name).check(spec, config.agent)
+    except ValueError as error:
+        raise ConfigError(f"agent={config.agent_name} cannot act in {spec.id}: {error}") from error
+    return spec
+
+
+def _new_folder(config: RunConfig) -> Path:
+    """runs/<name>; a name that was not asked for is made unique."""
+    parent = Path(config.dir)
+    base = config.name or f"{config.agent_name}-{config.env.name or config.env.id.split('/')[-1]}-{config.seed}"
+    base = base.replace(":", "-").replace("/", "-")
+    folder, number = parent / base, 1
+    try:
+        while True:
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                if config.name:
+                    raise ConfigError(
+                        f"name={config.name}: {folder} exists; continue it with rlkit resume {folder}, "
+                        "or choose another name"
+                    ) from None
+                number += 1
+                folder = parent / f"{base}-{number}"
+    except NotADirectoryError as error:
+        raise ConfigError(f"dir={config.dir}: {error.filename} is not a folder") from error
+    except OSError as error:
+        raise ConfigError(
+            f"dir={config.dir}: cannot make {folder} ({error.strerror}); type dir=FOLDER with one you may write to"
+        ) from error
+
+
+def _lock(folder: Path) -> Any:
+    """An exclusive lock on a run folder, held until closed (or until the process ends)."""
+    try:
+        file = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot write there ({error.strerror})") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ConfigError(f"{folder} is in use by another process; wait for it or stop it") from None
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
