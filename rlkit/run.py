@@ -25,7 +25,7 @@ from rlkit.options import ConfigError
 from rlkit.policy import load, policy_parts
 from rlkit.sources import make_source
 from rlkit.spaces import Box, leaves
-from rlkit.trainer import Clock, fit, interruptible
+from rlkit.trainer import Clock, Interrupted, fit, interruptible
 from rlkit.types import EnvSpec, tree_map
 
 __all__ = ["Run", "load", "resume", "train"]
@@ -98,6 +98,9 @@ class Run:
             try:
                 self.checkpoints.begin()
                 fit(self.agent, self.feed, self.hooks, self.clock)
+            except Interrupted as stop:
+                stop.folder = self.folder
+                raise
             finally:
                 self.feed.source.close()
 

@@ -1,0 +1,41 @@
+"""rlkit evaluate: how good is the agent, with its uncertainty."""
+
+from __future__ import annotations
+
+import csv
+
+from rlkit.cli.common import episode_parser, open_run
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate, print the table, write the CSV."""
+    parser = episode_parser(
+        "evaluate",
+        "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
+        "bootstrap confidence intervals; write RUN/eval/*.csv.",
+    )
+    parser.add_argument("--sample", action="store_true", help="sample actions instead of the most likely ones")
+    # another default seed than training's own evaluations, which chose best/
+    parser.set_defaults(episodes=100, seed=1_000_000)
+    arguments = parser.parse_args(argv)
+    import torch
+
+    from rlkit.run import evaluate_policy
+    from rlkit.statistics import summarise, table
+
+    folder, config, agent = open_run(arguments)
+    episodes, seed = arguments.episodes, arguments.seed
+    played = evaluate_policy(
+        agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not arguments.sample
+    )
+    mode = "sampled" if arguments.sample else "greedy"
+    print(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on")
+    print(table(summarise([episode.result for episode in played])))
+    path = folder / "eval" / f"{agent.path.name}-{mode}-seed{seed}-{episodes}.csv"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["episode", "seed", "return", "length"])
+        writer.writerows((each.number, each.seed, repr(each.result), each.length) for each in played)
+    print(f"episodes:  {path}\nwatch it:  rlkit watch {folder}")
+    return 0

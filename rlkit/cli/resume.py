@@ -1,0 +1,18 @@
+"""rlkit resume: continue a run as if nothing had happened."""
+
+from __future__ import annotations
+
+from rlkit.cli.common import run_parser
+
+
+def main(argv: list[str]) -> int:
+    """Continue the run and report like train."""
+    parser = run_parser("resume", "Continue a run from its newest whole checkpoint, with its own configuration.")
+    arguments = parser.parse_args(argv)
+    from rlkit import trust
+    from rlkit.cli.train import run_to_end
+    from rlkit.run import resume
+
+    if arguments.trust:
+        trust.remember(arguments.trust)
+    return run_to_end(lambda: resume(arguments.run))

@@ -1,0 +1,64 @@
+"""rlkit train: a new agent from a configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+USAGE = """usage: rlkit train [OPTION=VALUE ...]
+
+Train an agent. Options are KEY=VALUE; `rlkit list options` shows all of them.
+
+  agent=ppo              the algorithm             (rlkit list agents)
+  env=carracing          a named configuration     (rlkit list environments), a Gymnasium id (env=LunarLander-v3),
+                         module:Id, or a class of your own (env=my_pkg.mod:MyEnv)
+  network=cnn            the network               (rlkit list networks)
+  source=thread          collect while learning    (sync, thread)
+  total_steps=1e6  seed=3  device=auto  name=first-try  preset=none  stop.reward=475  agent.clip=0.1  optim.lr=1e-4
+
+Ctrl-C saves the run; `rlkit resume RUN` continues it exactly.
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Compose, say what was chosen, train, and name the next useful command."""
+    if "-h" in argv or "--help" in argv:
+        print(USAGE)
+        return 0
+    from rlkit.config import compose
+
+    composed = compose(argv)
+    config = composed.config
+    if composed.preset:
+        print(f"preset: {composed.preset} (tuned options for this pair; preset=none turns it off)")
+    from rlkit.run import start
+
+    return run_to_end(lambda: start(config))
+
+
+def run_to_end(action: Callable[[], Path]) -> int:
+    """Train or resume, turning an interruption into its message and exit code."""
+    from rlkit.trainer import Interrupted
+
+    try:
+        folder = action()
+    except Interrupted as stop:
+        print(f"\n{stop}: saved. Continue with: rlkit resume {stop.folder}", file=sys.stderr)
+        return stop.exit_code
+    report(folder)
+    return 0
+
+
+def report(folder: Path) -> None:
+    """What came out, and what to do with it."""
+    from rlkit.logging import read_metrics
+
+    rows = [row for row in read_metrics(folder / "metrics.csv") if "evaluate/mean" in row]
+    if rows:
+        last = rows[-1]
+        print(
+            f"evaluated return: {last['evaluate/mean']:.1f} +- {last['evaluate/std']:.1f} at step {last['step']:,.0f}; "
+            f"best {last['evaluate/best']:.1f} (in {folder / 'best'})"
+        )
+    print(f"watch it:    rlkit watch {folder}\nevaluate it: rlkit evaluate {folder}")

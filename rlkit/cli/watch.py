@@ -1,0 +1,78 @@
+"""rlkit watch: see the agent, in a window or as a video."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlkit.cli.common import episode_parser, open_run
+from rlkit.options import ConfigError
+
+if TYPE_CHECKING:
+    from rlkit.config import RunConfig
+    from rlkit.evaluate import Episode
+
+
+def main(argv: list[str]) -> int:
+    """Play episodes and report their returns."""
+    parser = episode_parser(
+        "watch",
+        "Show greedy episodes in a window; without a display, or with --video, write an MP4 "
+        "(RUN/videos/watch-*.mp4).",
+    )
+    parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
+    parser.set_defaults(seed=0)
+    arguments = parser.parse_args(argv)
+    display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    windowed = display and not arguments.video
+    episodes = arguments.episodes or (3 if windowed else 1)
+    if arguments.video and not arguments.video.endswith(".mp4"):
+        raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
+    import torch
+
+    from rlkit.video import record
+
+    folder, config, agent = open_run(arguments)
+    if windowed:
+        _tell(_window(agent.policy, config, episodes, arguments.seed))
+        return 0
+    path = Path(arguments.video or folder / "videos" / f"watch-{agent.path.name}-seed{arguments.seed}.mp4")
+    if not arguments.video:
+        print("no display here, so a video is written instead")
+    _tell(
+        record(
+            agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes
+        )
+    )
+    print(f"video:       {path}\nevaluate it: rlkit evaluate {folder}")
+    return 0
+
+
+def _tell(episodes: list[Episode]) -> None:
+    for episode in episodes:
+        print(f"episode {episode.number}: return {episode.result:.1f} in {episode.length} steps")
+
+
+def _window(policy: Any, config: RunConfig, episodes: int, seed: int) -> list[Episode]:
+    """Episodes in the environment's own window (render_mode human)."""
+    import torch
+
+    from rlkit import registry
+    from rlkit.evaluate import run_episodes
+
+    env_config = replace(
+        config.env,
+        lanes=1,
+        reward_scale=1.0,
+        backend="inprocess",
+        workers=0,
+        kwargs={**config.env.kwargs, "render_mode": "human"},
+    )
+    device = torch.device("cpu")
+    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    try:
+        return run_episodes(policy, env, episodes, seed=seed, device=device)
+    finally:
+        env.close()
