@@ -1,0 +1,68 @@
+"""What an environment is, as plain values: the fields of configs/env/*.yaml and of `env.<field>=` on the
+command line.
+
+This module imports neither torch nor Gymnasium; worker processes receive the same values as JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rlkit.options import build, option
+
+BACKENDS = ("auto", "inprocess", "workers", "native", "batched")
+CHECKS = ("space", "finite", "none")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size."""
+
+    name: str = option("", help="the configuration's name")
+    id: str = option("", help='Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
+    kwargs: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "arguments of the environment's constructor"}
+    )
+    lanes: int = option(8, min=1, max=65536, help="environments stepped together")
+    backend: str = option(
+        "auto",
+        choices=BACKENDS,
+        help="inprocess: one after the other here; workers: in processes; native: the environment's own "
+        "Gymnasium vector; batched: its own torch vector; auto: measured",
+    )
+    workers: int = option(0, min=0, max=4096, help="worker processes; 0: one per core")
+    skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
+    gray: bool = option(False, help="turn RGB frames [H, W, 3] into luminance [H, W]")
+    size: int = option(0, min=0, max=4096, help="shrink frames to size x size pixels; 0: keep")
+    stack: int = option(
+        1, min=1, max=64, help="frames that the policy sees at once; the environment emits one"
+    )
+    reward_scale: float = option(
+        1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
+    )
+    time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
+    check: str = option(
+        "space",
+        choices=CHECKS,
+        help="space: shape, dtype, finite, in bounds; finite: shape and finite; none: trust the environment",
+    )
+    deadline: float = option(
+        60.0, above=0, max=1e6, help="seconds one vector step may take before it counts as hung"
+    )
+    extra: str = option("", help="pip extra that provides the environment (atari, mujoco)")
+
+    def validate(self) -> None:
+        """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value that cannot be
+        used.
+        """
+        build(EnvConfig, asdict(self), "env")
+        if not self.id:
+            raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
+        if self.backend in ("native", "batched"):
+            for name in ("skip", "gray", "size", "time_limit"):
+                if getattr(self, name) != getattr(EnvConfig(), name):
+                    raise ValueError(
+                        f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "
+                        f"as it is; allowed with env.backend=inprocess or workers"
+                    )

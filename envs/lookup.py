@@ -1,0 +1,102 @@
+"""From an id to an environment's constructor, with errors that say what to type.
+
+Three forms of id: "CartPole-v1" (registered with Gymnasium), "module:Id-v0" (importing the module registers
+it) and "package.module:Class" (a class that nobody registered, found from the user's current directory
+too).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+import gymnasium
+
+# (what the id or the entry point starts with, module it needs, pip argument that installs it)
+PROVIDERS = (
+    ("ALE/", "ale_py", "rlkit[atari]"),
+    ("ale_py", "ale_py", "rlkit[atari]"),
+    ("MiniGrid-", "minigrid", "minigrid"),
+    ("BabyAI-", "minigrid", "minigrid"),
+    ("gymnasium.envs.mujoco", "mujoco", "rlkit[mujoco]"),
+    ("gymnasium.envs.mujoco", "imageio", "rlkit[mujoco]"),
+    ("gymnasium.envs.box2d", "Box2D", "box2d==2.3.10"),
+    ("gymnasium.envs.toy_text", "pygame", "pygame-ce"),
+    ("gymnasium.envs.phys2d", "jax", "jax"),
+    ("gymnasium.envs.tabular", "jax", "jax"),
+)
+
+
+def find_class(id: str) -> Any:
+    """The class or function that "package.module:Class" names, or None where the id is registered with
+    Gymnasium.
+
+    Imports what the id needs. Raises ValueError for an unknown id or a missing package.
+    """
+    if not id:
+        raise ValueError(
+            "env.id: missing; allowed: a Gymnasium id or package.module:Class, for example CartPole-v1"
+        )
+    prepare_display()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    module, _, name = id.rpartition(":")
+    if not module:
+        _require_registered(id)
+        return None
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            raise ValueError(
+                f"env.id={id}: there is no module {error.name}; it is looked for in {os.getcwd()} and in the "
+                f"installed packages"
+            ) from error
+        raise ValueError(f"env.id={id}: {module} needs the package {error.name}; pip install it") from error
+    if name in gymnasium.registry:
+        return None
+    if callable(getattr(found, name, None)):
+        return getattr(found, name)
+    names = [key for key, value in vars(found).items() if isinstance(value, type)]
+    close = difflib.get_close_matches(name, names, n=3)
+    nearest = f"; nearest: {', '.join(close)}" if close else ""
+    raise ValueError(f"env.id={id}: {module} has no {name}{nearest}")
+
+
+def prepare_display(render_mode: str | None = None) -> None:
+    """Let SDL draw without a screen where there is none, and keep pygame from greeting."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if render_mode != "human" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+
+
+def _require_registered(id: str) -> None:
+    """Register and check a Gymnasium id and the packages behind it; raises ValueError."""
+    for prefix, module, package in PROVIDERS:
+        if id.startswith(prefix):
+            _import(id, module, package)  # importing registers
+    if id not in gymnasium.registry:
+        with contextlib.suppress(ImportError):  # Atari ids of the old form, such as PongNoFrameskip-v4
+            importlib.import_module("ale_py")
+    if id not in gymnasium.registry:
+        lower = {known.lower(): known for known in gymnasium.registry}
+        close = [lower[key] for key in difflib.get_close_matches(id.lower(), lower, n=3)]
+        nearest = f"nearest: {', '.join(close)}; " if close else ""
+        raise ValueError(f"env.id={id}: no such environment; {nearest}rlkit list environments shows them")
+    entry = str(gymnasium.registry[id].entry_point)
+    for prefix, module, package in PROVIDERS:
+        if entry.startswith(prefix):
+            _import(id, module, package)
+
+
+def _import(id: str, module: str, package: str) -> None:
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f'env.id={id}: needs the package {module}; type: pip install "{package}"') from error
+    if module == "ale_py":
+        found.ALEInterface.setLoggerMode(found.LoggerMode.Error)  # no banner per environment

@@ -1,0 +1,205 @@
+"""Makes environments from an EnvConfig: one (`make_env`), N stepped together (`make_vec`), or just the
+spaces (`probe`).
+
+Neither torch nor a vector adapter is imported before a vector is made: worker processes import this module.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from rlkit.envs.config import EnvConfig
+from rlkit.envs.frames import FrameSkip, Picture
+from rlkit.envs.lookup import find_class, prepare_display
+from rlkit.spaces import Dict, Space, from_gymnasium
+
+if TYPE_CHECKING:
+    import torch
+
+    from rlkit.types import EnvSpec, VecEnv
+
+SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
+MEASURE = 0.3  # seconds that choosing a backend may take
+
+
+def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """One environment with its wrappers: time limit, frame skip, gray, size (stacking is the policy's).
+
+    Raises ValueError for an unknown id, a missing package, wrong arguments or frames that cannot be made
+    gray.
+    """
+    prepare_display(render_mode)
+    kind = find_class(config.id)
+    kwargs = dict(config.kwargs)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    skip = config.skip
+    if kind is None and _is_atari(config.id) and skip > 1 and "frameskip" not in kwargs:
+        kwargs["frameskip"], skip = skip, 1  # the emulator then draws the last frame only
+    try:
+        if kind is not None:
+            env: Any = kind(**kwargs)
+        else:
+            limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
+            env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"env.kwargs={kwargs}: {config.id} refuses them: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
+    if kind is not None and config.time_limit:
+        env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
+    if skip > 1:
+        env = FrameSkip(env, skip)
+    if config.gray or config.size:
+        env = Picture(env, config.gray, config.size)
+    made: gymnasium.Env[Any, Any] = env
+    return made
+
+
+def _is_atari(id: str) -> bool:
+    return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")
+
+
+def action_spaces(config: EnvConfig, env: Any) -> tuple[Space, Any]:
+    """(our action space, Gymnasium's own) of an environment; refuses composite ones."""
+    space = env.single_action_space if hasattr(env, "single_action_space") else env.action_space
+    found = from_gymnasium(space)
+    if isinstance(found, Dict):
+        raise ValueError(
+            f"env.id={config.id}: its actions are a {type(space).__name__}; allowed: Box, Discrete, "
+            f"MultiDiscrete, MultiBinary; flatten them (gymnasium.spaces.utils.flatten_space)"
+        )
+    return found, space
+
+
+def probe(config: EnvConfig) -> EnvSpec:
+    """The spaces of the environment: makes one and closes it."""
+    from rlkit.types import EnvSpec
+
+    if is_batched(config):
+        vector = make_vec(replace(config, lanes=1, backend="batched"), seed=0)
+        spec = vector.spec
+        vector.close()
+        return spec
+    env = make_env(config)
+    try:
+        observation = from_gymnasium(env.observation_space)
+        return EnvSpec(config.id, observation, action_spaces(config, env)[0], config.stack)
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+
+
+def is_batched(config: EnvConfig) -> bool:
+    """Whether the id names a class whose rows come as torch tensors of all lanes at once (`batched =
+    True`).
+    """
+    return bool(getattr(find_class(config.id), "batched", False))
+
+
+def make_vec(
+    config: EnvConfig,
+    seed: int,
+    *,
+    evaluation: bool = False,
+    first_lane: int = 0,
+    device: str | torch.device = "cpu",
+    render: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> VecEnv:
+    """`config.lanes` environments behind the VecEnv protocol; `restore` opens their first episodes.
+
+    first_lane: number of lane 0 in the whole run (it seeds training lanes); device: of batched
+    environments, all others hand out CPU rows; render: make `render()` draw; say: told in one line what
+    env.backend=auto chose. Raises ValueError for a configuration that cannot be used, EnvFault where an
+    environment fails as it starts.
+    """
+    import torch
+
+    config.validate()
+    if evaluation and first_lane:
+        raise ValueError(f"first_lane={first_lane}: evaluation lanes count from 0; allowed: 0")
+    config = choose_backend(config, say)
+    if config.backend == "batched":
+        kind = find_class(config.id)
+        vector: VecEnv = kind(
+            lanes=config.lanes,
+            seed=seed,
+            evaluation=evaluation,
+            first_lane=first_lane,
+            device=torch.device(device),
+            **config.kwargs,
+        )
+        return vector
+    from rlkit.envs.lane import Seeds
+
+    seeds = Seeds(seed, evaluation, first_lane, config.lanes)
+    if config.backend == "native":
+        from rlkit.envs.native import Native
+
+        return Native.make(config, seeds, render)
+    if config.backend == "workers":
+        from rlkit.envs.workers import Workers
+
+        return Workers(config, seeds, render)
+    from rlkit.envs.vector import InProcess
+
+    return InProcess(config, seeds, render)
+
+
+def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
+    """`config` with backend and workers decided; env.backend=auto steps one environment for up to 0.3 s to
+    decide.
+
+    Slow steps (above 1 ms) go to worker processes where there are several lanes and cores, others stay here.
+    """
+    batched = is_batched(config)
+    if batched != (config.backend == "batched") and config.backend != "auto":
+        needed = "auto or batched" if batched else "auto, inprocess, workers or native"
+        raise ValueError(
+            f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
+        )
+    if batched:
+        return replace(config, backend="batched")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(config.workers or cores, config.lanes)
+    if config.backend == "auto":
+        seconds = _step_seconds(config) if config.lanes > 1 and cores > 1 else 0.0
+        backend = "workers" if seconds > SLOW_STEP and os.name == "posix" else "inprocess"
+        config = replace(config, backend=backend)
+        if say is not None and seconds:
+            where = f"{workers} worker processes" if backend == "workers" else "all lanes in this process"
+            say(f"environment {config.name or config.id}: {seconds * 1e3:.2g} ms per step, so {where}")
+    return replace(config, workers=workers if config.backend == "workers" else 0)
+
+
+def _step_seconds(config: EnvConfig) -> float:
+    """Mean seconds of a random step of one lane, resets left out. Raises EnvFault, as any step does."""
+    import numpy as np
+    import torch
+
+    from rlkit.envs.lane import Seeds
+    from rlkit.envs.vector import InProcess
+
+    vector = InProcess(replace(config, lanes=1), Seeds(0, False, 0, 1))
+    space = vector.block.action_space
+    space.seed(0)
+    spent, count, began = 0.0, 0, time.perf_counter()
+    try:
+        row = vector.restore(np.zeros(1, np.int64), [vector.rows.action[:0]])
+        while count < 50 and time.perf_counter() - began < MEASURE:
+            sample = np.ravel(space.sample() - getattr(space, "start", 0))
+            action = torch.from_numpy(sample.reshape(vector.rows.action.shape))
+            opens, before = bool(row.last[0]), time.perf_counter()
+            row = vector.step(action)
+            if not opens:
+                spent += time.perf_counter() - before
+                count += 1
+    finally:
+        vector.close()
+    return spent / max(count, 1)

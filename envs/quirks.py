@@ -1,0 +1,75 @@
+"""What particular environments need that Gymnasium's interface does not say: exact resets, steps without
+drawing.
+
+Exact resets. An episode must depend on its seed alone, or a run could not be resumed from (episode,
+actions). Box2D keeps contacts and the order of its bodies from one episode to the next, so
+BipedalWalker-v3's later episodes differ slightly from the same seed's in a new environment; a new world
+before each reset makes them equal.
+
+Drawing. CarRacing-v3 draws its observation in every step, which is most of the step's time. Frames that
+nobody sees (under frame skip, or while a checkpoint's actions are replayed) need no drawing, and physics
+does not read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+def fresh_world(env: gymnasium.Env[Any, Any]) -> Callable[[], None] | None:
+    """A call that gives a Box2D environment a new world (before its reset), or None where there is no such
+    world.
+    """
+    core: Any = env.unwrapped
+    world = getattr(core, "world", None)
+    if type(world).__name__ != "b2World" or not hasattr(core, "_destroy"):
+        return None
+    kind: Any = type(world)
+
+    def renew() -> None:
+        core._destroy()  # bodies go before the world that holds them
+        core.world = kind(gravity=core.world.gravity)
+
+    return renew
+
+
+class Pen:
+    """Switches the drawing of an environment's observation off and on; every `off()` needs its `on()`, they
+    may nest.
+
+    While it is off, steps return a blank frame. `Pen.of` is None for environments whose steps draw nothing
+    that could be left out.
+    """
+
+    def __init__(self, core: Any) -> None:
+        self.core = core
+        self.blank = np.zeros(core.observation_space.shape, core.observation_space.dtype)
+        self.depth = 0
+
+    @staticmethod
+    def of(env: gymnasium.Env[Any, Any]) -> Pen | None:
+        """The environment's one pen."""
+        core: Any = env.unwrapped
+        if type(core).__module__ != "gymnasium.envs.box2d.car_racing":
+            return None
+        pen: Pen = core.__dict__.setdefault("_rlkit_pen", None) or Pen(core)
+        core._rlkit_pen = pen
+        return pen
+
+    def off(self) -> None:
+        self.depth += 1
+        self.core._render = lambda mode: self.blank  # the instance's attribute hides the class's method
+
+    def on(self) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            del self.core._render
+
+    def draw(self) -> Any:
+        """The observation of the present state: what the last step would have drawn."""
+        self.core.state = self.core._render("state_pixels")
+        return self.core.state

@@ -1,0 +1,163 @@
+"""The rows of N lanes in one buffer, and the checks that read them all at once.
+
+A row is what one lane shows after one step: observation, reward, terminated, first, last. All rows lie one
+after the other in one buffer, private or shared between processes, so a lane writes where the learner
+reads. NumPy only.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves, row_dtype
+
+Array = npt.NDArray[Any]
+
+
+class Rows:
+    """Arrays [N, ...] over one buffer.
+
+    `obs` maps the dotted names of `rlkit.spaces.leaves` to arrays (a space that is no Dict has the one name
+    ""). `episode` and `steps` say where each lane is, `cursor[start]` which lane the block that begins at
+    `start` is at: they name the lane of a process that can no longer say it itself.
+    """
+
+    def __init__(
+        self, observation: Space, action: Space, lanes: int, buffer: mmap.mmap | None = None
+    ) -> None:
+        self.lanes = lanes
+        # A bytearray's zeros: rows are defined before they are first written.
+        memory: Any = bytearray(self.size(observation, action, lanes)) if buffer is None else buffer
+        self.obs: dict[str, Array] = {}
+        fields: dict[str, Array] = {}
+        offset = 0
+        for name, shape, dtype in _fields(observation, action):
+            count = lanes * int(np.prod(shape, dtype=np.int64))
+            array = np.frombuffer(memory, dtype, count, offset).reshape(lanes, *shape)
+            if name.startswith("obs."):
+                self.obs[name[4:]] = array
+            else:
+                fields[name] = array
+            offset += _aligned(array.nbytes)
+        self.reward: npt.NDArray[np.float32] = fields["reward"]
+        self.terminated: npt.NDArray[np.bool_] = fields["terminated"]
+        self.first: npt.NDArray[np.bool_] = fields["first"]
+        self.last: npt.NDArray[np.bool_] = fields["last"]
+        self.action: Array = fields["action"]
+        self.episode: npt.NDArray[np.int64] = fields["episode"]
+        self.steps: npt.NDArray[np.int64] = fields["steps"]
+        self.cursor: npt.NDArray[np.int64] = fields["cursor"]
+
+    @staticmethod
+    def size(observation: Space, action: Space, lanes: int) -> int:
+        """Bytes of the buffer."""
+        return sum(
+            _aligned(lanes * int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
+            for _, shape, dtype in _fields(observation, action)
+        )
+
+
+def _fields(observation: Space, action: Space) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """(name, shape of one row, dtype) of every array, in the order of the buffer."""
+    for name, leaf in leaves(observation):
+        yield f"obs.{name}", leaf.shape, row_dtype(leaf)
+    assert not isinstance(action, Dict), "composite actions are refused before rows are made"
+    yield "action", action.shape, row_dtype(action)
+    yield from (
+        ("reward", (), "float32"),
+        ("terminated", (), "bool"),
+        ("first", (), "bool"),
+        ("last", (), "bool"),
+    )
+    yield from ((name, (), "int64") for name in ("episode", "steps", "cursor"))
+
+
+def _aligned(count: int) -> int:
+    """Cache lines of their own: two processes never write to the same one for two arrays."""
+    return -(-count // 64) * 64
+
+
+class Finding(NamedTuple):
+    """What a check found: the fault's kind, the field, the row (of the rows given) and what was there."""
+
+    kind: str
+    field: str
+    row: int
+    detail: str
+
+
+class Check:
+    """Looks at the rows of a block once per vector step: all finite, all within the observation space.
+
+    mode "space" looks for both, "finite" for the first, "none" for nothing. Shapes and dtypes are the
+    lanes' to check: they are gone once a value is in its row.
+    """
+
+    def __init__(self, observation: Space, obs: dict[str, Array], reward: Array, mode: str) -> None:
+        self.mode = mode
+        self.reward = reward
+        self.finite: list[tuple[str, Array]] = []
+        self.bounded: list[tuple[str, Array, Array, Array]] = []  # name, rows, low, high
+        for name, leaf in leaves(observation):
+            limits = _limits(leaf) if mode == "space" else None
+            if limits is not None:
+                self.bounded.append((name, obs[name], *limits))
+            elif mode == "finite" and obs[name].dtype == np.float32:
+                self.finite.append((name, obs[name]))
+
+    def find(self) -> Finding | None:
+        """The first row that breaks a rule."""
+        if self.mode == "none":
+            return None
+        if not np.isfinite(self.reward).all():
+            row = int(np.flatnonzero(~np.isfinite(self.reward))[0])
+            return Finding("nan", "reward", row, f"{self.reward[row]}")
+        for name, rows in self.finite:
+            if not np.isfinite(rows).all():
+                return _broken(name, rows, np.isfinite(rows))
+        for name, rows, low, high in self.bounded:
+            # NaN compares false and infinite bounds became the largest float: two comparisons find all.
+            if not ((rows >= low).all() and (rows <= high).all()):
+                return _broken(name, rows, (rows >= low) & (rows <= high), low, high)
+        return None
+
+
+def _limits(leaf: Space) -> tuple[Array, Array] | None:
+    """(low, high) of rows in their own dtype; None where no value can lie outside."""
+    if isinstance(leaf, Discrete):
+        return np.array(0), np.array(leaf.n - 1)
+    if isinstance(leaf, MultiDiscrete):
+        return np.zeros(leaf.shape, np.int64), np.array(leaf.nvec) - 1
+    if isinstance(leaf, MultiBinary):
+        return np.array(0, np.int8), np.array(1, np.int8)
+    assert isinstance(leaf, Box), "leaves are Box, Discrete, MultiDiscrete or MultiBinary"
+    dtype = np.dtype(row_dtype(leaf))
+    if dtype.kind == "f":
+        largest = np.finfo(np.float32).max
+        # Rounding is monotone: what lies within the float64 bounds lies within their float32 roundings.
+        with np.errstate(over="ignore"):
+            low, high = np.asarray(leaf.low, np.float32), np.asarray(leaf.high, np.float32)
+        return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
+    info = np.iinfo(dtype)
+    low, high = np.clip(leaf.low, info.min, info.max), np.clip(leaf.high, info.min, info.max)
+    if np.all(low == info.min) and np.all(high == info.max):
+        return None
+    return np.asarray(low, np.int64), np.asarray(high, np.int64)
+
+
+def _broken(name: str, rows: Array, good: Array, low: Any = None, high: Any = None) -> Finding:
+    """Describe the first entry of `rows` [n, ...] where `good` is False."""
+    where = np.argwhere(~good)[0]
+    row, inner = int(where[0]), tuple(int(i) for i in where[1:])
+    value = rows[tuple(where)]
+    entry = f"entry {list(inner)}" if inner else "value"
+    if rows.dtype.kind == "f" and not np.isfinite(value):
+        return Finding("nan", name or "obs", row, f"{entry} is {value}")
+    shape = rows.shape[1:]
+    bounds = f"[{np.broadcast_to(low, shape)[inner]}, {np.broadcast_to(high, shape)[inner]}]"
+    return Finding("space", name or "obs", row, f"{entry} is {value}, its space allows {bounds}")

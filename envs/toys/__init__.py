@@ -1,0 +1,8 @@
+"""Small environments with known answers, for tests of learning and of faults: "rlkit.envs.toys:Identity"
+and so on.
+"""
+
+from rlkit.envs.toys.faulty import Faulty
+from rlkit.envs.toys.tasks import Bandit, Identity, Quadratic, Scripted
+
+__all__ = ["Bandit", "Faulty", "Identity", "Quadratic", "Scripted"]
