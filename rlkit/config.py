@@ -43,7 +43,7 @@ class OptimConfig:
     lr_schedule: str = option(
         "constant", choices=("constant", "linear", "cosine"), help="its way to 0 at total_steps"
     )
-    clip_norm: float | None = option(0.5, above=0, help="largest norm of the gradient; null: any")
+    clip_norm: float = option(0.5, min=0, help="largest norm of the gradient; 0: any")
     eps: float = option(1e-5, above=0, help="added to the denominator (adam, adamw, rmsprop)")
     betas: tuple[float, float] = option(
         (0.9, 0.999), min=0, below=1, help="decay of both moments (adam, adamw)"
@@ -75,9 +75,8 @@ class LogConfig:
 class EvaluateConfig:
     """Greedy episodes on seeds that training never sees."""
 
-    every: int = option(0, min=0, help="environment steps between evaluations; 0: only at the end")
-    episodes: int = option(10, min=1, help="episodes of an evaluation while training")
-    final_episodes: int = option(20, min=0, help="episodes of the evaluation at the end; 0: none")
+    every: int = option(0, min=0, help="environment steps between evaluations; 0: total_steps / 10")
+    episodes: int = option(10, min=1, help="episodes of an evaluation")
 
 
 @dataclass(frozen=True)
@@ -195,16 +194,32 @@ def from_yaml(path: str | Path) -> RunConfig:
 
     Raises ConfigError (not YAML, unknown options, values out of range) and OSError.
     """
-    try:
-        plain = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(plain, Mapping):
-        raise ConfigError(f"{path}: no configuration in it")
+    plain = read_plain(path)
     try:
         return _typed(plain)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def agent_config(name: str, plain: Mapping[str, Any]) -> Any:
+    """The options of the agent `name` alone, checked."""
+    return build(registry.agent_module(name).Config, plain, "agent")
+
+
+def network_config(plain: Mapping[str, Any]) -> NetworkConfig:
+    """The options of a network alone, checked."""
+    return build(NetworkConfig, plain, "network")
+
+
+def read_plain(path: str | Path) -> dict[str, Any]:
+    """The values in a YAML file, unchecked. Raises ConfigError where it is no YAML mapping, and OSError."""
+    try:
+        plain = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path}: no configuration in it")
+    return plain
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -277,8 +292,8 @@ def _parse(overrides: Iterable[str]) -> list[tuple[str, Any]]:
 
 def _defaults() -> dict[str, str]:
     """What config.yaml chooses; its preset is "auto": the one of the pair, where there is one."""
-    text = (registry.config_folder() / "config.yaml").read_text(encoding="utf-8")
-    entries = [entry for entry in yaml.load(text, Loader=_Loader)["defaults"] if isinstance(entry, dict)]
+    defaults = read_plain(registry.config_folder() / "config.yaml")["defaults"]
+    entries = [entry for entry in defaults if isinstance(entry, dict)]
     chosen = {key: name for entry in entries for key, name in entry.items()}
     return {key: chosen[key] for key in CHOICES if key != "preset"} | {"preset": "auto"}
 

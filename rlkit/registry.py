@@ -15,7 +15,16 @@ from types import ModuleType
 
 from rlkit.options import ConfigError, nearest
 
-__all__ = ["GROUPS", "agent_module", "config_folder", "env_config", "env_package", "names", "nearest"]
+__all__ = [
+    "GROUPS",
+    "agent_file",
+    "agent_module",
+    "config_folder",
+    "env_config",
+    "env_package",
+    "names",
+    "nearest",
+]
 
 GROUPS = {  # the plural that people list -> the folder of rlkit.configs
     "agents": "agent",
@@ -37,10 +46,16 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in files if (group, file.stem) != ("presets", "none"))
 
 
-def agent_module(name: str) -> ModuleType:
-    """The module rlkit.agents.<name> (it imports torch). Raises ConfigError where there is no such agent."""
+def agent_file(name: str) -> Path:
+    """The source of an agent. Raises ConfigError where there is no such agent."""
     if name not in names("agents"):
         raise ConfigError(f"agent={name}: no such agent; {nearest(name, names('agents'))}")
+    return _package_folder("rlkit.agents") / f"{name}.py"
+
+
+def agent_module(name: str) -> ModuleType:
+    """The module rlkit.agents.<name> (it imports torch). Raises ConfigError where there is no such agent."""
+    agent_file(name)
     return importlib.import_module(f"rlkit.agents.{name}")
 
 

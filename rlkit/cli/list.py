@@ -1,0 +1,140 @@
+"""rlkit list: what there is."""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlkit import registry
+from rlkit.config import options, read_plain
+from rlkit.options import ConfigError, nearest, show
+
+USAGE = """usage: rlkit list agents|environments|networks|sources|presets|runs|options [OPTION=VALUE ...]
+
+  agents, environments, networks, sources, presets    names for agent=, env=, network=, source=, preset=
+  runs [dir=FOLDER]                                   the runs in runs/, or in another folder
+  options [OPTION=VALUE ...]                          every option, its value, what it allows and means"""
+
+
+def main(argv: list[str]) -> int:
+    """Print one table."""
+    if "-h" in argv or "--help" in argv:
+        print(USAGE)
+        return 0
+    if not argv:
+        raise ConfigError(f"list: what? allowed: {', '.join([*registry.GROUPS, 'runs', 'options'])}")
+    group, rest = argv[0], argv[1:]
+    if group == "options":
+        rows: Iterable[Sequence[str]] = _options(rest)
+    elif group == "runs":
+        rows = _runs(_folder(rest))
+    elif group in registry.GROUPS:
+        if rest:
+            raise ConfigError(f"{rest[0]}: one argument too many; rlkit list {group} takes none")
+        rows = [(name, _about(group, name)) for name in registry.names(group)]
+    else:
+        remedy = nearest(group, [*registry.GROUPS, "runs", "options"])
+        raise ConfigError(f"list {group}: no such list; {remedy}")
+    print(columns(rows))
+    return 0
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """The rows as left-aligned columns."""
+    table = [list(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _about(group: str, name: str) -> str:
+    """One line about a name: the first of an agent's docstring, the first comment of a YAML file."""
+    if group == "agents":
+        source = registry.agent_file(name).read_text(encoding="utf-8")
+        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    path = registry.config_folder() / registry.GROUPS[group] / f"{name}.yaml"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        comment = line.partition("#")[2].strip()
+        if comment and not comment.startswith("@package"):
+            return comment
+    return str(read_plain(path).get("id", ""))
+
+
+def _options(overrides: list[str]) -> list[Sequence[str]]:
+    rows = []
+    for option, value in options(overrides):
+        default = "" if _same(option.default, value) else f" (default {show(option.default)})"
+        about = f"; {option.help}" if option.help else ""
+        rows.append((f"{option.name}={show(value)}", f"{option.allowed}{about}{default}"))
+    return rows
+
+
+def _same(default: Any, value: Any) -> bool:
+    return (list(default) if isinstance(default, tuple) else default) == value
+
+
+def _folder(rest: list[str]) -> Path:
+    if not rest:
+        return Path("runs")
+    if len(rest) == 1:
+        return Path(rest[0].removeprefix("dir="))
+    raise ConfigError(f"{rest[1]}: one argument too many; rlkit list runs dir=FOLDER")
+
+
+def _runs(folder: Path) -> list[Sequence[str]]:
+    """A line per run folder, newest last."""
+    files = sorted(folder.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise ConfigError(
+            f"{folder}: no runs in it; rlkit train makes one, rlkit list runs dir=FOLDER looks elsewhere"
+        )
+    head = ("run", "agent", "environment", "steps", "return", "state")
+    return [head, *(_run(file.parent) for file in files)]
+
+
+def _run(folder: Path) -> Sequence[str]:
+    from rlkit.logging import read_metrics
+
+    try:
+        plain = read_plain(folder / "config.yaml")
+        agent, env, total = plain["agent"]["name"], plain["env"]["id"], int(plain["total_steps"])
+        metrics = folder / "metrics.csv"
+        rows = read_metrics(metrics) if metrics.is_file() else []
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        return (str(folder), "?", "?", "?", "?", f"unreadable: {' '.join(str(error).split())}"[:80])
+    step = int(rows[-1]["step"]) if rows else 0
+    returns = [row["return/mean"] for row in rows if "return/mean" in row]
+    last = f"{returns[-1]:.1f}" if returns else "-"
+    return str(folder), agent, env, f"{step:,} of {total:,}", last, _state(folder, step, total)
+
+
+def _state(folder: Path, step: int, total: int) -> str:
+    """running, complete, or stopped (rlkit resume continues it)."""
+    if _locked(folder / ".lock"):
+        return "running"
+    return "complete" if step >= total or _stop_reason(folder) else "stopped"
+
+
+def _locked(path: Path) -> bool:
+    """Whether a living process holds the run's lock."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _stop_reason(folder: Path) -> str:
+    """Why the newest checkpoint's run ended before its last step; "" where it did not."""
+    states = sorted(folder.glob("checkpoints/step-*/state.json"))
+    try:
+        return str(json.loads(states[-1].read_bytes())["clock"]["stop_reason"] or "") if states else ""
+    except (ValueError, KeyError, TypeError, OSError):
+        return ""

@@ -1,0 +1,118 @@
+"""rlkit: one verb per wish. Imports nothing heavy itself; each verb is a module of rlkit.cli with
+`main(argv) -> int`.
+
+Whatever goes wrong becomes one line on stderr and an exit code: 2 for what was typed, 1 for what failed,
+130 for Ctrl-C. `--traceback` anywhere (or RLKIT_TRACEBACK=1) shows everything.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from rlkit import __version__
+
+VERBS = {
+    "train": "train an agent",
+    "resume": "continue a run exactly where it stopped",
+    "evaluate": "measure an agent on episodes it never trained on, with confidence intervals",
+    "watch": "see an agent play, in a window or as a video",
+    "list": "what there is: agents, environments, networks, presets, runs, options",
+    "doctor": "what this installation can do, and what to install for the rest",
+}
+EXAMPLES = """\
+  rlkit train agent=ppo env=cartpole
+  rlkit train env=LunarLander-v3 total_steps=1e6 agent.clip=0.1 seed=3
+  rlkit watch runs/ppo-cartpole-0
+  rlkit evaluate runs/ppo-cartpole-0 --episodes 100
+  rlkit list options agent=ppo"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    traceback = "--traceback" in words or os.environ.get("RLKIT_TRACEBACK", "") not in ("", "0")
+    words = [word for word in words if word != "--traceback"]
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader has gone (`rlkit list ... | head`): nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if traceback:
+            raise
+        return _explain(error)
+
+
+def usage() -> str:
+    """The text of `rlkit --help`."""
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    return (
+        "usage: rlkit VERB ...\n\n"
+        f"Train, watch, evaluate and embed deep reinforcement learning agents.\n\n{verbs}\n\n"
+        f"examples:\n{EXAMPLES}\n\n"
+        "rlkit VERB --help says more; --version; --traceback shows where an error came from."
+    )
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        print(usage(), file=sys.stderr)
+        return 2
+    verb, rest = words[0], words[1:]
+    if verb in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if verb in ("-V", "--version"):
+        print(f"rlkit {__version__}")
+        return 0
+    if verb not in VERBS:
+        from rlkit.options import nearest
+
+        if "=" in verb:
+            return _fail(f"{verb}: the verb is missing; type rlkit train {' '.join(words)}", 2)
+        return _fail(f"{verb}: no such verb; {nearest(verb, VERBS)} (rlkit --help)", 2)
+    code: int = importlib.import_module(f"rlkit.cli.{verb}").main(rest)
+    return code
+
+
+def _explain(error: Exception) -> int:
+    """One line for an error that nobody handled, and its exit code."""
+    from rlkit.options import ConfigError
+
+    if isinstance(error, ConfigError):
+        return _fail(str(error), 2)
+    if isinstance(error, OSError):
+        return _fail(_os_words(error), 1)
+    text = str(error) or type(error).__name__
+    if not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {text}" if str(error) else text
+    first, *more = text.splitlines()
+    return _fail(f"{first}{' ...' if more else ''} (--traceback shows where)", 1)
+
+
+def _os_words(error: OSError) -> str:
+    name = error.filename if error.filename is not None else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and name:
+        return f"disk full while writing {name}: free space, then try again"
+    if error.errno in (errno.EACCES, errno.EPERM) and name:
+        return f"{name}: no permission; choose another place (dir=FOLDER), or change who may write there"
+    if error.errno == errno.ENOENT and name:
+        return f"{name}: no such file or folder"
+    return f"{name}: {error.strerror}" if name else str(error.strerror or error)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"rlkit: {text}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
