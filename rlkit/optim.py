@@ -1,7 +1,7 @@
 """The optimiser: one flat parameter vector, one flat gradient, one fused step.
 
     g <- grad loss(theta)
-    g <- g min(1, c / |g|)                         (clip_norm c; 0 turns clipping off)
+    g <- g min(1, c / |g|)                         (clip_norm c; null turns clipping off)
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
@@ -21,8 +21,7 @@ from torch.func import functional_call, grad_and_value
 
 from rlkit.config import OptimConfig
 
-Metrics: TypeAlias = dict[str, Tensor]
-Loss: TypeAlias = Callable[..., tuple[Tensor, Metrics]]
+Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # batch -> loss, vector of metrics (detached)
 
 
 def schedule(kind: str, progress: float) -> float:
@@ -56,7 +55,7 @@ class Optimiser:
         """Set the learning rate that belongs to this share of the run."""
         self.torch.param_groups[0]["lr"] = self.config.lr * schedule(self.config.lr_schedule, progress)
 
-    def minimise(self, *batch: Any) -> Metrics:
+    def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
         with self._autocast:
             if self._gradient_of is None:
@@ -68,11 +67,11 @@ class Optimiser:
         if self._gradient_of is None:
             loss.backward()  # type: ignore[no-untyped-call]
         norm = self.gradient.norm()
-        if self.config.clip_norm > 0:
+        if self.config.clip_norm is not None:
             # g <- g min(1, c / |g|)
             self.gradient.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self.torch.step()
-        return metrics | {"gradient_norm": norm}
+        return metrics, norm
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step count; the parameters belong to the module."""
@@ -121,23 +120,23 @@ class _Objective(nn.Module):
         self.module = module
         self.loss = loss
 
-    def forward(self, *batch: Any) -> tuple[Tensor, Metrics]:
+    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
         return self.loss(*batch)
 
 
-def _functional(module: nn.Module, loss: Loss) -> Callable[..., tuple[Tensor, Metrics]]:
+def _functional(module: nn.Module, loss: Loss) -> Callable[..., tuple[Tensor, Tensor]]:
     """(flat parameters, *batch) -> (flat gradient, metrics)."""
     objective = _Objective(module, loss)
     named = [(name, p.shape) for name, p in objective.named_parameters() if p.requires_grad]
     sizes = [shape.numel() for _, shape in named]
 
-    def substituted(flat: Tensor, *batch: Any) -> tuple[Tensor, Metrics]:
+    def substituted(flat: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
         pieces = flat.split(sizes)
         parameters = {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
-        result: tuple[Tensor, Metrics] = functional_call(objective, parameters, batch)
+        result: tuple[Tensor, Tensor] = functional_call(objective, parameters, batch)
         return result
 
-    def gradient_of(flat: Tensor, *batch: Any) -> tuple[Tensor, Metrics]:
+    def gradient_of(flat: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
         gradient, (_, metrics) = grad_and_value(substituted, has_aux=True)(flat, *batch)
         return gradient, metrics
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from rlkit import checkpoint, registry
-from rlkit.config import RunConfig, agent_config, network_config
-from rlkit.options import ConfigError
+from rlkit.config import RunConfig
+from rlkit.nn.config import NetworkConfig
+from rlkit.options import ConfigError, build
 from rlkit.spaces import Dict, Discrete, MultiDiscrete, leaves, row_dtype
 from rlkit.types import EnvSpec, State, tree_map
 
@@ -80,8 +81,9 @@ def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
 def build_policy(parts: dict[str, Any]) -> Any:
     """Inverse of `policy_parts`."""
     module = registry.agent_module(parts["agent"])
-    config = agent_config(parts["agent"], parts["agent_config"])
-    policy = module.Policy(EnvSpec.from_json(parts["spec"]), network_config(parts["network"]), config)
+    config = build(module.Config, parts["agent_config"], "agent")
+    network = build(NetworkConfig, parts["network"], "network")
+    policy = module.Policy(EnvSpec.from_json(parts["spec"]), network, config)
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
     return policy.eval()
 
