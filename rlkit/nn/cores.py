@@ -1,0 +1,66 @@
+"""Cores: the memory between encoder and heads, as a value.
+
+    core(x [T, N, F], first [T, N] bool, state) -> (y [T, N, D], state)
+
+The state holds what lanes remember before row 0, every leaf [N, ...]; the one returned is theirs after row
+T-1. The core alone clears it where `first` marks the start of an episode, before that row is read. Stepping
+row by row, unrolling, and uneven chunks give the same numbers (`tests/unit/core_contract.py` checks any
+core).
+
+A new core is a class with `@core("name")`, taking the number of features it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.options import nearest
+from rlkit.types import State
+
+
+class Core(nn.Module):
+    """Base of all cores."""
+
+    features: int  # D, the width of y
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [lanes, ...]. () remembers nothing."""
+        return ()
+
+    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [T, N, F], first [T, N] bool, state of N lanes -> y [T, N, D], state after the last row."""
+        return x, state
+
+
+CORES: dict[str, Callable[[int], Core]] = {}
+C = TypeVar("C", bound=Callable[[int], Core])
+
+
+def core(name: str) -> Callable[[C], C]:
+    """Register a core under `name`."""
+
+    def register(build: C) -> C:
+        CORES[name] = build
+        return build
+
+    return register
+
+
+def make_core(name: str, features: int) -> Core:
+    """The core called `name` over F = `features` inputs. Raises ValueError for an unknown name."""
+    if name not in CORES:
+        raise ValueError(f"core={name}: no such core; {nearest(name, CORES)}")
+    return CORES[name](features)
+
+
+@core("identity")
+class Identity(Core):
+    """No memory: y = x."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features

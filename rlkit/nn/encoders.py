@@ -1,0 +1,326 @@
+"""Encoders: rows of observations in their native dtype -> features. Preprocessing is inside, so it travels.
+
+    encoder(obs [B, ...]) -> [B, features]          with a frame stack of k > 1: obs [B, k, ...]
+
+    name        reads                                            source mlp         anything, flattened
+    (choices one-hot) nature_cnn  images, at least 36x36                           Mnih et al., Nature 2015
+    impala      images                                           Espeholt et al., 2018, arXiv:1802.01561
+    small_cnn   images of any size: 3x3 convolutions of 32 and 64 channels, the second of stride 2, then 256
+    features auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for
+    smaller ones
+
+A Dict gets one encoder per entry, concatenated: the named one for images, mlp for the rest. Its entry
+"action_mask" is not encoded: the action head reads it.
+
+An encoder is one function `(space, stack, config) -> Encoder` under `@encoder("name")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.norm import RunningNorm
+from rlkit.options import nearest
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
+from rlkit.types import Obs
+
+ACTION_MASK = "action_mask"
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+CHANNELS = (1, 3, 4)  # what the channel axis of an image can be; tells [C, H, W] from [H, W, C]
+
+
+class Encoder(nn.Module):
+    """Base of all encoders."""
+
+    features: int  # width of the output
+
+    def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
+        """Let normalisers take in unstacked rows [..., *shape], those that valid [...] marks."""
+
+
+Build = Callable[[Space, int, NetworkConfig], Encoder]
+B = TypeVar("B", bound=Build)
+M = TypeVar("M", bound=nn.Module)
+ENCODERS: dict[str, Build] = {}
+
+
+def encoder(name: str) -> Callable[[B], B]:
+    """Register a function that builds an encoder under `name`."""
+
+    def register(build: B) -> B:
+        ENCODERS[name] = build
+        return build
+
+    return register
+
+
+def make_encoder(space: Space, stack: int = 1, config: NetworkConfig | None = None) -> Encoder:
+    """The encoder that `config.encoder` names, for observations of `space` with `stack` frames.
+
+    Raises ValueError for an unknown name and for a space that the encoder cannot read.
+    """
+    config = config or NetworkConfig()
+    name = config.encoder
+    if name != "auto" and name not in ENCODERS:
+        raise ValueError(f"network.encoder={name}: no such encoder; {nearest(name, ['auto', *ENCODERS])}")
+    if isinstance(space, Dict):
+        return DictEncoder(space, stack, config)
+    return ENCODERS[_auto(space) if name == "auto" else name](space, stack, config)
+
+
+@encoder("mlp")
+def mlp(space: Space, stack: int, config: NetworkConfig) -> Encoder:
+    """Fully connected layers of widths `config.hidden`."""
+    return MLP(Flatten(space, stack, config.normalise), config.hidden, ACTIVATIONS[config.activation])
+
+
+@encoder("nature_cnn")
+def nature_cnn(space: Space, stack: int, config: NetworkConfig) -> Encoder:
+    """32 8x8 stride 4, 64 4x4 stride 2, 64 3x3 stride 1, 512 features; ReLU throughout."""
+    pixels = Pixels(space, stack, "nature_cnn", smallest=36)
+    layers = nn.Sequential(
+        nn.Conv2d(pixels.channels, 32, 8, 4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 4, 2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(64, 64, 3, 1),
+        nn.ReLU(inplace=True),
+    )
+    return CNN(pixels, layers, 512)
+
+
+@encoder("impala")
+def impala(space: Space, stack: int, config: NetworkConfig) -> Encoder:
+    """The deep residual network of IMPALA."""
+    return impala_cnn(space, stack)
+
+
+@encoder("small_cnn")
+def small_cnn(space: Space, stack: int, config: NetworkConfig) -> Encoder:
+    """32 3x3, 64 3x3 stride 2, 256 features; ReLU throughout."""
+    pixels = Pixels(space, stack, "small_cnn")
+    layers = nn.Sequential(
+        nn.Conv2d(pixels.channels, 32, 3, 1, 1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, 2, 1),
+        nn.ReLU(inplace=True),
+    )
+    return CNN(pixels, layers, 256)
+
+
+def impala_cnn(space: Space, stack: int, width: int = 1, features: int = 256) -> Encoder:
+    """16, 32, 32 channels times `width`, each: 3x3, max-pool, two residual blocks; then `features`."""
+    pixels = Pixels(space, stack, "impala")
+    layers: list[nn.Module] = []
+    channels = pixels.channels
+    for out in (16 * width, 32 * width, 32 * width):
+        layers += [nn.Conv2d(channels, out, 3, 1, 1), nn.MaxPool2d(3, 2, 1), Residual(out), Residual(out)]
+        channels = out
+    return CNN(pixels, nn.Sequential(*layers, nn.ReLU(inplace=True)), features)
+
+
+class MLP(Encoder):
+    """Flattened input through linear layers, each with its activation."""
+
+    def __init__(self, flatten: Flatten, hidden: tuple[int, ...], activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.flatten = flatten
+        widths = (flatten.features, *hidden)
+        layers = [
+            layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), activation())
+        ]
+        self.layers = _orthogonal(nn.Sequential(*layers))
+        self.features = widths[-1]
+
+    def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
+        self.flatten.observe(obs, valid)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """[B, ...] -> [B, features]."""
+        return self.layers(self.flatten(obs))  # type: ignore[no-any-return]
+
+
+class CNN(Encoder):
+    """Pixels through convolutions, then a linear layer with ReLU. Weights are channels-last, like pixels."""
+
+    def __init__(self, pixels: Pixels, layers: nn.Sequential, features: int) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.layers = _orthogonal(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad():
+            size = self.layers(torch.zeros(1, pixels.channels, *pixels.size)).numel()
+        self.linear = _orthogonal(nn.Linear(size, features))
+        self.features = features
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """uint8 (or float) images [B, ...] -> [B, features]."""
+        x = self.layers(self.pixels(obs))  # [B, C', H', W']
+        return F.relu(self.linear(x.flatten(1)))
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(F.relu(x))))  # type: ignore[no-any-return]
+
+
+class DictEncoder(Encoder):
+    """One encoder per leaf of a Dict (observations are flat dicts of dotted names), concatenated."""
+
+    def __init__(self, space: Dict, stack: int, config: NetworkConfig) -> None:
+        super().__init__()
+        entries = {name: leaf for name, leaf in leaves(space) if name != ACTION_MASK}
+        if not entries:
+            raise ValueError("the observation Dict has nothing to encode; add an entry beside action_mask")
+        self.names = list(entries)
+        self.entries = nn.ModuleList()
+        for name, leaf in entries.items():
+            image = isinstance(leaf, Box) and leaf.image
+            build = config.encoder if image and config.encoder != "auto" else _auto(leaf)
+            try:
+                self.entries.append(ENCODERS[build](leaf, stack, config))
+            except ValueError as error:
+                raise ValueError(f"observation entry {name!r}: {error}") from error
+        self.features = sum(entry.features for entry in self._encoders())
+
+    def _encoders(self) -> list[Encoder]:
+        return [entry for entry in self.entries if isinstance(entry, Encoder)]
+
+    def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
+        if isinstance(obs, Tensor):
+            raise TypeError("a Dict observation is a dict of tensors; got one tensor")
+        for name, entry in zip(self.names, self._encoders(), strict=True):
+            entry.observe(obs[name], valid)
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """name -> [B, ...], to [B, features]."""
+        return torch.cat([entry(obs[name]) for name, entry in zip(self.names, self.entries, strict=True)], -1)
+
+
+class Flatten(nn.Module):
+    """Rows [B, ...] (or [B, k, ...]) of a leaf space as float32 [B, features].
+
+    Discrete and MultiDiscrete become one-hot, MultiBinary 0 and 1, uint8 boxes are divided by 255;
+    `normalise` gives other boxes a `RunningNorm` (one for all frames of a stack).
+    """
+
+    choice: Tensor
+    component: Tensor
+
+    def __init__(self, space: Space, stack: int, normalise: bool = False) -> None:
+        super().__init__()
+        if isinstance(space, Dict):
+            raise ValueError("a Dict observation is encoded entry by entry; got a Dict inside an entry")
+        self.rank = len(space.shape)
+        self.stack = stack
+        self.scale = 1 / 255 if isinstance(space, Box) and space.dtype == "uint8" else None
+        nvec: tuple[int, ...] = ()
+        if isinstance(space, Discrete | MultiDiscrete):
+            nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
+        width = sum(nvec) or int(np.prod(space.shape))
+        self.one_hot = bool(nvec)
+        # feature j says whether component[j] of the row has the value choice[j]
+        choice = torch.cat([torch.arange(0), *(torch.arange(n) for n in nvec)])
+        self.register_buffer("choice", choice, persistent=False)
+        component = torch.repeat_interleave(torch.arange(len(nvec)), torch.tensor(nvec, dtype=torch.long))
+        self.register_buffer("component", component, persistent=False)
+        numbers = not nvec and self.scale is None and not isinstance(space, MultiBinary)
+        self.norm = RunningNorm((width,)) if normalise and numbers else None
+        self.features = stack * width
+
+    def frames(self, obs: Tensor) -> Tensor:
+        """[..., *shape] -> [..., width] before normalisation."""
+        x = obs.flatten(obs.dim() - self.rank) if self.rank else obs.unsqueeze(-1)  # [..., numbers of a row]
+        if self.one_hot:
+            if x.shape[-1] > 1:
+                x = x.index_select(-1, self.component)  # [..., width]
+            return (x == self.choice).float()
+        return x.float() if self.scale is None else x.float().mul_(self.scale)
+
+    def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
+        """Unstacked rows [..., *shape]."""
+        if self.norm is not None and isinstance(obs, Tensor):
+            self.norm.update(self.frames(obs), valid)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        x = self.frames(obs)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x.flatten(1) if self.stack > 1 else x
+
+
+class Pixels(nn.Module):
+    """Images as floats [B, k*C, H, W] in channels-last memory, uint8 scaled to [0, 1].
+
+    Rows are [B, H, W], [B, H, W, C] or [B, C, H, W] (C first where the first axis is 1, 3 or 4 and the last
+    is not), with a frame stack [B, k, ...]. The dtype is that of the surrounding autocast, so pixels are
+    converted once.
+    """
+
+    def __init__(self, space: Space, stack: int, name: str, smallest: int = 1) -> None:
+        super().__init__()
+        if not isinstance(space, Box) or len(space.shape) not in (2, 3):
+            given = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
+            raise ValueError(
+                f"encoder {name} reads images of shape (H, W) or (H, W, C); got {given}: use mlp"
+            )
+        rank3, first, final = len(space.shape) == 3, space.shape[0], space.shape[-1]
+        channels_first = rank3 and first in CHANNELS and final not in CHANNELS
+        height, width = space.shape[1:] if channels_first else space.shape[:2]
+        channels = (first if channels_first else final) if rank3 else 1
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"encoder {name} reads images of at least {smallest}x{smallest}; got {height}x{width}: "
+                "use impala, small_cnn or auto"
+            )
+        self.size = (height, width)
+        self.channels = stack * channels
+        self.stack = stack
+        self.channels_last = rank3 and not channels_first
+        self.scale = 1 / 255 if space.dtype == "uint8" else None
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if self.channels_last:
+            if self.stack > 1:
+                obs = obs.permute(0, 2, 3, 1, 4).flatten(3)  # [B, k, H, W, C] -> [B, H, W, k*C]
+            obs = obs.permute(0, 3, 1, 2)  # [B, k*C, H, W], in channels-last memory
+        else:
+            obs = obs.reshape(obs.shape[0], self.channels, *self.size)  # [B, H, W] and [B, k, ...] as well
+        device = obs.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
+        x = obs.to(dtype)
+        if self.scale is not None:
+            x = x.mul_(self.scale)
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def _auto(space: Space) -> str:
+    """The encoder for a leaf space."""
+    if not (isinstance(space, Box) and space.image):
+        return "mlp"
+    height, width = Pixels(space, 1, "auto").size
+    return "nature_cnn" if min(height, width) >= 36 else "small_cnn"
+
+
+def _orthogonal(module: M) -> M:
+    """Orthogonal weights of gain sqrt(2), zero biases, for every linear and convolutional layer."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.orthogonal_(layer.weight, 2**0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
