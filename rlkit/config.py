@@ -223,7 +223,12 @@ def read_plain(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Safe YAML that also reads 1e-4 as a number (YAML 1.1 wants 1.0e-4)."""
+    """Safe YAML that also reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and holds every value once."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):  # a few of them can stand for billions of values
+            raise yaml.YAMLError("aliases (*name) are not supported")
+        return super().compose_node(parent, index)
 
 
 _Loader.add_implicit_resolver(
@@ -262,7 +267,7 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
     plain = _compose_groups([*typed, f"preset={chosen['preset']}"])
     for key, value in first + edits:
         _set(plain, key, value)
-    _refuse_interpolation(plain)
+    _refuse_placeholders(plain)
     return plain, None if chosen["preset"] == "none" else chosen["preset"]
 
 
@@ -380,12 +385,15 @@ def _lists(value: Any) -> Any:
     return [_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def _refuse_interpolation(value: Any, path: str = "") -> None:
+def _refuse_placeholders(value: Any, path: str = "") -> None:
+    """Hydra's ??? (a value that must be given) and ${...} (one that would be looked up)."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _refuse_interpolation(inner, f"{path}.{key}" if path else str(key))
+            _refuse_placeholders(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            _refuse_interpolation(inner, path)
+            _refuse_placeholders(inner, path)
+    elif value == "???":
+        raise ConfigError(f"{path}: missing; type {path}=VALUE")
     elif isinstance(value, str) and "${" in value:
         raise ConfigError(f"{path}={show(value)}: ${{...}} is not looked up here; write the value itself")

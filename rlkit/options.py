@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
+import os
 import reprlib
 import types as pytypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -134,13 +136,15 @@ def describe(cls: type, path: str = "", types: Mapping[str, type] | None = None)
 
 
 def show(value: Any) -> str:
-    """A value as one would type it, cut to a line."""
+    """A value as one would type it, on one line, cut where it is long."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return value if len(value) <= 60 else value[:57] + "..."
+        line = value if value.isprintable() else repr(value)
+        return line if len(line) <= 60 else line[:57] + "..."
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(show(item) for item in value[:8])}{',...' if len(value) > 8 else ''}]"
+        flat = [reprlib.repr(item) if isinstance(item, (list, tuple)) else show(item) for item in value[:8]]
+        return f"[{','.join(flat)}{',...' if len(value) > 8 else ''}]"
     return reprlib.repr(value)
 
 
@@ -246,13 +250,13 @@ def _read_bool(value: Any, refuse: Callable[[str], ConfigError]) -> bool:
 def _read_int(value: Any, refuse: Callable[[str], ConfigError]) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise refuse("not a whole number")
-    return value
+    return int(value)
 
 
 def _read_float(value: Any, refuse: Callable[[str], ConfigError]) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise refuse("not a number")
     if not math.isfinite(value):
         raise refuse("not a finite number")
@@ -260,7 +264,7 @@ def _read_float(value: Any, refuse: Callable[[str], ConfigError]) -> float:
 
 
 def _read_str(value: Any, refuse: Callable[[str], ConfigError]) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
         raise refuse("not a text")
     return str(value)
 

@@ -31,6 +31,7 @@ ESSENTIAL = {  # what rlkit cannot run without: module -> distribution
 }
 USUAL = {  # the rest of a base installation
     "Box2D": "box2d",
+    "cv2": "opencv-python-headless",
     "pygame": "pygame-ce",
     "pettingzoo": "pettingzoo",
     "ray": "ray",

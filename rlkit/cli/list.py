@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import fcntl
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rlkit import registry
 from rlkit.config import options, read_plain
 from rlkit.options import ConfigError, nearest, show
+
+Row = tuple[str, ...]
 
 USAGE = """usage: rlkit list agents|environments|networks|sources|presets|runs|options [OPTION=VALUE ...]
 
@@ -29,13 +29,13 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"list: what? allowed: {', '.join([*registry.GROUPS, 'runs', 'options'])}")
     group, rest = argv[0], argv[1:]
     if group == "options":
-        rows: Iterable[Sequence[str]] = _options(rest)
+        rows: list[Row] = _options(rest)
     elif group == "runs":
         rows = _runs(_folder(rest))
     elif group in registry.GROUPS:
         if rest:
             raise ConfigError(f"{rest[0]}: one argument too many; rlkit list {group} takes none")
-        rows = [(name, _about(group, name)) for name in registry.names(group)]
+        rows = [_about(group, name) for name in registry.names(group)]
     else:
         remedy = nearest(group, [*registry.GROUPS, "runs", "options"])
         raise ConfigError(f"list {group}: no such list; {remedy}")
@@ -43,38 +43,32 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def columns(rows: Iterable[Sequence[str]]) -> str:
+def columns(rows: list[Row]) -> str:
     """The rows as left-aligned columns."""
-    table = [list(map(str, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _about(group: str, name: str) -> str:
-    """One line about a name: the first of an agent's docstring, the first comment of a YAML file."""
+def _about(group: str, name: str) -> Row:
+    """A name and one line about it: the first of an agent's docstring, the first comment of a YAML file."""
     if group == "agents":
         source = registry.agent_file(name).read_text(encoding="utf-8")
-        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        return name, (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
     path = registry.config_folder() / registry.GROUPS[group] / f"{name}.yaml"
-    for line in path.read_text(encoding="utf-8").splitlines():
-        comment = line.partition("#")[2].strip()
-        if comment and not comment.startswith("@package"):
-            return comment
-    return str(read_plain(path).get("id", ""))
+    comments = [line.partition("#")[2].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    about = next((text for text in comments if text and not text.startswith("@package")), "")
+    return (name, str(read_plain(path).get("id", "")), about) if group == "environments" else (name, about)
 
 
-def _options(overrides: list[str]) -> list[Sequence[str]]:
-    rows = []
+def _options(overrides: list[str]) -> list[Row]:
+    rows: list[Row] = []
     for option, value in options(overrides):
-        default = "" if _same(option.default, value) else f" (default {show(option.default)})"
+        same = value in (option.default, [*option.default] if isinstance(option.default, tuple) else None)
+        default = "" if same or option.default == "" else f" (default {show(option.default)})"
         about = f"; {option.help}" if option.help else ""
         rows.append((f"{option.name}={show(value)}", f"{option.allowed}{about}{default}"))
     return rows
-
-
-def _same(default: Any, value: Any) -> bool:
-    return (list(default) if isinstance(default, tuple) else default) == value
 
 
 def _folder(rest: list[str]) -> Path:
@@ -85,18 +79,16 @@ def _folder(rest: list[str]) -> Path:
     raise ConfigError(f"{rest[1]}: one argument too many; rlkit list runs dir=FOLDER")
 
 
-def _runs(folder: Path) -> list[Sequence[str]]:
+def _runs(folder: Path) -> list[Row]:
     """A line per run folder, newest last."""
     files = sorted(folder.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
     if not files:
-        raise ConfigError(
-            f"{folder}: no runs in it; rlkit train makes one, rlkit list runs dir=FOLDER looks elsewhere"
-        )
+        return [(f"no runs in {folder}: rlkit train makes one; rlkit list runs dir=FOLDER looks elsewhere",)]
     head = ("run", "agent", "environment", "steps", "return", "state")
     return [head, *(_run(file.parent) for file in files)]
 
 
-def _run(folder: Path) -> Sequence[str]:
+def _run(folder: Path) -> Row:
     from rlkit.logging import read_metrics
 
     try:

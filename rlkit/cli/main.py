@@ -79,7 +79,10 @@ def _dispatch(words: list[str]) -> int:
         if "=" in verb:
             return _fail(f"{verb}: the verb is missing; type rlkit train {' '.join(words)}", 2)
         return _fail(f"{verb}: no such verb; {nearest(verb, VERBS)} (rlkit --help)", 2)
-    code: int = importlib.import_module(f"rlkit.cli.{verb}").main(rest)
+    try:
+        code: int = importlib.import_module(f"rlkit.cli.{verb}").main(rest)
+    except SystemExit as end:  # argparse has said what there is to say
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return code
 
 
