@@ -14,12 +14,14 @@ class NetworkConfig:
     name: str = "auto"
     encoder: str = option(
         "auto",
-        choices=("auto", "mlp", "nature_cnn", "impala"),
-        help="what reads an observation; auto: nature_cnn for pixels, mlp for numbers",
+        choices=("auto", "mlp", "nature_cnn", "impala", "small_cnn"),
+        help="what reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
     )
     core: str = option("identity", choices=("identity",), help="what remembers; identity: nothing")
-    hidden: tuple[int, ...] = option((64, 64), min=1, help="widths of the layers between encoder and heads")
-    activation: str = option("tanh", choices=("tanh", "relu", "silu", "gelu"), help="between those layers")
+    hidden: tuple[int, ...] = option((64, 64), min=1, help="widths of the layers of the mlp encoder")
+    activation: str = option(
+        "tanh", choices=("tanh", "relu", "silu", "gelu"), help="between those layers (convolutions use relu)"
+    )
     shared: bool | None = option(
         None, help="policy and value read the same trunk; null: shared for pixels, apart for numbers"
     )

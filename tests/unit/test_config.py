@@ -14,6 +14,7 @@ import yaml
 from rlkit import config as rlkit_config
 from rlkit import registry
 from rlkit.config import RunConfig, compose, from_yaml, options, to_yaml
+from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
 
@@ -353,3 +354,13 @@ def test_unknown_names_are_told_apart() -> None:
         build(Sample, {"nope": 1})
     assert issubclass(UnknownOption, ConfigError)
     assert rlkit_config.CHOICES["env"] == ("environments", "environment")
+
+
+def test_choices_are_what_the_code_offers() -> None:
+    from rlkit.nn.cores import CORES
+    from rlkit.nn.encoders import ACTIVATIONS, ENCODERS
+
+    limits = {name: each.metadata.get("choices") for name, each in NetworkConfig.__dataclass_fields__.items()}
+    assert set(limits["encoder"]) == {"auto", *ENCODERS}
+    assert set(limits["core"]) == set(CORES)
+    assert set(limits["activation"]) == set(ACTIVATIONS)
