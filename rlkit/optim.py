@@ -1,7 +1,7 @@
 """The optimiser: one flat parameter vector, one flat gradient, one fused step.
 
     g <- grad loss(theta)
-    g <- g min(1, c / |g|)                         (clip_norm c; null turns clipping off)
+    g <- g min(1, c / |g|)                         (clip_norm c; 0 turns clipping off)
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
@@ -67,7 +67,7 @@ class Optimiser:
         if self._gradient_of is None:
             loss.backward()  # type: ignore[no-untyped-call]
         norm = self.gradient.norm()
-        if self.config.clip_norm is not None:
+        if self.config.clip_norm > 0:
             # g <- g min(1, c / |g|)
             self.gradient.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self.torch.step()

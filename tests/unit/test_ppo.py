@@ -1,0 +1,200 @@
+"""PPO's arithmetic against a slow version, its schedules, and its parts one by one."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rlkit.agents.ppo import METRICS, Agent, Config, Policy
+from rlkit.config import OptimConfig
+from rlkit.nn.config import NetworkConfig
+from rlkit.optim import schedule
+from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
+from rlkit.types import EnvSpec, Rollout
+
+T, N = 6, 4
+
+
+def spec_of(action: Space) -> EnvSpec:
+    return EnvSpec("test", Box((3,), "float32"), action)
+
+
+def make_agent(action: Space, **options: object) -> Agent:
+    optim = {name: options.pop(name) for name in ("lr", "clip_norm", "lr_schedule") if name in options}
+    torch.manual_seed(0)
+    config = Config(**{"minibatch": T * N, "epochs": 1} | options)  # type: ignore[arg-type]
+    policy = Policy(spec_of(action), NetworkConfig(), config)
+    return Agent(policy, config, OptimConfig(**optim), compile=False)  # type: ignore[arg-type]
+
+
+def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
+    """Random rows with terminations, truncations and the reset rows after them."""
+    generator = torch.Generator().manual_seed(seed)
+    last = torch.rand(T + 1, N, generator=generator) < 0.3
+    last[1:] &= ~last[:-1]
+    last[0] = False
+    first = torch.zeros_like(last)
+    first[1:] = last[:-1]
+    terminated = last[1:] & (torch.rand(T, N, generator=generator) < 0.5)
+    obs = torch.randn(T + 1, N, 3, generator=generator)
+    noise = torch.rand(T, N, agent.policy.noise_size, generator=generator).clamp(1e-6, 1 - 1e-6)
+    with torch.no_grad():
+        steps = [agent.policy.act(obs[t], first[t], agent.policy.initial_state(N), noise[t]) for t in range(T)]
+    extra = {name: torch.stack([step[2][name] for step in steps]) for name in ("log_prob", "value")}
+    reward = torch.randn(T, N, generator=generator) * ~last[:-1]
+    action = torch.stack([step[0] for step in steps])
+    return Rollout(obs, first, last, action, reward, terminated, agent.policy.initial_state(N), extra)
+
+
+def slow_loss(agent: Agent, rollout: Rollout, shift: float) -> tuple[float, float, float]:
+    """Policy loss, value loss and entropy, transition by transition in Python floats."""
+    config, policy = agent.config, agent.policy
+    with torch.no_grad():
+        pi, value, _ = policy.evaluate(rollout.obs, rollout.first, rollout.state)
+        log_prob = agent.policy.head.distribution(
+            policy.network(rollout.obs, rollout.first, rollout.state)[0]["policy"][:-1], policy.log_std
+        ).log_prob(rollout.action)
+        entropy = pi.entropy()
+    V, advantages = value.tolist(), {}
+    for n in range(N):
+        running = 0.0
+        for t in reversed(range(T)):
+            if rollout.last[t, n]:
+                running = 0.0
+                continue
+            bootstrap = 0.0 if rollout.terminated[t, n] else V[t + 1][n]
+            delta = float(rollout.reward[t, n]) + config.gamma * bootstrap - V[t][n]
+            running = delta + config.gamma * config.lam * (0.0 if rollout.last[t + 1, n] else running)
+            advantages[t, n] = running
+    mean = sum(advantages.values()) / len(advantages)
+    deviation = math.sqrt(sum((a - mean) ** 2 for a in advantages.values()) / len(advantages))
+    policy_loss = value_loss = total_entropy = 0.0
+    for (t, n), advantage in advantages.items():
+        scaled = (advantage - mean) / (deviation + 1e-8)
+        ratio = math.exp(float(log_prob[t, n]) - (float(rollout.extra["log_prob"][t, n]) + shift))
+        clipped = min(max(ratio, 1 - config.clip), 1 + config.clip)
+        policy_loss -= min(ratio * scaled, clipped * scaled)
+        value_loss += advantage**2  # V - R = V - (A + V)
+        total_entropy += float(entropy[t, n])
+    count = len(advantages)
+    return policy_loss / count, value_loss / count, total_entropy / count
+
+
+SPACES = [Discrete(3), MultiDiscrete((2, 3), (0, 0)), MultiBinary(4), Box((2,), "float32", -2.0, 2.0)]
+
+
+@pytest.mark.parametrize("action", SPACES, ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize("shift", [0.0, 0.3, -0.3])
+def test_loss_equals_the_slow_one(action: Space, shift: float) -> None:
+    agent = make_agent(action)
+    rollout = make_rollout(agent)
+    expected = slow_loss(agent, rollout, shift)
+    rollout.extra["log_prob"] = rollout.extra["log_prob"] + shift
+    metrics = agent.learn(rollout, 0.0)
+    found = [float(metrics[name]) for name in METRICS[:3]]
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_first_step_has_ratio_one() -> None:
+    """Acting and learning read the same log-probabilities: no KL, nothing clipped before the first step."""
+    for action in SPACES:
+        agent = make_agent(action)
+        metrics = agent.learn(make_rollout(agent), 0.0)
+        assert abs(float(metrics["policy/kl"])) < 1e-6
+        assert float(metrics["policy/clipped"]) == 0
+
+
+def test_clip_stops_the_gradient() -> None:
+    """With rho far outside the trust region on the improving side, the policy's gradient is exactly 0."""
+    agent = make_agent(Discrete(2), value_coef=0.0, normalise_advantage=False, epochs=1)
+    obs, first = torch.randn(1, 8, 3), torch.zeros(1, 8, dtype=torch.bool)
+    ones = torch.ones(8)
+    action = torch.zeros(8, dtype=torch.int64)
+    state = agent.policy.initial_state(8)
+    for advantage, shift, moves in ((ones, -1.0, False), (ones, 1.0, True), (-ones, 1.0, False), (-ones, -1.0, True)):
+        log_prob = agent.policy.evaluate(obs, first, state)[0].log_prob(action[None])[0].detach()
+        agent.optim.gradient.zero_()
+        loss, _ = agent.loss(
+            obs, first, state, action, log_prob + shift, advantage, 0 * ones, 0 * ones, ones, torch.tensor(0.2)
+        )
+        loss.backward()
+        assert (float(agent.optim.gradient.norm()) > 1e-6) is moves
+
+
+def test_reset_rows_have_no_influence() -> None:
+    """Whatever stands in rows that are no transitions, the update is the same."""
+    results = []
+    for junk in (0.0, 50.0):
+        agent = make_agent(Discrete(3), epochs=2)
+        rollout = make_rollout(agent)
+        invalid = rollout.last[:-1]
+        assert invalid.any()
+        rollout.extra["log_prob"][invalid] += junk / 100
+        rollout.action[invalid] = 0 if junk else 1
+        agent.learn(rollout, 0.0)
+        results.append(agent.optim.flat.detach().clone())
+    assert torch.equal(results[0], results[1])
+
+
+def test_value_clip_takes_the_larger_loss() -> None:
+    agent = make_agent(Discrete(2), value_clip=0.1)
+    obs, first = torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool)
+    state = agent.policy.initial_state(4)
+    pi, value, _ = agent.policy.evaluate(obs, first, state)
+    action = torch.zeros(4, dtype=torch.int64)
+    log_prob, ones = pi.log_prob(action[None])[0].detach(), torch.ones(4)
+    # V_old = V - 1, R = V: V itself is right, but clipped to V_old + 0.1 it is 0.9 away
+    metrics = agent.loss(
+        obs, first, state, action, log_prob, ones, value[0].detach(), value[0].detach() - 1, ones, torch.tensor(0.2)
+    )[1]
+    assert float(metrics[1]) == pytest.approx(0.81, rel=1e-4)
+
+
+def test_kl_stop_ends_the_epochs() -> None:
+    eager = make_agent(Discrete(3), epochs=20, lr=0.05)
+    assert float(eager.learn(make_rollout(eager), 0.0)["epochs"]) == 20
+    careful = make_agent(Discrete(3), epochs=20, lr=0.05, target_kl=0.01)
+    assert 1 < float(careful.learn(make_rollout(careful), 0.0)["epochs"]) < 20
+
+
+def test_recomputed_advantages_follow_the_value() -> None:
+    plain, fresh = (make_agent(Discrete(3), epochs=4, lr=0.01, recompute_advantage=flag) for flag in (False, True))
+    for agent in (plain, fresh):
+        agent.learn(make_rollout(agent), 0.0)
+    assert not torch.equal(plain.optim.flat, fresh.optim.flat)
+
+
+def test_schedules_are_functions_of_progress() -> None:
+    assert [schedule("linear", p) for p in (0, 0.25, 1, 2)] == [1, 0.75, 0, 0]
+    assert [schedule("constant", p) for p in (0, 0.5, 1)] == [1, 1, 1]
+    assert schedule("cosine", 0.5) == pytest.approx(0.5)
+    agent = make_agent(Discrete(2), lr=0.1, lr_schedule="linear")
+    agent.learn(make_rollout(agent), 0.75)
+    assert agent.optim.torch.param_groups[0]["lr"] == pytest.approx(0.025)
+    # a clip that has fallen to 0 clips everything that moved
+    agent = make_agent(Discrete(2), epochs=3, lr=0.05, clip_schedule="linear")
+    assert float(agent.learn(make_rollout(agent), 1.0)["policy/clipped"]) > 0.5
+
+
+def test_reward_normalisation_divides_by_the_return_deviation() -> None:
+    agent = make_agent(Discrete(2), normalise_reward=True)
+    rollout = make_rollout(agent)
+    raw = rollout.reward.clone()
+    agent.learn(rollout, 0.0)
+    scale = agent.policy.return_scale.returns.scale
+    assert torch.allclose(rollout.reward, raw * scale)
+    assert "return_scale.returns.mean" in agent.policy.state_dict()
+
+
+def test_state_dict_continues_learning() -> None:
+    one = make_agent(Discrete(3), epochs=3, minibatch=8)
+    one.learn(make_rollout(one), 0.0)
+    two = make_agent(Discrete(3), epochs=3, minibatch=8)
+    two.policy.load_state_dict(one.policy.state_dict())
+    two.load_state_dict(one.state_dict())
+    rollout = make_rollout(one, seed=5)
+    one.learn(rollout, 0.1)
+    two.learn(rollout, 0.1)
+    assert torch.equal(one.optim.flat, two.optim.flat)
