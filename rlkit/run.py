@@ -244,9 +244,7 @@ def _check_pair(config: RunConfig) -> EnvSpec:
 def _new_folder(config: RunConfig) -> Path:
     """runs/<name>; a name that was not asked for is made unique."""
     parent = Path(config.dir)
-    base = config.name or f"{config.agent_name}-{config.env.name or config.env.id.split('/')[-1]}-{config.seed}"
-    base = base.replace(":", "-").replace("/", "-")
-    folder, number = parent / base, 1
+    folder, number = parent / config.run_name, 1
     try:
         while True:
             try:
@@ -259,7 +257,7 @@ def _new_folder(config: RunConfig) -> Path:
                         "or choose another name"
                     ) from None
                 number += 1
-                folder = parent / f"{base}-{number}"
+                folder = parent / f"{config.run_name}-{number}"
     except NotADirectoryError as error:
         raise ConfigError(f"dir={config.dir}: {error.filename} is not a folder") from error
     except OSError as error:
