@@ -1,0 +1,446 @@
+"""Distributions against torch.distributions, closed forms and their own samples."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+import torch.distributions as td
+
+from rlkit.distributions import (
+    INSIDE,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+    TanhGaussian,
+    action_head,
+)
+from rlkit.seeding import uniforms
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+
+LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-24
+NVEC = (3, 2, 4)
+
+
+def randn(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def noise(*shape, seed=0):
+    """Uniforms [rows..., k] from the generator that the actor uses."""
+    u = uniforms(seed, np.arange(1), 0, math.prod(shape[:-1]), shape[-1])  # [rows, 1, k]
+    return torch.from_numpy(u.copy()).reshape(shape)
+
+
+def make(kind, *leading, seed=0):
+    """A distribution, what makes it from its first tensor, and its number of uniforms."""
+    d = {"categorical": 5, "multi": sum(NVEC), "bernoulli": 3, "gaussian": 2, "tanh": 2}[kind]
+    outputs = randn(*leading, d, seed=seed)
+    log_std = torch.tensor([-0.5, 0.3])
+    build = {
+        "categorical": Categorical,
+        "multi": lambda x: MultiCategorical(x, NVEC),
+        "bernoulli": Bernoulli,
+        "gaussian": lambda x: Gaussian(x, log_std),
+        "tanh": lambda x: TanhGaussian(x, log_std),
+    }[kind]
+    return outputs, build, {"categorical": 1, "multi": 3, "bernoulli": 3, "gaussian": 2, "tanh": 2}[kind]
+
+
+KINDS = ("categorical", "multi", "bernoulli", "gaussian", "tanh")
+DTYPES = (torch.int64, torch.int64, torch.int8, torch.float32, torch.float32)
+
+
+def reference(kind, x):
+    """The same in torch.distributions."""
+    std = torch.tensor([-0.5, 0.3]).exp()
+    if kind == "categorical":
+        return td.Categorical(logits=x)
+    if kind == "bernoulli":
+        return td.Independent(td.Bernoulli(logits=x), 1)
+    normal = td.Normal(x, std)
+    if kind == "gaussian":
+        return td.Independent(normal, 1)
+    return td.Independent(td.TransformedDistribution(normal, td.TanhTransform()), 1)
+
+
+# ---------------------------------------------------------------- log_prob, entropy, kl
+
+
+@pytest.mark.parametrize("kind", ["categorical", "bernoulli", "gaussian", "tanh"])
+def test_against_torch(kind):
+    x, build, k = make(kind, 7, 4)
+    mine, torchs = build(x), reference(kind, x)
+    action = mine.sample(noise(7, 4, k))
+    other = action if kind in ("categorical", "gaussian", "tanh") else action.float()
+    assert mine.log_prob(action).shape == (7, 4)
+    torch.testing.assert_close(mine.log_prob(action), torchs.log_prob(other), rtol=1e-4, atol=1e-4)
+    if kind != "tanh":
+        torch.testing.assert_close(mine.entropy(), torchs.entropy(), rtol=1e-5, atol=1e-6)
+        y = randn(7, 4, x.shape[-1], seed=9)
+        expected = td.kl_divergence(torchs, reference(kind, y))
+        torch.testing.assert_close(mine.kl(build(y)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_multi_categorical_is_a_product():
+    x, build, _ = make("multi", 6)
+    y = randn(6, 9, seed=3)
+    parts = [Categorical(part) for part in x.split(NVEC, -1)]
+    others = [Categorical(part) for part in y.split(NVEC, -1)]
+    action = build(x).sample(noise(6, 3))
+    mine = build(x)
+    expected = sum(p.log_prob(a) for p, a in zip(parts, action.unbind(-1), strict=True))
+    torch.testing.assert_close(mine.log_prob(action), expected)
+    torch.testing.assert_close(mine.entropy(), sum(p.entropy() for p in parts))
+    torch.testing.assert_close(mine.kl(build(y)), sum(p.kl(q) for p, q in zip(parts, others, strict=True)))
+    assert torch.equal(mine.mode(), torch.stack([p.mode() for p in parts], -1))
+
+
+def test_closed_forms():
+    # uniform over 8: log p = -log 8, H = log 8
+    uniform = Categorical(torch.zeros(8))
+    assert uniform.log_prob(torch.tensor(3)).item() == pytest.approx(-math.log(8))
+    assert uniform.entropy().item() == pytest.approx(math.log(8))
+    # p = (1/4, 3/4) against (1/2, 1/2): KL = 1/4 log(1/2) + 3/4 log(3/2)
+    quarter = Categorical(torch.tensor([1.0, 3.0]).log())
+    closed = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert quarter.kl(Categorical(torch.zeros(2))).item() == pytest.approx(closed, rel=1e-5)
+    # N(0, 1) at 2: -2 - log(2 pi)/2;  KL(N(1, 2) || N(0, 1)) = -log 2 + (4 + 1)/2 - 1/2
+    normal = Gaussian(torch.zeros(1), torch.zeros(1))
+    assert normal.log_prob(torch.tensor([2.0])).item() == pytest.approx(-2 - 0.5 * math.log(2 * math.pi))
+    wide = Gaussian(torch.ones(1), torch.tensor([math.log(2)]))
+    assert wide.kl(normal).item() == pytest.approx(2 - math.log(2), rel=1e-5)
+    # tanh: density at a = 0 is that of N(0, 1), slope 1
+    assert TanhGaussian(torch.zeros(1), torch.zeros(1)).log_prob(torch.zeros(1)).item() == pytest.approx(
+        -0.5 * math.log(2 * math.pi)
+    )
+
+
+def test_bernoulli_entropy_keeps_its_digits_at_large_logits():
+    # H -> (l + 1) e^-l for large l: 21 e^-20 = 4.3e-8
+    expected = 21 * math.exp(-20)
+    for logit in (20.0, -20.0):
+        assert Bernoulli(torch.tensor([logit])).entropy().item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kl_of_itself_is_zero_and_of_another_class_is_refused(kind):
+    x, build, _ = make(kind, 3)
+    torch.testing.assert_close(build(x).kl(build(x)), torch.zeros(3), rtol=0, atol=1e-6)
+    with pytest.raises(TypeError, match="two of a class"):
+        build(x).kl(Bernoulli(x) if kind != "bernoulli" else Categorical(x))
+
+
+# ---------------------------------------------------------------- tanh near its bounds
+
+
+def test_tanh_log_prob_near_the_bounds():
+    # exact, in float64 from the float32 action: log N(atanh a) - log(1 - a^2), 1 - a^2 = (1 - a)(1 + a)
+    for mean, log_std in ((0.0, 0.0), (3.0, -0.5), (8.0, 0.5)):
+        policy = TanhGaussian(torch.tensor([mean]), torch.tensor([log_std]))
+        for a in (-INSIDE, -0.999999, -0.9, -1e-4, 0.0, 0.5, 0.99999, 1 - 2.0**-22, INSIDE):
+            a32 = torch.tensor([a], dtype=torch.float32)
+            a64 = a32.item()
+            x = 0.5 * (math.log1p(a64) - math.log1p(-a64))
+            z = (x - mean) / math.exp(log_std)
+            exact = -0.5 * z * z - log_std - 0.5 * math.log(2 * math.pi) - math.log((1 - a64) * (1 + a64))
+            assert policy.log_prob(a32).item() == pytest.approx(exact, rel=3e-6, abs=3e-6)
+
+
+def test_tanh_samples_are_strictly_inside_and_always_finite():
+    policy = TanhGaussian(torch.tensor([-50.0, -9.0, 0.0, 9.0, 50.0]), torch.full((5,), 1.0))
+    for u in (LOWEST, 0.5, HIGHEST):
+        action = policy.sample(torch.full((5,), u))
+        assert (action.abs() < 1).all()
+        assert policy.log_prob(action).isfinite()
+    assert (policy.mode().abs() < 1).all()
+    assert policy.log_prob(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])).isfinite()  # from outside: clamped
+
+
+def test_tanh_density_integrates_to_one():
+    policy = TanhGaussian(torch.tensor([0.7]), torch.tensor([0.2]))
+    x = torch.linspace(-9, 9, 200_001, dtype=torch.float64)
+    a = torch.tanh(x)
+    inner = TanhGaussian(policy.base.mean.double(), policy.base.log_std.double())
+    density = inner.log_prob(a[:, None]).exp()
+    assert torch.trapezoid(density, a).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_tanh_entropy_is_that_of_the_squashed_variable():
+    # -int p log p over a = -int N(x) log p(tanh x) dx, on a fine grid in float64
+    for std, tolerance in ((0.1, 1e-4), (1.0, 1e-4), (2.0, 1e-4), (4.0, 1e-2)):
+        for mean in (0.0, 0.5, -3.0):
+            x = torch.linspace(mean - 9 * std, mean + 9 * std, 20_001, dtype=torch.float64)
+            log_normal = -0.5 * ((x - mean) / std) ** 2 - math.log(std) - 0.5 * math.log(2 * math.pi)
+            slope = 2 * (math.log(2) - x - torch.nn.functional.softplus(-2 * x))
+            exact = torch.trapezoid(-log_normal.exp() * (log_normal - slope), x).item()
+            mine = TanhGaussian(torch.tensor([mean]), torch.tensor([math.log(std)])).entropy().item()
+            assert mine == pytest.approx(exact, abs=tolerance), (mean, std)
+
+
+# ---------------------------------------------------------------- sampling
+
+
+def chi2(counts, probs):
+    expected = probs * counts.sum()
+    return ((counts - expected) ** 2 / expected).sum()
+
+
+def test_categorical_frequencies():
+    probs = torch.tensor([0.02, 0.3, 0.08, 0.4, 0.2])
+    action = Categorical(probs.log().expand(40_000, 5)).sample(noise(40_000, 1))
+    # 4 degrees of freedom: the 99.9 % point is 18.5
+    assert chi2(np.bincount(action.numpy(), minlength=5), probs.numpy().astype(np.float64)) < 18.5
+
+
+def test_multi_categorical_frequencies_are_independent():
+    x = randn(9, seed=2)
+    action = MultiCategorical(x.expand(60_000, 9), NVEC).sample(noise(60_000, 3, seed=1))
+    joint = np.ravel_multi_index(action.numpy().T, NVEC)
+    a, b, c = (part.softmax(-1).double().numpy() for part in x.split(NVEC, -1))
+    probs = np.einsum("i,j,k->ijk", a, b, c).ravel()
+    # 23 degrees of freedom: the 99.9 % point is 49.7
+    assert chi2(np.bincount(joint, minlength=24), probs) < 49.7
+
+
+def test_bernoulli_frequencies():
+    x = torch.tensor([-2.0, 0.0, 1.5])
+    action = Bernoulli(x.expand(40_000, 3)).sample(noise(40_000, 3))
+    p = torch.sigmoid(x).double().numpy()
+    deviation = np.sqrt(p * (1 - p) / 40_000)
+    assert (np.abs(action.double().mean(0).numpy() - p) < 3.5 * deviation).all()
+
+
+def test_gaussian_samples_are_the_quantiles():
+    normal = statistics.NormalDist(0.5, 2.0)
+    policy = Gaussian(torch.tensor([0.5]), torch.tensor([math.log(2)]))
+    squashed = TanhGaussian(torch.tensor([0.5]), torch.tensor([math.log(2)]))
+    for u in (LOWEST, 1e-3, 0.2, 0.5, 0.9, HIGHEST):
+        u = torch.tensor(u, dtype=torch.float32).item()
+        sample = policy.sample(torch.tensor([u])).item()
+        assert sample == pytest.approx(normal.inv_cdf(u), rel=1e-5, abs=1e-5)
+        assert squashed.sample(torch.tensor([u])).item() == pytest.approx(math.tanh(sample), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_increase_with_the_noise(kind):
+    x, build, k = make(kind)
+    u = torch.linspace(0, 1, 999).clamp(LOWEST, HIGHEST)[:, None].expand(999, k)
+    action = build(x.expand(999, -1)).sample(u)
+    steps = action.double().diff(dim=0)
+    assert (steps >= 0).all()
+    assert (action[0] < action[-1]).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_noise_gives_legal_actions(kind):
+    for scale in (1.0, 100.0):
+        x, build, k = make(kind, 64)
+        policy = build(scale * x)
+        for u in (LOWEST, HIGHEST):
+            action = policy.sample(torch.full((64, k), u))
+            assert action.isfinite().all()
+            assert policy.log_prob(action).isfinite().all()
+            if kind == "categorical":
+                assert ((action >= 0) & (action < 5)).all()
+            if kind == "multi":
+                assert (action < torch.tensor(NVEC)).all()
+
+
+@pytest.mark.parametrize(("kind", "dtype"), list(zip(KINDS, DTYPES, strict=True)))
+def test_batches_are_rows(kind, dtype):
+    x, build, k = make(kind, 4, 3)
+    u = noise(4, 3, k)
+    action = build(x).sample(u)
+    assert action.dtype == build(x).mode().dtype == dtype
+    for t in range(4):
+        for n in range(3):
+            alone = build(x[t, n])
+            assert torch.equal(alone.sample(u[t, n]), action[t, n])
+            assert torch.equal(alone.mode(), build(x).mode()[t, n])
+            torch.testing.assert_close(alone.entropy(), build(x).entropy()[t, n])
+            torch.testing.assert_close(alone.log_prob(action[t, n]), build(x).log_prob(action)[t, n])
+
+
+@pytest.mark.parametrize("kind", ["categorical", "multi", "bernoulli", "gaussian"])
+def test_the_mode_is_the_most_likely_action(kind):
+    x, build, k = make(kind, 20)
+    policy = build(x)
+    best = policy.log_prob(policy.mode())
+    for seed in range(10):
+        assert (policy.log_prob(policy.sample(noise(20, k, seed=seed))) <= best).all()
+
+
+# ---------------------------------------------------------------- masks
+
+
+def masked_cases():
+    g = torch.Generator().manual_seed(0)
+    mask = torch.rand(200, 9, generator=g) < 0.5
+    mask[:, [0, 4, 8]] = True  # one choice of each component remains
+    return randn(200, 9, scale=3.0), mask
+
+
+def test_masked_choices_are_never_taken():
+    logits, mask = masked_cases()
+    logits[~mask] += 20  # the network wants them
+    for policy in (Categorical(logits, mask), MultiCategorical(logits, NVEC, mask)):
+        multi = isinstance(policy, MultiCategorical)
+        start = torch.tensor([0, 3, 5]) if multi else torch.tensor([0])
+        actions = [
+            policy.sample(torch.full((200, 3 if multi else 1), u)) for u in (LOWEST, 0.3, 0.99, HIGHEST)
+        ]
+        for action in [*actions, policy.mode()]:
+            chosen = (action if multi else action[:, None]) + start
+            assert mask.gather(1, chosen).all()
+    probs = Categorical(logits, mask).log_probs.exp()
+    assert (probs[~mask] == 0).all()
+    row = mask[0]  # the rest is renormalised
+    torch.testing.assert_close(
+        Categorical(logits, mask).log_probs[0, row], Categorical(logits[0, row]).log_probs
+    )
+
+
+def test_masked_gradients_are_finite_and_stay_off_the_masked():
+    logits, mask = masked_cases()
+    illegal = (~mask).float().argmax(-1)  # a masked choice where there is one
+    for build in (lambda x: Categorical(x, mask), lambda x: MultiCategorical(x, NVEC, mask)):
+        x = logits.clone().requires_grad_()
+        policy = build(x)
+        action = policy.mode()
+        old = policy.log_prob(action).detach()
+        loss = ((policy.log_prob(action) - old).exp() + policy.entropy() + policy.kl(build(logits + 1))).sum()
+        loss.backward()
+        assert loss.isfinite()
+        assert x.grad.isfinite().all()
+        assert (x.grad[~mask] == 0).all()
+    x = logits.clone().requires_grad_()
+    impossible = Categorical(x, mask).log_prob(illegal)
+    assert impossible.isfinite().all()
+    assert (impossible[~mask.all(-1)] < -1e30).all()
+    impossible.exp().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_a_row_without_any_choice_is_uniform_and_legal():
+    logits = randn(2, 9)
+    none = torch.zeros(2, 9, dtype=torch.bool)
+    torch.testing.assert_close(Categorical(logits, none).entropy(), torch.full((2,), math.log(9)))
+    policy = MultiCategorical(logits, NVEC, none)
+    torch.testing.assert_close(policy.entropy(), torch.full((2,), math.log(3 * 2 * 4)))
+    assert (policy.sample(torch.full((2, 3), HIGHEST)) == torch.tensor(NVEC) - 1).all()
+
+
+# ---------------------------------------------------------------- gradients, compile
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiles_and_differentiates(kind):
+    x, build, k = make(kind, 4)
+    u = noise(4, k)
+
+    def act(x, u):
+        policy = build(x)
+        action = policy.sample(u)
+        return action, policy.log_prob(action), policy.entropy(), policy.mode(), policy.kl(build(2 * x))
+
+    torch.compiler.reset()
+    compiled = torch.compile(act, fullgraph=True, backend="aot_eager")
+    for mine, theirs in zip(act(x, u), compiled(x, u), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    action = build(x).sample(u)
+
+    def loss(x):
+        return (build(x).log_prob(action) + build(x).entropy() + build(x).kl(build(2 * x))).sum()
+
+    assert torch.func.grad(loss)(x).isfinite().all()
+    for scale in (0.0, 30.0, 1000.0):
+        assert torch.func.grad(loss)(scale * x).isfinite().all()
+    reference_x = x.double().requires_grad_()
+    if kind in ("categorical", "multi", "bernoulli"):
+        assert torch.autograd.gradcheck(loss, (reference_x,))
+
+
+def test_gaussian_samples_are_differentiable():
+    mean = randn(3, 2).requires_grad_()
+    log_std = torch.zeros(2, requires_grad=True)
+    u = noise(3, 2)
+    Gaussian(mean, log_std).sample(u).sum().backward()
+    torch.testing.assert_close(mean.grad, torch.ones(3, 2))
+    z = math.sqrt(2) * torch.erfinv(2 * u - 1)
+    torch.testing.assert_close(log_std.grad, z.sum(0))
+
+
+# ---------------------------------------------------------------- heads
+
+
+def test_heads_say_how_much_they_need():
+    expected = {
+        Discrete(5): (5, 1, False),
+        MultiDiscrete(NVEC, (0, 0, 0)): (9, 3, False),
+        MultiBinary(3): (3, 3, False),
+        Box((2, 3), "float32", -1.0, 1.0): (6, 6, True),
+    }
+    for space, (size, noise_size, needs_log_std) in expected.items():
+        head = action_head(space)
+        assert (head.size, head.noise_size, head.needs_log_std) == (size, noise_size, needs_log_std)
+        log_std = torch.zeros(size) if needs_log_std else None
+        policy = head.distribution(torch.zeros(7, 4, size), log_std)
+        action = policy.sample(noise(7, 4, noise_size))
+        assert policy.log_prob(action).shape == (7, 4)
+        assert head.to_env(action).shape == (7, 4, *space.shape)
+        assert not list(head.state_dict())
+        if not needs_log_std:
+            assert head.to_env(action) is action
+
+
+def test_head_applies_masks_of_integers():
+    mask = torch.tensor([[0, 1, 0], [1, 0, 0]], dtype=torch.int8)
+    policy = action_head(Discrete(3)).distribution(torch.zeros(2, 3), mask=mask)
+    assert policy.mode().tolist() == [1, 0]
+
+
+def test_box_actions_reach_the_environment_in_its_units():
+    # component 0 in [0, 10], 1 in [-2, -1], 2 unbounded, 3 only below 1, 4 only above 3
+    low, high = np.array([0.0, -2.0, -np.inf, -np.inf, 3.0]), np.array([10.0, -1.0, np.inf, 1.0, np.inf])
+    head = action_head(Box((5,), "float32", low, high))
+    action = torch.tensor([[-1.0] * 5, [0.0] * 5, [1.0] * 5, [7.0] * 5, [-7.0] * 5])
+    expected = [
+        [0.0, -2.0, -1.0, -1.0, 3.0],
+        [5.0, -1.5, 0.0, 0.0, 3.0],
+        [10.0, -1.0, 1.0, 1.0, 3.0],
+        [10.0, -1.0, 7.0, 1.0, 7.0],  # clipped at the bounds there are
+        [0.0, -2.0, -7.0, -7.0, 3.0],
+    ]
+    torch.testing.assert_close(head.to_env(action), torch.tensor(expected))
+    assert head.to_env(action.view(5, 1, 5)).shape == (5, 1, 5)
+
+
+def test_box_actions_keep_bounds_that_float32_cannot_hold():
+    head = action_head(Box((2,), "float64", -0.1, 0.1))  # float32(0.1) > 0.1
+    action = head.to_env(torch.tensor([[5.0, -5.0]])).double()
+    assert (action.abs() <= 0.1).all()
+    torch.testing.assert_close(action, torch.tensor([[0.1, -0.1]]).double(), rtol=1e-6, atol=0)
+
+
+def test_tanh_head_fills_the_box():
+    head = action_head(Box((1,), "float32", -3.0, 5.0), "tanh")
+    policy = head.distribution(torch.tensor([[30.0], [-30.0], [0.0]]), torch.zeros(1))
+    torch.testing.assert_close(head.to_env(policy.mode()), torch.tensor([[5.0], [-3.0], [1.0]]))
+
+
+def test_heads_refuse_what_they_cannot_do():
+    with pytest.raises(ValueError, match="Dict action space; allowed: Discrete"):
+        action_head(Dict((("a", Discrete(2)),)))
+    with pytest.raises(ValueError, match="Box of int64"):
+        action_head(Box((2,), "int64", 0.0, 5.0))
+    with pytest.raises(ValueError, match="'beta' of a continuous policy; allowed: gaussian, tanh"):
+        action_head(Discrete(2), "beta")
+    with pytest.raises(ValueError, match=r"component 1 .* lies in \[0.0, inf\]; use kind='gaussian'"):
+        action_head(Box((2,), "float32", np.array([-1.0, 0.0]), np.array([1.0, np.inf])), "tanh")
+    with pytest.raises(ValueError, match="needs log_std"):
+        action_head(Box((2,), "float32")).distribution(torch.zeros(2))
+    with pytest.raises(ValueError, match="mask needs choices"):
+        action_head(MultiBinary(2)).distribution(torch.zeros(2), mask=torch.ones(2))

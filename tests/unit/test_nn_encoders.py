@@ -1,0 +1,285 @@
+"""Encoders: every kind of observation, the published shapes, layout of pixels, normalisation, errors."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.encoders import (
+    CNN,
+    ENCODERS,
+    MLP,
+    Encoder,
+    Flatten,
+    Pixels,
+    encoder,
+    impala_cnn,
+    make_encoder,
+)
+from rlkit.nn.norm import RunningNorm
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, row_dtype
+
+CONFIG = NetworkConfig()
+PIXELS = Box((84, 84, 3), "uint8", 0.0, 255.0)
+VECTOR = Box((3,), "float32")
+DICT = Dict(
+    (
+        ("camera", Box((40, 48, 3), "uint8", 0.0, 255.0)),
+        ("body", Dict((("speed", Box((2,), "float32")), ("gear", Discrete(5))))),
+        ("action_mask", MultiBinary(4)),
+    )
+)
+
+
+def rows(space, leading=(5,), seed=0):
+    g = torch.Generator().manual_seed(seed)
+    if isinstance(space, Dict):
+        flat = {"camera": DICT["camera"], "body.speed": Box((2,), "float32"), "body.gear": Discrete(5)}
+        out = {name: rows(leaf, leading, seed) for name, leaf in flat.items()}
+        return out | {"action_mask": torch.ones(*leading, 4, dtype=torch.int8)}
+    dtype = getattr(torch, row_dtype(space))
+    shape = (*leading, *space.shape)
+    if dtype == torch.float32:
+        return torch.randn(shape, generator=g)
+    high = {"uint8": 256, "int8": 2}.get(row_dtype(space), 2)
+    return torch.randint(0, high, shape, generator=g, dtype=dtype)
+
+
+@pytest.mark.parametrize("stack", [1, 4])
+@pytest.mark.parametrize(
+    ("space", "name", "kind", "features"),
+    [
+        (Box((84, 84), "uint8"), "auto", CNN, 512),
+        (PIXELS, "auto", CNN, 512),
+        (Box((4, 84, 60), "uint8"), "nature_cnn", CNN, 512),
+        (Box((36, 36), "uint8"), "auto", CNN, 512),
+        (Box((35, 90), "uint8"), "auto", CNN, 256),
+        (Box((7, 7, 3), "uint8"), "auto", CNN, 256),
+        (Box((1, 1), "uint8"), "small_cnn", CNN, 256),
+        (Box((17, 9, 3), "uint8"), "impala", CNN, 256),
+        (Box((10, 10, 4), "float32"), "small_cnn", CNN, 256),
+        (PIXELS, "mlp", MLP, 64),
+        (VECTOR, "auto", MLP, 64),
+        (Box((), "float32"), "auto", MLP, 64),
+        (Box((128,), "uint8"), "auto", MLP, 64),
+        (Box((10, 10, 4), "float32"), "auto", MLP, 64),
+        (Discrete(5), "auto", MLP, 64),
+        (MultiDiscrete((3, 2), (0, 0)), "auto", MLP, 64),
+        (MultiDiscrete((3,), (0,)), "auto", MLP, 64),
+        (MultiBinary(4), "auto", MLP, 64),
+        (DICT, "auto", Encoder, 512 + 64 + 64),
+        (DICT, "impala", Encoder, 256 + 64 + 64),
+    ],
+)
+def test_every_space_becomes_features(space, name, kind, features, stack):
+    net = make_encoder(space, stack, replace(CONFIG, encoder=name))
+    assert isinstance(net, kind)
+    assert net.features == features
+    obs = rows(space, (5, stack) if stack > 1 else (5,))
+    out = net(obs)
+    assert out.shape == (5, features)
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+    # a row's features do not depend on its neighbours
+    two = {k: v[2:4] for k, v in obs.items()} if isinstance(obs, dict) else obs[2:4]
+    torch.testing.assert_close(net(two), out[2:4], rtol=1e-4, atol=1e-5)
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+# ---------------------------------------------------------------- published architectures
+
+
+def parameters(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_nature_cnn_is_the_published_one():
+    net = make_encoder(Box((84, 84), "uint8"), 4)
+    # 4*8*8*32+32, 32*4*4*64+64, 64*3*3*64+64, 7*7*64*512+512
+    assert parameters(net) == 8224 + 32832 + 36928 + 1606144
+
+
+def test_impala_cnn_is_the_published_one():
+    net = make_encoder(Box((72, 96, 3), "uint8"), 1, replace(CONFIG, encoder="impala"))
+    conv = {16: 3 * 9 * 16 + 16 + 4 * (16 * 9 * 16 + 16), 32: 16 * 9 * 32 + 32 + 4 * (32 * 9 * 32 + 32)}
+    third = 32 * 9 * 32 + 32 + 4 * (32 * 9 * 32 + 32)
+    linear = (9 * 12 * 32) * 256 + 256  # 72x96 -> 36x48 -> 18x24 -> 9x12
+    assert parameters(net) == conv[16] + conv[32] + third + linear
+    assert parameters(impala_cnn(PIXELS, 1, width=2)) > 2 * parameters(impala_cnn(PIXELS, 1))
+
+
+def test_weights_start_orthogonal_with_gain_sqrt_2():
+    net = make_encoder(Box((64,), "float32"))
+    for layer in net.layers:
+        if isinstance(layer, torch.nn.Linear):
+            torch.testing.assert_close(layer.weight @ layer.weight.T, 2 * torch.eye(64), rtol=0, atol=1e-5)
+            assert not layer.bias.any()
+
+
+def test_mlp_options():
+    net = make_encoder(VECTOR, 1, replace(CONFIG, hidden=(7, 9, 11), activation="silu"))
+    assert net.features == 11
+    assert [type(layer).__name__ for layer in net.layers] == ["Linear", "SiLU"] * 3
+    assert make_encoder(VECTOR, 1, replace(CONFIG, hidden=())).features == 3
+
+
+# ---------------------------------------------------------------- pixels
+
+
+def test_all_layouts_of_one_picture_agree():
+    # one picture of 3 channels and 2 frames, as HWC and CHW rows, reaches the network as the same [B, k*C, H, W]
+    frames = torch.randint(0, 256, (4, 2, 3, 20, 24), dtype=torch.uint8)  # [B, k, C, H, W]
+    chw, hwc = Pixels(Box((3, 20, 24), "uint8"), 2, "x"), Pixels(Box((20, 24, 3), "uint8"), 2, "x")
+    expected = frames.flatten(1, 2).float() / 255
+    torch.testing.assert_close(chw(frames), expected)
+    torch.testing.assert_close(hwc(frames.permute(0, 1, 3, 4, 2)), expected)
+    single = Pixels(Box((20, 24, 3), "uint8"), 1, "x")
+    torch.testing.assert_close(single(frames[:, 0].permute(0, 2, 3, 1)), expected[:, :3])
+    grey = Pixels(Box((20, 24), "uint8"), 3, "x")
+    torch.testing.assert_close(grey(frames[:, 0]), expected[:, :3])
+    for pixels, obs in ((chw, frames), (hwc, frames.permute(0, 1, 3, 4, 2).contiguous())):
+        assert pixels(obs).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_pixels_are_scaled_to_one_and_left_alone():
+    pixels = Pixels(Box((2, 2), "uint8"), 1, "x")
+    obs = torch.tensor([[[0, 51], [102, 255]]], dtype=torch.uint8)
+    torch.testing.assert_close(pixels(obs), torch.tensor([[[[0.0, 0.2], [0.4, 1.0]]]]))
+    assert obs.max() == 255
+    floats = Pixels(Box((2, 2), "float32"), 1, "x")  # already scaled by the environment
+    torch.testing.assert_close(floats(obs.float()), obs.float()[:, None])
+
+
+def test_channel_axis():
+    assert Pixels(Box((3, 64, 64), "uint8"), 1, "x").size == (64, 64)
+    assert Pixels(Box((64, 48, 3), "uint8"), 1, "x").size == (64, 48)
+    assert Pixels(Box((4, 84, 3), "uint8"), 1, "x").size == (4, 84)  # both could be: the last wins
+    assert Pixels(Box((64, 48, 2), "uint8"), 1, "x").channels == 2
+
+
+def test_autocast_converts_once():
+    pixels = Pixels(PIXELS, 1, "x")
+    net = make_encoder(PIXELS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pixels(rows(PIXELS)).dtype == torch.bfloat16
+        low = net(rows(PIXELS))
+    torch.testing.assert_close(low.float(), net(rows(PIXELS)), rtol=0.1, atol=0.1)
+
+
+def test_frames_of_a_stack_are_told_apart():
+    net = make_encoder(Box((40, 40), "uint8"), 2)
+    obs = rows(Box((40, 40), "uint8"), (3, 2))
+    assert not torch.allclose(net(obs), net(obs.flip(1)))
+
+
+# ---------------------------------------------------------------- flattening
+
+
+def test_choices_become_one_hot():
+    flat = Flatten(Discrete(3), 1)
+    assert flat(torch.tensor([2, 0])).tolist() == [[0, 0, 1], [1, 0, 0]]
+    flat = Flatten(MultiDiscrete((2, 3), (0, 0)), 1)
+    assert flat(torch.tensor([[1, 0], [0, 2]])).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    flat = Flatten(Discrete(2), 3)  # stacked: [B, k]
+    assert flat(torch.tensor([[0, 1, 1]])).tolist() == [[1, 0, 0, 1, 0, 1]]
+    assert Flatten(MultiBinary(2), 1)(torch.tensor([[1, 0]], dtype=torch.int8)).tolist() == [[1, 0]]
+
+
+def test_numbers_are_flattened():
+    obs = torch.arange(12.0).view(2, 2, 3)
+    assert torch.equal(Flatten(Box((2, 3), "float64"), 1)(obs), obs.view(2, 6))
+    assert torch.equal(Flatten(Box((3,), "float32"), 2)(obs), obs.view(2, 6))
+    ram = Flatten(Box((2,), "uint8", 0.0, 255.0), 1)
+    torch.testing.assert_close(ram(torch.tensor([[0, 255]], dtype=torch.uint8)), torch.tensor([[0.0, 1.0]]))
+
+
+# ---------------------------------------------------------------- normalisation
+
+
+def test_normaliser_is_fed_by_observe_and_shared_by_frames():
+    net = make_encoder(VECTOR, 2, replace(CONFIG, normalise=True, hidden=()))
+    obs = 7 + 3 * torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))  # [T+1, N, 3], unstacked
+    valid = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.7
+    net.observe(obs, valid)
+    reference = RunningNorm((3,))
+    reference.update(obs[valid])
+    stacked = torch.stack((obs[0], obs[1]), 1)  # [4, k, 3]
+    torch.testing.assert_close(net(stacked), torch.cat((reference(obs[0]), reference(obs[1])), -1))
+    fresh = make_encoder(VECTOR, 2, replace(CONFIG, normalise=True, hidden=()))
+    fresh.load_state_dict(net.state_dict())
+    assert torch.equal(fresh(stacked), net(stacked))
+
+
+def test_only_numbers_are_normalised():
+    config = replace(CONFIG, normalise=True)
+    net = make_encoder(DICT, 1, config)
+    norms = [name for name, module in net.named_modules() if isinstance(module, RunningNorm)]
+    assert len(norms) == 1
+    net.observe(rows(DICT, (6, 4)), torch.ones(6, 4, dtype=torch.bool))
+    assert net.get_submodule(norms[0]).count.item() == 24
+    with pytest.raises(TypeError, match="dict of tensors"):
+        net.observe(torch.zeros(3))
+    for space in (PIXELS, Discrete(3), MultiBinary(2)):
+        assert not list(make_encoder(space, 1, config).buffers()) or not any(
+            isinstance(module, RunningNorm) for module in make_encoder(space, 1, config).modules()
+        )
+
+
+def test_action_mask_is_not_read():
+    net = make_encoder(DICT)
+    obs = rows(DICT)
+    out = net(obs)
+    obs["action_mask"] = 0 * obs["action_mask"]
+    assert torch.equal(net(obs), out)
+    del obs["action_mask"]
+    assert torch.equal(net(obs), out)
+    obs["body.gear"] = (obs["body.gear"] + 1) % 5
+    assert not torch.equal(net(obs), out)
+
+
+# ---------------------------------------------------------------- registry, errors, compile
+
+
+def test_a_new_encoder_is_one_function():
+    class Sum(Encoder):
+        features = 1
+
+        def forward(self, obs):
+            return obs.flatten(1).sum(-1, keepdim=True)
+
+    @encoder("sum")
+    def build(space, stack, config):
+        return Sum()
+
+    try:
+        config = object.__new__(NetworkConfig)
+        for name, value in {"encoder": "sum", "normalise": False}.items():
+            object.__setattr__(config, name, value)
+        assert make_encoder(VECTOR, 1, config)(torch.ones(2, 3)).tolist() == [[3], [3]]
+    finally:
+        del ENCODERS["sum"]
+
+
+def test_errors_name_sizes_and_choices():
+    with pytest.raises(ValueError, match=r"at least 36x36; got 20x90: use impala, small_cnn or auto"):
+        make_encoder(Box((20, 90, 3), "uint8"), 1, replace(CONFIG, encoder="nature_cnn"))
+    with pytest.raises(ValueError, match=r"reads images .* a Box of shape \(3,\): use mlp"):
+        make_encoder(VECTOR, 1, replace(CONFIG, encoder="impala"))
+    with pytest.raises(ValueError, match="got Discrete"):
+        make_encoder(Discrete(3), 1, replace(CONFIG, encoder="small_cnn"))
+    small = Dict((("camera", Box((8, 8), "uint8")),))
+    with pytest.raises(ValueError, match="entry 'camera': encoder nature_cnn reads images of at least"):
+        make_encoder(small, 1, replace(CONFIG, encoder="nature_cnn"))
+    with pytest.raises(ValueError, match="nothing to encode"):
+        make_encoder(Dict((("action_mask", MultiBinary(2)),)))
+
+
+@pytest.mark.parametrize("space", [PIXELS, DICT, MultiDiscrete((3, 2), (0, 0))])
+def test_compiles(space):
+    torch.compiler.reset()
+    net = make_encoder(space, 1, replace(CONFIG, normalise=True))
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(rows(space)), net(rows(space)))
