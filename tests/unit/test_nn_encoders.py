@@ -129,7 +129,7 @@ def test_mlp_options():
 
 
 def test_all_layouts_of_one_picture_agree():
-    # one picture of 3 channels and 2 frames, as HWC and CHW rows, reaches the network as the same [B, k*C, H, W]
+    # one picture of 3 channels and 2 frames, as HWC and CHW rows, becomes the same [B, k*C, H, W]
     frames = torch.randint(0, 256, (4, 2, 3, 20, 24), dtype=torch.uint8)  # [B, k, C, H, W]
     chw, hwc = Pixels(Box((3, 20, 24), "uint8"), 2, "x"), Pixels(Box((20, 24, 3), "uint8"), 2, "x")
     expected = frames.flatten(1, 2).float() / 255
