@@ -1,5 +1,4 @@
-"""What an environment is, as plain values: the fields of configs/env/*.yaml and of `env.<field>=` on the
-command line.
+"""What an environment is, as plain values: the fields of configs/env/*.yaml and of `env.<field>=`.
 
 This module imports neither torch nor Gymnasium; worker processes receive the same values as JSON.
 """
@@ -53,9 +52,7 @@ class EnvConfig:
     extra: str = option("", help="pip extra that provides the environment (atari, mujoco)")
 
     def validate(self) -> None:
-        """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value that cannot be
-        used.
-        """
+        """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value out of range."""
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")

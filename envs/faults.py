@@ -1,6 +1,4 @@
-"""The one error of environments at work: which lane, episode and step, and what to type next. Imports
-nothing.
-"""
+"""The one error of environments at work: which lane, episode and step, and what to type next."""
 
 from __future__ import annotations
 

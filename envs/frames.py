@@ -12,8 +12,7 @@ from rlkit.envs.quirks import Pen
 
 
 class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Applies each action `skip` times: rewards are summed, an ending ends it, the last frame is the
-    observation.
+    """Applies each action `skip` times: rewards are summed, an ending ends it, the last frame is seen.
 
     Frames in between are not drawn where the environment allows it; what is seen and paid is the same
     either way.
@@ -43,8 +42,7 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 class Picture(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Turns RGB frames [H, W, 3] into luminance [H, W] (0.299 R + 0.587 G + 0.114 B) and shrinks them to
-    size x size.
+    """Turns RGB frames [H, W, 3] into luminance [H, W] (0.299 R + 0.587 G + 0.114 B) and shrinks them.
 
     Shrinking averages the pixels that an output pixel covers (cv2.INTER_AREA).
     """

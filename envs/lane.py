@@ -58,9 +58,7 @@ class Leaf:
         self.start = start if np.any(start) else None
 
     def put(self, index: int, obs: Any, strict: bool) -> tuple[str, str] | None:
-        """Write this leaf of `obs` into its row; (kind, detail) of a fault if it has another shape or
-        dtype.
-        """
+        """Write this leaf of `obs` into its row; (kind, detail) of a fault if its shape or dtype is another."""
         for key in self.keys:
             obs = obs[key]
         array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)
@@ -98,9 +96,7 @@ def observation_leaves(space: Any, rows: dict[str, Array]) -> list[Leaf]:
 
 
 def strip(env: Env) -> tuple[Env, int]:
-    """(env without Gymnasium's checking and counting wrappers, its time limit or 0): a lane does their work
-    itself.
-    """
+    """(env without Gymnasium's checking and counting wrappers, its time limit or 0): lanes do their work."""
     limit = 0
     while type(env) in (OrderEnforcing, PassiveEnvChecker, TimeLimit):
         if isinstance(env, TimeLimit):
@@ -266,9 +262,7 @@ class Block:
         self.verify()
 
     def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
-        """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between environment
-        steps.
-        """
+        """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
         for lane, number, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
             lane.restore(int(number), self.convert(history), beat)
@@ -281,9 +275,7 @@ class Block:
             raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
 
     def convert(self, actions: Array) -> list[Any]:
-        """Rows [n, ...] as the environment's own actions: Python ints for Discrete, else arrays of its
-        dtype.
-        """
+        """Rows [n, ...] as the environment's own actions: ints for Discrete, else arrays of its dtype."""
         space = self.action_space
         if isinstance(space, spaces.Discrete):
             choices: list[Any] = actions.tolist()

@@ -1,5 +1,4 @@
-"""Makes environments from an EnvConfig: one (`make_env`), N stepped together (`make_vec`), or just the
-spaces (`probe`).
+"""Makes one environment (`make_env`), N stepped together (`make_vec`), or reads the spaces (`probe`).
 
 Neither torch nor a vector adapter is imported before a vector is made: worker processes import this module.
 """
@@ -96,9 +95,7 @@ def probe(config: EnvConfig) -> EnvSpec:
 
 
 def is_batched(config: EnvConfig) -> bool:
-    """Whether the id names a class whose rows come as torch tensors of all lanes at once (`batched =
-    True`).
-    """
+    """Whether the id names a class that steps all lanes at once as torch tensors (`batched = True`)."""
     return bool(getattr(find_class(config.id), "batched", False))
 
 
@@ -153,8 +150,7 @@ def make_vec(
 
 
 def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
-    """`config` with backend and workers decided; env.backend=auto steps one environment for up to 0.3 s to
-    decide.
+    """`config` with backend and workers decided; env.backend=auto steps one lane for up to 0.3 s.
 
     Slow steps (above 1 ms) go to worker processes where there are several lanes and cores, others stay here.
     """
@@ -179,14 +175,14 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
 
 
 def _step_seconds(config: EnvConfig) -> float:
-    """Mean seconds of a random step of one lane, resets left out. Raises EnvFault, as any step does."""
+    """Mean seconds of a random step of one lane, resets and checks left out. Raises EnvFault."""
     import numpy as np
     import torch
 
     from rlkit.envs.lane import Seeds
     from rlkit.envs.vector import InProcess
 
-    vector = InProcess(replace(config, lanes=1), Seeds(0, False, 0, 1))
+    vector = InProcess(replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1))
     space = vector.block.action_space
     space.seed(0)
     spent, count, began = 0.0, 0, time.perf_counter()

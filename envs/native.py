@@ -1,5 +1,4 @@
-"""Gymnasium's own vector environments (`gymnasium.make_vec`), in any of its three autoreset modes, as our
-rows.
+"""Gymnasium's own vector environments (`gymnasium.make_vec`), in any autoreset mode, as our rows.
 
 NEXT_STEP   the step after an ending resets: the row rule as it is
 SAME_STEP   an ending's step already returns the next episode's first observation; the true last one is in
@@ -70,9 +69,7 @@ class Native:
         return Native(env, config, seeds)
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
-        """Open episode[n] on every lane; a lane with actions opens its next episode instead (see the
-        module).
-        """
+        """Open episode[n] on every lane; a lane with actions opens its next episode instead."""
         rows, replayed = self.rows, np.array([len(part) > 0 for part in actions])
         if replayed.any():
             warnings.warn(
@@ -131,9 +128,7 @@ class Native:
         return np.asarray(values, batch.dtype).reshape(batch.shape or values.shape)
 
     def _put(self, obs: Any, lanes: Any) -> None:
-        """Write batched observations ([len(lanes), ...] per leaf), or one lane's own, into the rows of
-        `lanes`.
-        """
+        """Write batched observations ([len(lanes), ...] per leaf), or one lane's own, into rows `lanes`."""
         for leaf in self.leaves:
             value = obs
             for key in leaf.keys:

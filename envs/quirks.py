@@ -1,5 +1,4 @@
-"""What particular environments need that Gymnasium's interface does not say: exact resets, steps without
-drawing.
+"""What particular environments need beyond Gymnasium's interface: exact resets, steps without drawing.
 
 Exact resets. An episode must depend on its seed alone, or a run could not be resumed from (episode,
 actions). Box2D keeps contacts and the order of its bodies from one episode to the next, so
@@ -21,9 +20,7 @@ import numpy as np
 
 
 def fresh_world(env: gymnasium.Env[Any, Any]) -> Callable[[], None] | None:
-    """A call that gives a Box2D environment a new world (before its reset), or None where there is no such
-    world.
-    """
+    """A call that gives a Box2D environment a new world before its reset, or None where there is none."""
     core: Any = env.unwrapped
     world = getattr(core, "world", None)
     if type(world).__name__ != "b2World" or not hasattr(core, "_destroy"):
@@ -38,8 +35,7 @@ def fresh_world(env: gymnasium.Env[Any, Any]) -> Callable[[], None] | None:
 
 
 class Pen:
-    """Switches the drawing of an environment's observation off and on; every `off()` needs its `on()`, they
-    may nest.
+    """Switches the drawing of an environment's observation off and on; pairs of calls may nest.
 
     While it is off, steps return a blank frame. `Pen.of` is None for environments whose steps draw nothing
     that could be left out.

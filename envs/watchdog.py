@@ -1,12 +1,13 @@
-"""Ends a step that never returns, in this very process: from a Python loop, a sleep, or C code that holds
-the lock.
+"""Ends a step that never returns: in a Python loop, in a sleep, in C code that keeps the lock.
 
 One daemon thread looks about once a second at the guards of this process. Past a guard's deadline it
-  1. interrupts the stuck thread: the main thread by SIGALRM (its handler raises), another by an
-  asynchronous exception; 2. a few seconds later, where that did not help (C code that waits), prints the
-  fault and ends the process.
-Code that holds the interpreter's lock would keep this thread from running at all, so while a step runs,
-faulthandler's own C thread stands by to print the stack and end the process a little later still.
+  1. interrupts the stuck thread: the main thread by SIGALRM (its handler raises), others by an asynchronous
+  exception; 2. a few seconds later, where that did not help (C code that waits), prints the fault and ends
+  the process.
+C code that keeps the interpreter's lock would keep this thread from looking, so each look also winds up a
+timer of CPU time whose signal prints the stack and ends the process. That time runs for all threads
+together, so the timer allows for as many as there are cores: one looping thread is ended late rather than a
+busy learner by mistake. All clocks stand still while the process is suspended.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 POLL = 1.0  # seconds between looks
 GRACE = 5.0  # seconds that an interrupted step gets to end by itself
+CORES = os.cpu_count() or 1
 
 
 class Hang(BaseException):
@@ -32,57 +35,49 @@ class Hang(BaseException):
 
 
 class Guard:
-    """Watches the steps of one vector environment: `begin()` before each, `end()` after it, `close()` at
-    last.
+    """Watches the steps of a vector environment: `begin()` before each, `end()` after, `close()` at last.
 
-    `fault(stack)` builds the error to report. After a Hang, `pending` holds it.
+    `fault(stack)` builds the error to report; after a Hang, `pending` holds it.
     """
 
     def __init__(self, deadline: float, fault: Callable[[str], Exception]) -> None:
         self.deadline, self.fault = deadline, fault
-        self.since = 0.0  # when the running step began; 0 between steps
-        self.thread = 0
-        self.armed = False
-        self.watched = False
         self.pending: Exception | None = None
-        self.fired = 0.0
+        self.watched = self.running = self.fired = False
+        self.thread = 0
+        self.count = 0  # steps begun
+        self._seen = 0  # the step that the watching thread saw at its last look
+        self._waited = 0.0  # seconds it has been seeing that one
 
     def begin(self) -> None:
         if not self.watched:
             self.watched = True
             _watch(self)
         self.thread = threading.get_ident()
-        self.since = time.monotonic()
+        self.count += 1
+        self.running = True
 
     def end(self) -> None:
-        self.since = 0.0
-        if self.armed or self.fired:
-            self.armed, self.fired = False, 0.0
-            faulthandler.cancel_dump_traceback_later()
+        self.running = False
 
     def close(self) -> None:
-        self.end()
-        _guards.discard(self)
-        self.watched = False
+        self.running = self.watched = False
+        with _lock:
+            _guards.discard(self)
 
-    def look(self, now: float) -> None:
-        """Called by the watching thread."""
-        since = self.since
-        if not since:
+    def look(self, elapsed: float) -> None:
+        """Called by the watching thread, `elapsed` seconds after its last look."""
+        if not self.running or self.count != self._seen:
+            self._seen, self._waited, self.fired = self.count, 0.0, False
             return
-        late = now - since - self.deadline
-        if late <= 0:
-            faulthandler.dump_traceback_later(GRACE * 2 - late, exit=True, file=_stderr())
-            self.armed = True
-            if self.since != since:  # the step ended meanwhile and could not see `armed`
-                faulthandler.cancel_dump_traceback_later()
-        elif not self.fired:
+        self._waited += elapsed
+        if not self.fired and self._waited > self.deadline:
             frame = sys._current_frames().get(self.thread)
             self.pending = self.fault("".join(traceback.format_stack(frame)) if frame else "")
-            self.fired = now
-            if self.since == since:
+            self.fired = True
+            if self.running and self.count == self._seen:
                 self._interrupt()
-        elif now - self.fired > GRACE:
+        elif self.fired and self._waited > self.deadline + GRACE:
             print(
                 f"{self.pending}\nthe step cannot be interrupted: ending the process",
                 file=_stderr(),
@@ -98,44 +93,62 @@ class Guard:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Hang))
 
 
-_guards: set[Guard] = set()
+_guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 _thread: threading.Thread | None = None
 _lock = threading.Lock()
 
 
 def _watch(guard: Guard) -> None:
     global _thread
-    if (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
-    ):
+    main = threading.current_thread() is threading.main_thread()
+    if main and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
         signal.signal(
             signal.SIGALRM, _on_alarm
         )  # only the main thread may; a user's own handler is left alone
     with _lock:
         _guards.add(guard)
-        if _thread is None or not _thread.is_alive():
+        _wind(list(_guards))
+        if _thread is None:
             _thread = threading.Thread(target=_patrol, name="rlkit-watchdog", daemon=True)
             _thread.start()
 
 
 def _patrol() -> None:
-    """Looks at the guards until there are none."""
+    """Look at the guards until there are none."""
+    global _thread
+    before = time.monotonic()
     while True:
         with _lock:
             guards = list(_guards)
+            _wind(guards)
             if not guards:
-                global _thread
                 _thread = None
                 return
+        pause = max(0.02, min([POLL, *(guard.deadline / 4 for guard in guards)]))
+        now = time.monotonic()
         for guard in guards:
-            guard.look(time.monotonic())
-        time.sleep(max(0.02, min([POLL, *(guard.deadline / 4 for guard in guards)])))
+            guard.look(min(now - before, 2 * pause))  # a suspended process counts as one late look
+        before = now
+        del guards, guard  # a vector that nobody holds any more may go
+        time.sleep(pause)
+
+
+def _wind(guards: list[Guard]) -> None:
+    """Have SIGVTALRM end the process unless wound up again before it runs down; without guards, stop it."""
+    if signal.getsignal(signal.SIGVTALRM) != signal.SIG_DFL:
+        return  # somebody else's timer
+    if guards:
+        faulthandler.register(signal.SIGVTALRM, file=_stderr(), chain=True)
+        wall = min(guard.deadline for guard in guards) + 2 * GRACE
+        signal.setitimer(signal.ITIMER_VIRTUAL, wall * CORES)
+    else:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        faulthandler.unregister(signal.SIGVTALRM)
 
 
 def _on_alarm(number: int, frame: FrameType | None) -> None:
     main = threading.main_thread().ident
-    if any(guard.fired and guard.since and guard.thread == main for guard in _guards):
+    if any(guard.fired and guard.running and guard.thread == main for guard in list(_guards)):
         raise Hang
 
 

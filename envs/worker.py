@@ -68,9 +68,7 @@ def _die_with_parent(life: int, parent: int) -> None:
 
 
 def main(sock_fd: int, shared: int, life: int, stack: int, parent: int) -> None:
-    """Serve process `parent` until it closes the socket; the rest are file descriptors. The process ends
-    here.
-    """
+    """Serve process `parent` until it closes the socket, then end; the rest are file descriptors."""
     import faulthandler
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means

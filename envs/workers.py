@@ -102,9 +102,7 @@ class Worker:
 
 
 class Workers:
-    """VecEnv: `config.lanes` environments in `config.workers` child processes. `step` returns the same
-    EnvStep.
-    """
+    """VecEnv: `config.lanes` environments in child processes. `step` returns the same EnvStep every time."""
 
     def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
         if os.name != "posix":

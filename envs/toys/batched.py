@@ -20,8 +20,7 @@ from rlkit.types import EnvSpec, EnvStep
 
 
 class Quadratic:
-    """N lanes of x' = x + gain a, a in [-1, 1]^n, reward -|x'|^2 / n, truncated after `length` steps; best
-    return 0.
+    """N lanes of x' = x + gain a, a in [-1, 1]^n, reward -|x'|^2 / n, truncated after `length` steps.
 
     Starts x_0, uniform in [-1, 1]^n, come from (seed, lane, episode) alone. The rows are overwritten in
     every step.

@@ -27,8 +27,7 @@ KINDS = (
 
 
 class Faulty(gymnasium.Env[Any, int]):
-    """Counts its steps in obs [2] and fails with `kind` in step `at` of every episode whose seed is `seed`
-    (-1: of any).
+    """Counts its steps in obs [2]; fails with `kind` in step `at` of episodes with seed `seed` (-1: any).
 
     raised: an exception; hung: sleeps; loop: a Python loop; stuck: C code that keeps the interpreter's
     lock; exited: the process ends; quit: SystemExit; nan, shape, dtype, space: of the observation; reward:

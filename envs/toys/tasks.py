@@ -43,8 +43,7 @@ class Identity(gymnasium.Env[Vector, int]):
 
 
 class Bandit(gymnasium.Env[Vector, int]):
-    """A contextual bandit: context c pays 1 for arm (c + 1) mod arms and `consolation` for the next arm, in
-    one step.
+    """One-step contextual bandit: context c pays 1 for arm (c + 1) mod arms, `consolation` for the next.
 
     The best return is 1; an agent that ignores the context gets 1 / arms at best (plus consolation).
     """
@@ -72,8 +71,7 @@ class Bandit(gymnasium.Env[Vector, int]):
 
 
 class Quadratic(gymnasium.Env[Vector, Vector]):
-    """Linear control with quadratic cost: x' = x + gain a with a in [-1, 1]^n, reward -|x'|^2 / n, `length`
-    steps.
+    """Linear control: x' = x + gain a with a in [-1, 1]^n, reward -|x'|^2 / n, `length` steps.
 
     x_0 is uniform in [-1, 1]^n. With gain 1 the action -x reaches 0 in one step, so the best return is 0;
     doing nothing returns -length |x_0|^2 / n, which is -length / 3 in the mean. Episodes are truncated,
@@ -101,17 +99,19 @@ class Quadratic(gymnasium.Env[Vector, Vector]):
 
 
 class Scripted(gymnasium.Env[Vector, int]):
-    """Nothing random but the seed: obs = (episode, step, last action, seed mod 1000), reward = step +
-    action / 10.
+    """Nothing random but the seed: obs = (resets so far - 1, step, last action, seed mod 1000).
 
-    Episode e ends after lengths[e mod len] steps; it is truncated where truncated[e mod len], else
-    terminated.
+    reward = step + action / 10. Episode e (of this object) ends after lengths[e mod len] steps: truncated
+    where truncated[e mod len], else terminated. The action `stop` (-1: none) terminates at once.
     """
 
     def __init__(
-        self, lengths: tuple[int, ...] = (3, 1, 4), truncated: tuple[bool, ...] = (False, True)
+        self,
+        lengths: tuple[int, ...] = (3, 1, 4),
+        truncated: tuple[bool, ...] = (False, True),
+        stop: int = -1,
     ) -> None:
-        self.lengths, self.truncations = tuple(lengths), tuple(truncated)
+        self.lengths, self.truncations, self.stop = tuple(lengths), tuple(truncated), stop
         self.episode = -1
         self.observation_space = spaces.Box(-1.0, 1e4, (4,), np.float32)
         self.action_space = spaces.Discrete(5)
@@ -130,6 +130,8 @@ class Scripted(gymnasium.Env[Vector, int]):
 
     def step(self, action: int) -> Step:
         self.t += 1
+        stopped = action == self.stop
         ended = self.t == self.lengths[self.episode % len(self.lengths)]
         cut = self.truncations[self.episode % len(self.truncations)]
-        return self._observe(action), self.t + action / 10, ended and not cut, ended and cut, {}
+        reward = self.t + action / 10
+        return self._observe(action), reward, stopped or (ended and not cut), ended and cut, {}

@@ -1,0 +1,284 @@
+"""Real faults: environments that raise, hang, exit or leave their space; parents that are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rlkit.envs import EnvConfig, EnvFault, make_vec, watchdog
+from rlkit.seeding import episode_seed
+
+FAULTY = "rlkit.envs.toys:Faulty"
+
+
+def make(kind, backend, lane=2, lanes=3, deadline=20.0, workers=2, seed=9):
+    """Only `lane` fails, in step 2 of its episode 1."""
+    kwargs = {"kind": kind, "at": 2, "seed": episode_seed(seed, lane, 1), "length": 4}
+    return make_vec(
+        EnvConfig(id=FAULTY, kwargs=kwargs, lanes=lanes, backend=backend, workers=workers, deadline=deadline),
+        seed,
+    )
+
+
+def play(env, steps=20):
+    env.restore(np.zeros(env.lanes, np.int64), [np.zeros(0, np.int64)] * env.lanes)
+    for _ in range(steps):
+        env.step(torch.zeros(env.lanes, dtype=torch.int64))
+
+
+def gone(pid):
+    """Ended; a zombie waits for a parent that may never ask."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def all_gone(pids, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if all(gone(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def check_place(fault, kind):
+    step = 0 if kind == "reset" else 2
+    assert (fault.lane, fault.episode, fault.step) == (2, 1, step)
+    assert fault.seed == episode_seed(9, 2, 1)
+    assert f"environment {FAULTY}, lane 2, episode 1 (seed {fault.seed}), step {step}" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("raised", "raised"),
+        ("reset", "raised"),
+        ("quit", "exited"),
+        ("exited", "exited"),
+        ("nan", "nan"),
+        ("reward", "nan"),
+        ("shape", "shape"),
+        ("dtype", "dtype"),
+        ("space", "space"),
+    ],
+)
+def test_faults_in_workers(kind, found):
+    env = make(kind, "workers")
+    pids = [worker.process.pid for worker in env.workers]
+    with pytest.raises(EnvFault) as caught:
+        play(env)
+    assert caught.value.kind == found
+    check_place(caught.value, kind)
+    if kind in ("raised", "reset"):
+        assert "on purpose" in str(caught.value)
+        assert "faulty.py" in caught.value.trace
+    if kind == "exited":
+        assert "exit status 7" in str(caught.value)
+    assert all_gone(pids, 3.0), "a fault ends all workers"
+    env.close()
+
+
+@pytest.mark.parametrize("kind", ["hung", "loop", "stuck"])
+def test_hangs_in_workers_show_the_stack(kind):
+    env = make(kind, "workers", deadline=0.7)
+    pids = [worker.process.pid for worker in env.workers]
+    with pytest.raises(EnvFault) as caught:
+        play(env)
+    assert caught.value.kind == "hung"
+    check_place(caught.value, kind)
+    assert "_fail" in caught.value.trace
+    assert "faulty.py" in caught.value.trace
+    assert "no answer in 0.7 s" in str(caught.value)
+    assert "env.deadline" in str(caught.value)
+    assert all_gone(pids, 3.0)
+
+
+@pytest.mark.parametrize("kind", ["hung", "loop"])
+@pytest.mark.parametrize("place", ["main", "thread"])
+def test_hangs_in_this_process(kind, place):
+    """A sleep can only be interrupted in the main thread; a Python loop in any."""
+    if (kind, place) == ("hung", "thread"):
+        pytest.skip("ends the process: see test_unstoppable_hangs_end_the_process")
+    env = make(kind, "inprocess", deadline=0.5)
+    caught = []
+
+    def run():
+        try:
+            play(env)
+        except EnvFault as fault:
+            caught.append(fault)
+
+    if place == "main":
+        run()
+    else:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(20.0)
+    assert [fault.kind for fault in caught] == ["hung"]
+    check_place(caught[0], kind)
+    assert "faulty.py" in caught[0].trace
+    env.close()
+
+
+UNSTOPPABLE = """
+import threading, numpy as np, torch
+import rlkit.envs.watchdog as watchdog
+watchdog.GRACE, watchdog.CORES = 0.5, 1
+from rlkit.envs import EnvConfig, make_vec
+def play():
+    env = make_vec(EnvConfig(id="rlkit.envs.toys:Faulty", kwargs={{"kind": "{kind}"}}, lanes=1,
+    backend="inprocess",
+                             deadline=0.5), 0)
+    env.restore(np.zeros(1, np.int64), [np.zeros(0, np.int64)])
+    for _ in range(9):
+        env.step(torch.zeros(1, dtype=torch.int64))
+{call}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "code", "words"),
+    [
+        # C code that keeps the lock: only the kernel's timer can end it
+        ("stuck", "play()", -signal.SIGVTALRM, "Current thread"),
+        (
+            "hung",
+            "t = threading.Thread(target=play); t.start(); t.join()",
+            1,
+            "the step cannot be interrupted",
+        ),
+    ],
+)
+def test_unstoppable_hangs_end_the_process(kind, call, code, words):
+    script = UNSTOPPABLE.format(kind=kind, call=call)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "faulty.py" in done.stderr
+
+
+def test_a_healthy_slow_learner_is_not_taken_for_a_hang():
+    """Time between steps does not count, nor do many steps add up."""
+    env = make("raised", "inprocess", lane=99, deadline=0.4)
+    for _ in range(3):
+        play(env, 3)
+        time.sleep(0.6)
+    end = time.monotonic() + 0.8
+    while time.monotonic() < end:
+        env.step(torch.zeros(3, dtype=torch.int64))
+    assert env.guard.pending is None
+    env.close()
+    for thread in [thread for thread in threading.enumerate() if thread.name == "rlkit-watchdog"]:
+        thread.join(5.0)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0), "no guard, no timer"
+
+
+def test_a_suspended_process_is_not_hung(monkeypatch):
+    """A look that comes an hour late counts as a late look, not as an hour of waiting."""
+    faults = []
+    guard = watchdog.Guard(60.0, lambda stack: faults.append(stack) or RuntimeError(stack))
+    monkeypatch.setattr(guard, "_interrupt", lambda: None)
+    times = iter([0.0, 1.0, 3601.0, 3602.0])
+    pauses = []
+
+    class Clock:
+        monotonic = staticmethod(lambda: next(times))
+
+        @staticmethod
+        def sleep(pause):
+            pauses.append(pause)
+            if len(pauses) == 3:
+                guard.close()
+
+    monkeypatch.setattr(watchdog, "time", Clock)
+    monkeypatch.setattr(watchdog, "_guards", weakref.WeakSet([guard]))
+    guard.watched, guard.running, guard.count = True, True, 1
+    watchdog._patrol()
+    assert pauses == [1.0] * 3
+    assert guard._waited == pytest.approx(3.0)  # 2 for the hour, 1 for the second
+    assert not faults
+
+
+def test_a_killed_worker_is_named():
+    env = make("raised", "workers", lane=99)
+    play(env, 3)
+    victim = env.workers[1]
+    pids = [worker.process.pid for worker in env.workers]
+    os.kill(victim.process.pid, signal.SIGKILL)
+    with pytest.raises(EnvFault, match=r"killed by SIGKILL") as caught:
+        play(env, 3)
+    assert caught.value.kind == "exited"
+    assert f"pid {victim.process.pid}" in str(caught.value)
+    assert victim.start <= caught.value.lane < victim.stop
+    assert all_gone(pids, 3.0)
+
+
+def test_closing_leaves_no_process_and_no_descriptor():
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        env = make("raised", "workers", lane=99)
+        pids = [worker.process.pid for worker in env.workers]
+        play(env, 2)
+        env.close()
+        assert all(gone(pid) for pid in pids)
+        del env
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+PARENT = """
+import sys, numpy as np, torch
+from rlkit.envs import EnvConfig, make_vec
+env = make_vec(EnvConfig(id="rlkit.envs.toys:Faulty", kwargs={{"kind": "{kind}", "at": {at}}}, lanes=4,
+                         backend="workers", workers=2, deadline=600), 0)
+env.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
+print(*[worker.process.pid for worker in env.workers], flush=True)
+while True:
+    env.step(torch.zeros(4, dtype=torch.int64))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(("kind", "at"), [("raised", 99), ("hung", 3), ("stuck", 3)])
+def test_no_orphan_survives_the_parent(number, kind, at):
+    """Also while an environment sleeps or is stuck in C code that keeps the interpreter's lock."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT.format(kind=kind, at=at)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    try:
+        assert len(pids) == 2
+        time.sleep(0.3)
+        assert not any(gone(pid) for pid in pids)
+        parent.send_signal(number)
+        assert all_gone(pids, 3.0)
+        parent.wait(10.0)
+    finally:
+        for pid in (*pids, parent.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        parent.wait()
+        parent.stdout.close()
+
+
+def test_workers_outlive_the_thread_that_started_them():
+    made = []
+    thread = threading.Thread(target=lambda: made.append(make("raised", "workers", lane=99)))
+    thread.start()
+    thread.join()
+    time.sleep(0.3)
+    play(made[0], 3)
+    made[0].close()

@@ -1,0 +1,93 @@
+"""Frame skip without drawing is the naive skip; gray and size are what they say."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rlkit.envs import EnvConfig, make_env
+from rlkit.envs.frames import FrameSkip
+from rlkit.envs.quirks import Pen
+
+
+class NaiveSkip(gymnasium.Wrapper):
+    """The slow, obvious version."""
+
+    def __init__(self, env, skip):
+        super().__init__(env)
+        self.skip = skip
+
+    def step(self, action):
+        total = 0.0
+        for _ in range(self.skip):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            if terminated or truncated:
+                break
+        return obs, total, terminated, truncated, info
+
+
+@pytest.mark.parametrize("limit", [60, 61, 62])
+def test_skip_without_drawing_is_the_naive_skip(limit):
+    """The limits end episodes after the first, the second and the last frame of a skip of 3."""
+    make = lambda: gymnasium.make("CarRacing-v3", disable_env_checker=True, max_episode_steps=limit)  # noqa: E731
+    fast, slow = FrameSkip(make(), 3), NaiveSkip(make(), 3)
+    draws = []
+    original = type(fast.unwrapped)._render
+    assert np.array_equal(fast.reset(seed=3)[0], slow.reset(seed=3)[0])
+    rng = np.random.default_rng(0)
+    ended = False
+    while not ended:
+        action = rng.uniform([-1, 0, 0], [1, 1, 0.2]).astype(np.float32)
+        a, b = fast.step(action), slow.step(action)
+        assert np.array_equal(a[0], b[0])
+        assert a[1:4] == b[1:4]
+        ended = a[3]
+    assert type(fast.unwrapped)._render is original
+    assert "_render" not in vars(fast.unwrapped), "drawing is on again"
+    assert not draws
+
+
+def test_unseen_frames_are_not_drawn(monkeypatch):
+    env = make_env(EnvConfig(id="CarRacing-v3", skip=4))
+    env.reset(seed=0)
+    drawn = []
+    kind = type(env.unwrapped)
+    original = kind._render
+    monkeypatch.setattr(kind, "_render", lambda self, mode: drawn.append(mode) or original(self, mode))
+    env.step(np.zeros(3, np.float32))
+    assert drawn == ["state_pixels"]
+    pen = Pen.of(env)
+    pen.off()
+    assert not env.step(np.zeros(3, np.float32))[0].any(), "blank while the pen is off, skip or not"
+    pen.on()
+    assert env.step(np.zeros(3, np.float32))[0].any()
+    assert len(drawn) == 2
+
+
+def test_gray_is_luminance_and_size_averages_areas():
+    plain = make_env(EnvConfig(id="CarRacing-v3"))
+    gray = make_env(EnvConfig(id="CarRacing-v3", gray=True))
+    small = make_env(EnvConfig(id="CarRacing-v3", gray=True, size=48))
+    color = make_env(EnvConfig(id="CarRacing-v3", size=48))
+    frames = [env.reset(seed=1)[0] for env in (plain, gray, small, color)]
+    weights = frames[0].astype(float) @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(frames[1] - weights).max() <= 1.0
+    means = frames[1].reshape(48, 2, 48, 2).astype(float).mean((1, 3))
+    assert np.abs(frames[2] - means).max() <= 1.0
+    assert frames[3].shape == (48, 48, 3)
+    for env, frame in zip((plain, gray, small, color), frames, strict=True):
+        assert env.observation_space.contains(frame)
+
+
+def test_atari_skips_in_the_emulator():
+    pytest.importorskip("ale_py")
+    env = make_env(
+        EnvConfig(id="ALE/Pong-v5", skip=3, kwargs={"repeat_action_probability": 0.0}, gray=True, size=84)
+    )
+    assert env.unwrapped._frameskip == 3
+    assert not isinstance(env.env, FrameSkip)
+    obs, _ = env.reset(seed=0)
+    before = env.unwrapped.ale.getEpisodeFrameNumber()
+    env.step(0)
+    assert env.unwrapped.ale.getEpisodeFrameNumber() - before == 3
+    assert obs.shape == (84, 84)
