@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit.buffers import Transitions, minibatches
+from rlkit.buffers import Rows, minibatches, select, transitions
 from rlkit.config import OptimConfig
 from rlkit.distributions import Distribution, action_head
 from rlkit.nn.config import NetworkConfig
@@ -77,7 +77,9 @@ class Policy(nn.Module):
     def evaluate(self, obs: Obs, first: Tensor, state: State) -> tuple[Distribution, Tensor, State]:
         """obs [T, N, ...], first [T, N] -> pi(. | s), V(s) [T, N], next state."""
         outputs, state = self.network(obs, first, state)
-        return self.head.distribution(outputs["policy"], self.log_std), outputs["value"].squeeze(-1), state
+        mask = obs["action_mask"].bool() if isinstance(obs, dict) and "action_mask" in obs else None
+        pi = self.head.distribution(outputs["policy"], self.log_std, mask)
+        return pi, outputs["value"].squeeze(-1), state
 
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
@@ -116,27 +118,28 @@ class Agent:
         config = self.config
         clip = self.coefficients.new_tensor(config.clip * schedule(config.clip_schedule, progress))
         self.optim.set_progress(progress)
-        rows = Transitions(rollout)
         valid = rollout.valid
-        weight = (valid / valid.float().mean()).flatten()  # [T*N], mean 1
         if config.normalise_reward:
             rollout.reward = self.policy.return_scale(rollout.reward, rollout.first, rollout.last)
-        last_row = torch.arange(rows.rows - rollout.size[1], rows.rows, device=weight.device)
-        value = torch.cat([rollout.extra["value"], self.values(rows, last_row)])  # [T+1, N]
-        advantage, target = self.advantages(rollout, value, valid)
-        action, old = rollout.action.flatten(0, 1), rollout.extra["log_prob"].flatten()
-        metrics = []
+        rows = transitions(rollout)
+        everything = torch.arange(rollout.first.numel(), device=valid.device)  # indices of the (T+1)*N rows
+        last_row = self.values(rows, everything[-valid.shape[1] :])
+        value = torch.cat([rollout.extra["value"], last_row[None]])  # [T+1, N]
+        batch = {
+            "rows": rows,
+            "action": rollout.action.flatten(0, 1),
+            "log_prob": rollout.extra["log_prob"].flatten(),
+            "weight": (valid / valid.float().mean()).flatten(),  # mean 1
+        } | self.advantages(rollout, value)
+        metrics: list[tuple[Tensor, Tensor]] = []
         epochs = 0
         for epoch in range(config.epochs):
             if config.recompute_advantage and epoch > 0:
-                value = self.values(rows).view_as(rollout.first)
-                advantage, target = self.advantages(rollout, value, valid)
+                value = self.values(rows, everything).view_as(value)
+                batch |= self.advantages(rollout, value)
             start = len(metrics)
-            old_value = value[:-1].flatten()
-            for index in minibatches(len(weight), config.minibatch, self.generator):
-                obs, first, state = rows.select(index)
-                fields = (x[index] for x in (action, old, advantage, target, old_value, weight))
-                metrics.append(self.optim.minimise(obs, first, state, *fields, clip))
+            for index in minibatches(valid.numel(), config.minibatch, self.generator):
+                metrics.append(self.optim.minimise(batch, index, clip))
             epochs += 1
             if config.target_kl is not None:
                 kl = torch.stack([terms[3] for terms, _ in metrics[start:]]).mean()
@@ -146,51 +149,49 @@ class Agent:
         means = torch.stack([terms for terms, _ in metrics]).mean(0)
         return dict(zip(METRICS, means, strict=True)) | {
             "gradient_norm": torch.stack([norm for _, norm in metrics]).mean(),
-            "value/explained": 1 - (target - value[:-1].flatten()).var() / (target.var() + 1e-8),
+            "value/explained": 1 - (batch["target"] - batch["value"]).var() / (batch["target"].var() + 1e-8),
             "epochs": torch.tensor(float(epochs)),
         }
 
-    def advantages(self, rollout: Rollout, value: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """value [T+1, N] -> advantage and target, flat [T*N]."""
+    def advantages(self, rollout: Rollout, value: Tensor) -> dict[str, Tensor]:
+        """value [T+1, N] -> advantage, target and old value, flat [T*N]."""
         config = self.config
         advantage = gae(
             rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
         )  # [T, N]
         target = advantage + value[:-1]
         if config.normalise_advantage:
-            chosen = advantage[valid]
+            chosen = advantage[rollout.valid]
             advantage = (advantage - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8)
-        return advantage.flatten(), target.flatten()
+        flat = {"advantage": advantage, "target": target, "value": value[:-1]}
+        return {name: x.flatten() for name, x in flat.items()}
 
-    def loss(
-        self, obs: Obs, first: Tensor, state: State, action: Tensor, old_log_prob: Tensor, advantage: Tensor,
-        target: Tensor, old_value: Tensor, weight: Tensor, clip: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """L and the weighted means of METRICS for a minibatch of B transitions: obs [1, B, ...], the others [B, ...]."""
-        pi, value, _ = self.policy.evaluate(obs, first, state)
-        value = value[0]  # [B]
-        log_ratio = pi.log_prob(action[None])[0] - old_log_prob
+    def loss(self, batch: dict[str, Any], index: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """L and the weighted means of METRICS over the transitions `index` [B] of a rollout's batch."""
+        pi, value, _ = self.policy.evaluate(*select(batch["rows"], index))
+        value = value[0]  # [1, B] -> [B]
+        advantage, target = batch["advantage"][index], batch["target"][index]
+        log_ratio = pi.log_prob(batch["action"][index][None])[0] - batch["log_prob"][index]
         ratio = log_ratio.exp()
         # -min(rho A, clip(rho, 1 - eps, 1 + eps) A)
         policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
         # (V - R)^2
         value_loss = (value - target).square()
         if self.config.value_clip is not None:
-            near = old_value + (value - old_value).clamp(-self.config.value_clip, self.config.value_clip)
+            old, limit = batch["value"][index], self.config.value_clip
+            near = old + (value - old).clamp(-limit, limit)
             value_loss = torch.maximum(value_loss, (near - target).square())
-        with torch.no_grad():
-            # KL(pi_old || pi) ~ (rho - 1) - log rho, unbiased and never negative (Schulman, 2020)
-            kl = ratio - 1 - log_ratio
-            clipped = ((ratio - 1).abs() > clip).float()
+        # KL(pi_old || pi) ~ (rho - 1) - log rho, unbiased and never negative (Schulman, 2020)
+        kl = (ratio - 1 - log_ratio).detach()
+        clipped = ((ratio - 1).abs() > clip).float()
         terms = torch.stack([policy_loss, value_loss, pi.entropy()[0], kl, clipped])  # [5, B]
-        means = (terms * weight).mean(1)  # [5]
+        means = (terms * batch["weight"][index]).mean(1)  # [5]
         return means @ self.coefficients, means.detach()
 
     @torch.no_grad()
-    def values(self, rows: Transitions, index: Tensor | None = None) -> Tensor:
-        """V of the rows `index` (all, in pieces, by default): [1, len(index)]."""
-        pieces = rows.split(4096) if index is None else [rows.select(index)]
-        return torch.cat([self.policy.evaluate(*piece)[1] for piece in pieces], 1)
+    def values(self, rows: Rows, index: Tensor) -> Tensor:
+        """V of the rows `index` [B], in pieces that fit any memory: [B]."""
+        return torch.cat([self.policy.evaluate(*select(rows, piece))[1][0] for piece in index.split(4096)])
 
     def state_dict(self) -> dict[str, Any]:
         """What learning depends on beside the policy's own state."""

@@ -1,13 +1,18 @@
-"""Where and how arithmetic runs: device, precision, threads; each choice said with its reason."""
+"""Where and how arithmetic runs: device, precision, threads (each choice said with its reason), and compilation."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from rlkit.options import ConfigError
+from rlkit.types import tree_leaves, tree_map
 
 Say = Callable[[str], None]
 
@@ -60,3 +65,79 @@ def choose_threads(threads: int, pixels: bool) -> int:
     if threads:
         return threads
     return len(os.sched_getaffinity(0)) if pixels else 1
+
+
+class Compiled:
+    """`function(*args)`, which reads the tensors of `module`, as one TorchInductor graph per set of input shapes.
+
+    The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs,
+    and compiled from there: a call has no guards to evaluate, which for small networks cost more than the arithmetic.
+    So arguments are nested dicts and tuples of tensors, shapes are static, control flow may not depend on values, and
+    whoever changes parameters or buffers does it in place.
+
+    gradient=True: the function returns (loss, extra), and the call returns (flat gradient over the module's
+    parameters, extra).
+    """
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any], gradient: bool = False) -> None:
+        self._call = _Call(module, function)
+        self._gradient = gradient
+        self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any], Any]] = {}
+        self._parameters: list[Tensor] = [p.detach() for p in self._call.parameters()]
+        self._names = [name for name, _ in self._call.named_parameters()]
+        self._buffers = dict(self._call.named_buffers())
+        self._own = [*self._parameters, *self._buffers.values()]
+
+    def __call__(self, *args: Any) -> Any:
+        given = list(tree_leaves(args))
+        key = tuple([(x.shape, x.stride()) for x in given])
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = self._compile([*self._own, *given], args)
+        graph, structure = found
+        values = iter(graph(*self._own, *given))
+        return tree_map(lambda _: next(values), structure)
+
+    def _compile(self, leaves: list[Tensor], args: Any) -> tuple[Callable[..., Any], Any]:
+        """The graph for inputs like `leaves`, and an example of the result's structure."""
+        import torch._inductor
+
+        structure: Any = None
+
+        def flat_function(*leaves: Tensor) -> list[Tensor]:
+            nonlocal structure
+            values = iter(leaves)
+            parameters = tuple(next(values) for _ in self._parameters)
+            buffers = {name: next(values) for name in self._buffers}
+            structure = self._pure(parameters, buffers, tree_map(lambda _: next(values), args))
+            return list(tree_leaves(structure))
+
+        try:
+            graph = torch._inductor.compile(make_fx(flat_function)(*leaves), leaves)
+        except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
+            raise ConfigError(
+                "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
+                "type compile=false"
+            ) from error
+        return graph, tree_map(lambda _: None, structure)
+
+    def _pure(self, parameters: tuple[Tensor, ...], buffers: dict[str, Tensor], args: Any) -> Any:
+        def of(parameters: tuple[Tensor, ...]) -> Any:
+            tensors = dict(zip(self._names, parameters, strict=True)) | buffers
+            return functional_call(self._call, tensors, args)
+
+        if not self._gradient:
+            return of(parameters)
+        gradients, (_, extra) = grad_and_value(of, has_aux=True)(parameters)
+        return torch.cat([g.reshape(-1) for g in gradients]), extra
+
+
+class _Call(nn.Module):
+    """A function that uses `module`, as a module's forward, so that functional_call can substitute its tensors."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)

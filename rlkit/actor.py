@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit.accelerate import Compiled
 from rlkit.seeding import uniforms
 from rlkit.types import EnvSpec, EnvStep, Obs, Rollout, State, VecEnv, empty_rows, tree_leaves, tree_map
 
@@ -83,7 +84,7 @@ class Actor:
         self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
         self.reward_scale = reward_scale
         self.timing = Timing()
-        self._act = torch.compile(policy.act, fullgraph=True) if compile else policy.act
+        self._act = Compiled(policy, policy.act) if compile else policy.act  # type: ignore[arg-type]
         self._storage = [_Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
         self.step = 0  # transitions per lane so far: the counter of the noise

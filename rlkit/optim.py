@@ -6,7 +6,7 @@
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
 many layers there are, and a checkpoint's or another process's weights are one copy. With `compile=True` loss and
-gradient become one compiled function from minibatch to flat gradient (torch.func over the same vector).
+gradient become one compiled function from minibatch to flat gradient.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value
 
+from rlkit.accelerate import Compiled
 from rlkit.config import OptimConfig
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # batch -> loss, vector of metrics (detached)
@@ -49,7 +49,7 @@ class Optimiser:
         self.flat, self.gradient = flatten(module)
         self.torch = _torch_optimiser(self.flat, config)
         self._autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
-        self._gradient_of = torch.compile(_functional(module, self.loss)) if compile else None
+        self._compiled = Compiled(module, loss, gradient=True) if compile else None
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
@@ -58,14 +58,15 @@ class Optimiser:
     def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
         with self._autocast:
-            if self._gradient_of is None:
-                self.gradient.zero_()
+            if self._compiled is None:
                 loss, metrics = self.loss(*batch)
             else:
-                gradient, metrics = self._gradient_of(self.flat.detach(), *batch)
-                self.gradient.copy_(gradient)
-        if self._gradient_of is None:
+                gradient, metrics = self._compiled(*batch)
+        if self._compiled is None:
+            self.gradient.zero_()
             loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            self.gradient.copy_(gradient)
         norm = self.gradient.norm()
         if self.config.clip_norm > 0:
             # g <- g min(1, c / |g|)
@@ -110,34 +111,3 @@ def _torch_optimiser(flat: nn.Parameter, config: OptimConfig) -> torch.optim.Opt
     return kind(
         [flat], config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
     )
-
-
-class _Objective(nn.Module):
-    """A loss as the forward pass of a module, so that functional_call can substitute the parameters."""
-
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.module = module
-        self.loss = loss
-
-    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
-        return self.loss(*batch)
-
-
-def _functional(module: nn.Module, loss: Loss) -> Callable[..., tuple[Tensor, Tensor]]:
-    """(flat parameters, *batch) -> (flat gradient, metrics)."""
-    objective = _Objective(module, loss)
-    named = [(name, p.shape) for name, p in objective.named_parameters() if p.requires_grad]
-    sizes = [shape.numel() for _, shape in named]
-
-    def substituted(flat: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
-        pieces = flat.split(sizes)
-        parameters = {name: piece.view(shape) for (name, shape), piece in zip(named, pieces, strict=True)}
-        result: tuple[Tensor, Tensor] = functional_call(objective, parameters, batch)
-        return result
-
-    def gradient_of(flat: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
-        gradient, (_, metrics) = grad_and_value(substituted, has_aux=True)(flat, *batch)
-        return gradient, metrics
-
-    return gradient_of

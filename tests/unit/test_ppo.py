@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,22 @@ def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
     reward = torch.randn(T, N, generator=generator) * ~last[:-1]
     action = torch.stack([step[0] for step in steps])
     return Rollout(obs, first, last, action, reward, terminated, agent.policy.initial_state(N), extra)
+
+
+def plain_batch(agent: Agent, size: int) -> dict[str, Any]:
+    """Transitions of action 0 with advantage 1, target 0 and the policy's own log-probability and value."""
+    first, action = torch.zeros(1, size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
+    obs, state = torch.randn(1, size, 3), agent.policy.initial_state(size)
+    pi, value, _ = agent.policy.evaluate(obs, first, state)
+    return {
+        "rows": {"obs": obs[0], "first": first[0], "cores": state[1:]},
+        "action": action,
+        "log_prob": pi.log_prob(action[None])[0].detach(),
+        "value": value[0].detach(),
+        "advantage": torch.ones(size),
+        "target": torch.zeros(size),
+        "weight": torch.ones(size),
+    }
 
 
 def slow_loss(agent: Agent, rollout: Rollout, shift: float) -> tuple[float, float, float]:
@@ -109,17 +126,12 @@ def test_first_step_has_ratio_one() -> None:
 def test_clip_stops_the_gradient() -> None:
     """With rho far outside the trust region on the improving side, the policy's gradient is exactly 0."""
     agent = make_agent(Discrete(2), value_coef=0.0, normalise_advantage=False, epochs=1)
-    obs, first = torch.randn(1, 8, 3), torch.zeros(1, 8, dtype=torch.bool)
+    batch = plain_batch(agent, 8)
     ones = torch.ones(8)
-    action = torch.zeros(8, dtype=torch.int64)
-    state = agent.policy.initial_state(8)
     for advantage, shift, moves in ((ones, -1.0, False), (ones, 1.0, True), (-ones, 1.0, False), (-ones, -1.0, True)):
-        log_prob = agent.policy.evaluate(obs, first, state)[0].log_prob(action[None])[0].detach()
         agent.optim.gradient.zero_()
-        loss, _ = agent.loss(
-            obs, first, state, action, log_prob + shift, advantage, 0 * ones, 0 * ones, ones, torch.tensor(0.2)
-        )
-        loss.backward()
+        shifted = batch | {"advantage": advantage, "log_prob": batch["log_prob"] + shift}
+        agent.loss(shifted, torch.arange(8), torch.tensor(0.2))[0].backward()
         assert (float(agent.optim.gradient.norm()) > 1e-6) is moves
 
 
@@ -140,15 +152,10 @@ def test_reset_rows_have_no_influence() -> None:
 
 def test_value_clip_takes_the_larger_loss() -> None:
     agent = make_agent(Discrete(2), value_clip=0.1)
-    obs, first = torch.randn(1, 4, 3), torch.zeros(1, 4, dtype=torch.bool)
-    state = agent.policy.initial_state(4)
-    pi, value, _ = agent.policy.evaluate(obs, first, state)
-    action = torch.zeros(4, dtype=torch.int64)
-    log_prob, ones = pi.log_prob(action[None])[0].detach(), torch.ones(4)
+    batch = plain_batch(agent, 4)
     # V_old = V - 1, R = V: V itself is right, but clipped to V_old + 0.1 it is 0.9 away
-    metrics = agent.loss(
-        obs, first, state, action, log_prob, ones, value[0].detach(), value[0].detach() - 1, ones, torch.tensor(0.2)
-    )[1]
+    batch |= {"target": batch["value"], "value": batch["value"] - 1}
+    metrics = agent.loss(batch, torch.arange(4), torch.tensor(0.2))[1]
     assert float(metrics[1]) == pytest.approx(0.81, rel=1e-4)
 
 

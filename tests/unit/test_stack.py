@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 import torch
 
-from rlkit.buffers import Transitions, minibatches
+from rlkit.buffers import minibatches, select, transitions
 from rlkit.nn.stack import stack_rows
 from rlkit.types import Rollout
 
@@ -61,9 +61,8 @@ def test_transitions_gather_the_same_stacks(rows: tuple[torch.Tensor, torch.Tens
         obs, first, torch.zeros_like(first), torch.zeros(T, N), torch.zeros(T, N),
         torch.zeros(T, N, dtype=torch.bool), state=((history,), ()),
     )  # fmt: skip
-    picked = Transitions(rollout)
     index = torch.randperm(60, generator=torch.Generator().manual_seed(1))
-    one, first_one, state = picked.select(index)
+    one, first_one, state = select(transitions(rollout), index)
     stacked, _ = stack_rows(one, first_one, state[0][0])  # [1, B, k, ...]
     assert torch.equal(stacked[0], slow_stack(obs, first, history).flatten(0, 1)[index])
 

@@ -1,0 +1,137 @@
+"""One flat step equals torch's own many; the compiled gradient equals the eager one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from rlkit.accelerate import Compiled, choose_device, choose_precision
+from rlkit.agents.ppo import Agent, Config, Policy
+from rlkit.config import OptimConfig
+from rlkit.nn.config import NetworkConfig
+from rlkit.optim import Optimiser, flatten
+from rlkit.options import ConfigError
+from rlkit.spaces import Box, Discrete
+from rlkit.types import EnvSpec
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def torch_optimiser(config: OptimConfig, net: nn.Module) -> torch.optim.Optimizer:
+    if config.name == "sgd":
+        return torch.optim.SGD(net.parameters(), config.lr, momentum=config.momentum)
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(net.parameters(), config.lr, eps=config.eps, momentum=config.momentum)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        net.parameters(), config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimConfig("adam", lr=0.01),
+        OptimConfig("adamw", lr=0.01, weight_decay=0.1, clip_norm=0.0),
+        OptimConfig("rmsprop", lr=0.01, momentum=0.9),
+        OptimConfig("sgd", lr=0.1, momentum=0.9, clip_norm=0.05),
+    ],
+    ids=lambda config: config.name,
+)
+def test_equals_torch_with_its_own_clipping(config: OptimConfig) -> None:
+    ours, theirs = make_net(), make_net()
+    x, y = torch.randn(32, 3), torch.randn(32, 2)
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        value = (ours(x) - y).square().mean()
+        return value, value.detach()[None]
+
+    optimiser = Optimiser(ours, loss, config, precision=torch.float32, compile=False)
+    reference = torch_optimiser(config, theirs)
+    for _ in range(20):
+        _, norm = optimiser.minimise(x, y)
+        reference.zero_grad()
+        (theirs(x) - y).square().mean().backward()
+        limit = config.clip_norm or float("inf")
+        assert torch.allclose(norm, nn.utils.clip_grad_norm_(theirs.parameters(), limit), rtol=1e-5)
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_parameters_and_gradients_are_views_of_one_vector() -> None:
+    net = make_net()
+    before = copy.deepcopy(net.state_dict())
+    flat, gradient = flatten(net)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    net.load_state_dict({name: value + 1 for name, value in before.items()})
+    assert torch.equal(flat[:24].view(8, 3), before["0.weight"] + 1)
+    net(torch.ones(4, 3)).sum().backward()
+    assert gradient[-2:].tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("kind", ["vector", "pixels"])
+def test_compiled_learning_equals_eager(kind: str) -> None:
+    """The same gradient from the graph as from autograd: normaliser buffers, gathers and frame stacks included."""
+    space = Box((20, 20), "uint8", 0.0, 255.0) if kind == "pixels" else Box((3,), "float32")
+    spec = EnvSpec("test", space, Discrete(3), stack=2)
+    torch.manual_seed(0)
+    config = Config(entropy_coef=0.01)
+    policy = Policy(spec, NetworkConfig(normalise=True), config)
+    rows = torch.randint(0, 255, (16, *space.shape)).to(torch.uint8 if kind == "pixels" else torch.float32)
+    policy.network.observe(rows[:, None])
+    batch = {
+        "rows": {
+            "obs": rows, "first": torch.zeros(16, dtype=torch.bool), "cores": policy.initial_state(1)[1:],
+            "frames": rows, "history": torch.randint(0, 16, (16, 1)),
+        },
+        "action": torch.randint(0, 3, (16,)), "log_prob": torch.randn(16) - 1, "weight": torch.rand(16),
+        "advantage": torch.randn(16), "target": torch.randn(16), "value": torch.randn(16),
+    }  # fmt: skip
+    index, clip = torch.randperm(16)[:8], torch.tensor(0.2)
+    eager = Agent(policy, config, OptimConfig(lr=1e-9, clip_norm=0.0), compile=False)
+    expected, norm = eager.optim.minimise(batch, index, clip)
+    gradient = eager.optim.gradient.clone()
+    compiled = Agent(policy, config, OptimConfig(lr=1e-9, clip_norm=0.0), compile=True)
+    found, compiled_norm = compiled.optim.minimise(batch, index, clip)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(compiled.optim.gradient, gradient, atol=1e-5)
+    assert norm > 0.01 and torch.allclose(norm, compiled_norm, rtol=1e-4)
+
+
+def test_compiled_acting_follows_the_weights() -> None:
+    """Weights and normalisers are inputs of the graph, not constants in it."""
+    spec = EnvSpec("test", Box((3,), "float32"), Box((2,), "float32", -1.0, 1.0))
+    policy = Policy(spec, NetworkConfig(normalise=True), Config())
+    act = Compiled(policy, policy.act)
+    obs, first, noise = torch.randn(8, 3), torch.zeros(8, dtype=torch.bool), torch.rand(8, 2)
+    with torch.no_grad():
+        for change in range(3):
+            for parameter in policy.parameters():
+                parameter.add_(0.1 * change)
+            policy.network.observe(torch.randn(1, 50, 3) * (1 + change))
+            action, state, extra = act(obs, first, policy.initial_state(8), noise)
+            expected, _, expected_extra = policy.act(obs, first, policy.initial_state(8), noise)
+            assert torch.allclose(action, expected, atol=1e-5)
+            assert torch.allclose(extra["value"], expected_extra["value"], atol=1e-5)
+            assert state == policy.initial_state(8)
+
+
+def test_choices_say_why() -> None:
+    said: list[str] = []
+    device = choose_device("auto", said.append)
+    assert len(said) == 1 and said[0].startswith(f"device: {device.type}")
+    assert choose_precision("auto", torch.device("cpu"), False, said.append) == torch.float32
+    assert choose_precision("bfloat16", torch.device("cpu"), False, said.append) == torch.bfloat16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_never_falls_back() -> None:
+    with pytest.raises(ConfigError, match="device=cuda: .*type device=cpu"):
+        choose_device("cuda", print)
