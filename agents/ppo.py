@@ -66,7 +66,9 @@ class Policy(nn.Module):
         self.noise_size = self.head.noise_size
         self.network = Network(spec, network, {"policy": (self.head.size, 0.01), "value": (1, 1.0)})
         self.log_std = (
-            nn.Parameter(torch.full((self.head.size,), config.log_std_init)) if self.head.needs_log_std else None
+            nn.Parameter(torch.full((self.head.size,), config.log_std_init))
+            if self.head.needs_log_std
+            else None
         )
         self.return_scale = ReturnScale(config.gamma)
 
@@ -84,7 +86,7 @@ class Policy(nn.Module):
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """obs [N, ...], first [N], noise [N, noise_size] or None for the mode -> action, state, log pi(a|s) and V(s)."""
+        """obs [N, ...], first [N], noise [N, noise_size] or None for the mode -> action, state, {log pi(a|s), V(s)}."""
         pi, value, state = self.evaluate(tree_map(lambda x: x[None], obs), first[None], state)
         action = pi.mode() if noise is None else pi.sample(noise[None])  # [1, N, ...]
         return action[0], state, {"log_prob": pi.log_prob(action)[0], "value": value[0]}
@@ -125,7 +127,7 @@ class Agent:
         everything = torch.arange(rollout.first.numel(), device=valid.device)  # indices of the (T+1)*N rows
         last_row = self.values(rows, everything[-valid.shape[1] :])
         value = torch.cat([rollout.extra["value"], last_row[None]])  # [T+1, N]
-        batch = {
+        batch: dict[str, Any] = {
             "rows": rows,
             "action": rollout.action.flatten(0, 1),
             "log_prob": rollout.extra["log_prob"].flatten(),
@@ -191,7 +193,9 @@ class Agent:
     @torch.no_grad()
     def values(self, rows: Rows, index: Tensor) -> Tensor:
         """V of the rows `index` [B], in pieces that fit any memory: [B]."""
-        return torch.cat([self.policy.evaluate(*select(rows, piece))[1][0] for piece in index.split(4096)])
+        return torch.cat(
+            [self.policy.evaluate(*select(rows, piece))[1][0] for piece in torch.split(index, 4096)]
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What learning depends on beside the policy's own state."""

@@ -58,7 +58,7 @@ class Leaf:
         self.start = start if np.any(start) else None
 
     def put(self, index: int, obs: Any, strict: bool) -> tuple[str, str] | None:
-        """Write this leaf of `obs` into its row; (kind, detail) of a fault if its shape or dtype is another."""
+        """Write this leaf of `obs` into its row; (kind, detail) of a fault if shape or dtype are wrong."""
         for key in self.keys:
             obs = obs[key]
         array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)

@@ -49,6 +49,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
             env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
     except TypeError as error:
         raise ValueError(f"env.kwargs={kwargs}: {config.id} refuses them: {error}") from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
     if kind is not None and config.time_limit:
@@ -164,6 +166,8 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
         return replace(config, backend="batched")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(config.workers or cores, config.lanes)
+    if config.backend == "workers" and os.name != "posix":
+        raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
     if config.backend == "auto":
         seconds = _step_seconds(config) if config.lanes > 1 and cores > 1 else 0.0
         backend = "workers" if seconds > SLOW_STEP and os.name == "posix" else "inprocess"

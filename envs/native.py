@@ -15,6 +15,7 @@ opens new episodes.
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from typing import Any
 
@@ -30,6 +31,7 @@ from rlkit.envs.lane import Seeds, lane_fault, observation_leaves
 from rlkit.envs.make import action_spaces
 from rlkit.envs.rows import Array, Check, Rows
 from rlkit.envs.vector import reward_scale, rows_step
+from rlkit.envs.watchdog import Guard, Hang
 from rlkit.spaces import from_gymnasium
 from rlkit.types import EnvSpec, EnvStep
 
@@ -51,6 +53,7 @@ class Native:
         self.check = Check(observation, self.rows.obs, self.rows.reward, config.check)
         self.row = rows_step(self.rows, observation)
         self.scale = reward_scale(config, seeds)
+        self.guard = Guard(config.deadline, self._hung)
 
     @staticmethod
     def make(config: EnvConfig, seeds: Seeds, render: bool = False) -> Native:
@@ -86,9 +89,21 @@ class Native:
         return self._finish()
 
     def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane ([N, ...]); raises EnvFault."""
+        """Apply one action per lane ([N, ...]); raises EnvFault (of lane 0 where it cannot tell which one)."""
+        self.rows.action[:] = action.numpy()
+        self.guard.begin()
+        try:
+            self._advance()
+        except Hang:
+            raise self.guard.pending or self._hung("") from None
+        except Exception as error:
+            raise self._fault("raised", repr(error), traceback.format_exc()) from error
+        finally:
+            self.guard.end()
+        return self._finish()
+
+    def _advance(self) -> None:
         rows, opening = self.rows, self.rows.last.copy()
-        rows.action[:] = action.numpy()
         rows.episode += opening
         rows.steps += 1
         if self.mode == AutoresetMode.DISABLED and opening.any():
@@ -106,7 +121,6 @@ class Native:
                 seeds = self._seeds()
                 obs, _ = self.env.reset(seed=seeds, options={"reset_mask": opening.copy()})
             self._first(obs, opening)
-        return self._finish()
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
@@ -115,7 +129,14 @@ class Native:
 
     def close(self) -> None:
         """Close the vector; idempotent."""
+        self.guard.close()
         self.env.close()
+
+    def _fault(self, kind: str, detail: str, trace: str) -> Exception:
+        return lane_fault(kind, self.config.id, self.seeds, self.rows, 0, "vector", detail, trace)
+
+    def _hung(self, stack: str) -> Exception:
+        return self._fault("hung", f"no answer in {self.config.deadline:g} s", stack)
 
     def _seeds(self) -> Any:
         return [self.seeds.of(lane, int(episode)) for lane, episode in enumerate(self.rows.episode)]

@@ -28,6 +28,7 @@ from typing import Any
 POLL = 1.0  # seconds between looks
 GRACE = 5.0  # seconds that an interrupted step gets to end by itself
 CORES = os.cpu_count() or 1
+SIGNALS = hasattr(signal, "setitimer")  # elsewhere only asynchronous exceptions interrupt a step
 
 
 class Hang(BaseException):
@@ -87,7 +88,7 @@ class Guard:
 
     def _interrupt(self) -> None:
         main = threading.main_thread().ident
-        if self.thread == main and signal.getsignal(signal.SIGALRM) is _on_alarm:
+        if SIGNALS and self.thread == main and signal.getsignal(signal.SIGALRM) is _on_alarm:
             signal.pthread_kill(self.thread, signal.SIGALRM)
         else:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(Hang))
@@ -101,7 +102,7 @@ _lock = threading.Lock()
 def _watch(guard: Guard) -> None:
     global _thread
     main = threading.current_thread() is threading.main_thread()
-    if main and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
+    if SIGNALS and main and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
         signal.signal(
             signal.SIGALRM, _on_alarm
         )  # only the main thread may; a user's own handler is left alone
@@ -135,8 +136,8 @@ def _patrol() -> None:
 
 def _wind(guards: list[Guard]) -> None:
     """Have SIGVTALRM end the process unless wound up again before it runs down; without guards, stop it."""
-    if signal.getsignal(signal.SIGVTALRM) != signal.SIG_DFL:
-        return  # somebody else's timer
+    if not SIGNALS or signal.getsignal(signal.SIGVTALRM) != signal.SIG_DFL:
+        return  # no such timer, or somebody else's
     if guards:
         faulthandler.register(signal.SIGVTALRM, file=_stderr(), chain=True)
         wall = min(guard.deadline for guard in guards) + 2 * GRACE

@@ -47,8 +47,7 @@ def choose_precision(name: str, device: torch.device, pixels: bool, say: Say) ->
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported()
     else:
-        native = bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        native = native and has_native_bf16()
+        native = has_native_bf16()
     if native:
         say("precision: bfloat16 for learning from pixels (native here); precision=float32 turns it off")
         return torch.bfloat16
@@ -113,7 +112,7 @@ class Compiled:
             return list(tree_leaves(structure))
 
         try:
-            graph = torch._inductor.compile(make_fx(flat_function)(*leaves), leaves)
+            graph = torch._inductor.compile(make_fx(flat_function)(*leaves), list[Any](leaves))
         except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
             raise ConfigError(
                 "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "

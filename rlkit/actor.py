@@ -91,7 +91,9 @@ class Actor:
         self.state = policy.initial_state(env.lanes, device)
         self.episode = np.zeros(env.lanes, np.int64)  # number of each lane's current episode
         self._started = np.zeros(env.lanes, np.int64)  # the step at which it began
-        self._log: deque[tuple[int, npt.NDArray[Any]]] = deque()  # (first step, actions [T, N, ...]) of rollouts
+        self._log: deque[tuple[int, npt.NDArray[Any]]] = (
+            deque()
+        )  # (first step, actions [T, N, ...]) of rollouts
         self._return = np.zeros(env.lanes)
         self._length = np.zeros(env.lanes, np.int64)
         self._row: EnvStep | None = None  # the row to act on next; None until the environments are reset

@@ -14,7 +14,6 @@ from torch import Tensor
 from rlkit.nn.stack import history_index, with_history
 from rlkit.types import Obs, Rollout, State, tree_map
 
-
 Rows = dict[str, Any]
 
 
@@ -30,7 +29,7 @@ def transitions(rollout: Rollout) -> Rows:
         "cores": rollout.state[1:],  # one () per trunk
     }
     if rollout.state[0]:
-        history = rollout.state[0][0]  # [N, k-1, ...]
+        history: Any = rollout.state[0][0]  # [N, k-1, ...]
         lanes, k = history.shape[0], history.shape[1] + 1
         rows["frames"] = with_history(rollout.obs, history).flatten(0, 1)  # type: ignore[arg-type]
         row = history_index(rollout.first, k)[..., :-1]  # [T+1, N, k-1]

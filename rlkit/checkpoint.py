@@ -45,7 +45,9 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
             tensors[path] = torch.from_numpy(np.ascontiguousarray(value))
             return {"$array": path}
         if isinstance(value, Mapping):
-            return {str(key): walk(each, f"{path}/{key}" if path else str(key)) for key, each in value.items()}
+            return {
+                str(key): walk(each, f"{path}/{key}" if path else str(key)) for key, each in value.items()
+            }
         if isinstance(value, (list, tuple)):
             items = [walk(each, f"{path}/{i}") for i, each in enumerate(value)]
             return {"$tuple": items} if isinstance(value, tuple) else items
@@ -53,7 +55,9 @@ def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
             return value.item()
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
-        raise TypeError(f"{path}: a {type(value).__name__} cannot be saved; use tensors, arrays, numbers and text")
+        raise TypeError(
+            f"{path}: a {type(value).__name__} cannot be saved; use tensors, arrays, numbers and text"
+        )
 
     return walk(tree, ""), tensors
 

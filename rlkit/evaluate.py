@@ -52,7 +52,9 @@ def run_episodes(
         _show(env, frame)
         noise = None
         if not greedy:
-            noise = torch.from_numpy(uniforms(seed, np.arange(lanes), step, 1, policy.noise_size)[0]).to(device)
+            noise = torch.from_numpy(uniforms(seed, np.arange(lanes), step, 1, policy.noise_size)[0]).to(
+                device
+            )
         obs = tree_map(lambda x: x.to(device), row.obs)
         action, state, _ = policy.act(obs, row.first.to(device), state, noise)
         acted = ~row.last.cpu().numpy()

@@ -18,7 +18,9 @@ from rlkit.types import Rollout
 class Feed(Protocol):
     """Batches for `trainer.fit`."""
 
-    timing: Timing  # seconds spent on getting batches
+    @property
+    def timing(self) -> Timing:
+        """Seconds spent on getting batches."""
 
     def next(self) -> tuple[Any, int]:
         """A batch and how many environment steps it is worth."""

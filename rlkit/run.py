@@ -1,6 +1,6 @@
 """A run: everything that a configuration describes, put together, trained, saved and continued.
 
-    runs/<name>/  config.yaml  metrics.csv  events.out.tfevents.*  checkpoints/step-.../  best/  videos/  eval/
+runs/<name>/  config.yaml  metrics.csv  events.out.tfevents.*  checkpoints/step-.../  best/  videos/  eval/
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Run:
         self.feed = RolloutFeed(make_source(config.source, self.actor, self.policy))
         self.console = console
         total = config.total_steps
-        self.evaluation = EvaluateHook(config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep)
+        self.evaluation = EvaluateHook(
+            config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep
+        )
         self.log = LogHook(
             config.log.every or max(total // 500, 1),
             MetricsWriter(folder, config.log.tensorboard),
@@ -161,7 +163,9 @@ def evaluate_policy(
         env.close()
 
 
-def train(agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: Any) -> Path:
+def train(
+    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: Any
+) -> Path:
     """Train a new agent and return the run's folder.
 
     options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
@@ -280,5 +284,3 @@ def _lock(folder: Path) -> Any:
     file.write(str(os.getpid()))
     file.flush()
     return file
-
-

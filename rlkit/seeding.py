@@ -22,7 +22,9 @@ def episode_seed(seed: int, lane: int, episode: int, evaluation: bool = False) -
     return (word % EVALUATION_BIT) | (EVALUATION_BIT if evaluation else 0)
 
 
-def philox(counter: npt.NDArray[np.uint32], key: tuple[npt.NDArray[np.uint32], int]) -> npt.NDArray[np.uint32]:
+def philox(
+    counter: npt.NDArray[np.uint32], key: tuple[npt.NDArray[np.uint32], int]
+) -> npt.NDArray[np.uint32]:
     """Philox-4x32-10.
 
     counter [4, ...] and key ([...] , int), both 32-bit words; returns [4, ...] random words.

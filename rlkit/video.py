@@ -56,5 +56,7 @@ def record(
         env.close()
         video.close()
     if not video.frames:
-        raise ValueError(f"environment {config.env.id} draws no pictures (render_mode rgb_array), so nothing to record")
+        raise ValueError(
+            f"environment {config.env.id} draws no pictures (render_mode rgb_array), so nothing to record"
+        )
     return played

@@ -270,7 +270,9 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = [*CASES, "learner"]
     parser.add_argument("--case", action="append", choices=names, help="one of them (default: all)")
     parser.add_argument("--repeat", type=int, default=3)

@@ -3,6 +3,6 @@ and so on.
 """
 
 from rlkit.envs.toys.faulty import Faulty
-from rlkit.envs.toys.tasks import Bandit, Identity, Quadratic, Scripted
+from rlkit.envs.toys.tasks import Bandit, Cue, Identity, Quadratic, Scripted
 
-__all__ = ["Bandit", "Faulty", "Identity", "Quadratic", "Scripted"]
+__all__ = ["Bandit", "Cue", "Faulty", "Identity", "Quadratic", "Scripted"]

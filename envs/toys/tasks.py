@@ -98,6 +98,40 @@ class Quadratic(gymnasium.Env[Vector, Vector]):
         return self.x, -float(np.mean(np.square(self.x))), False, self.t == self.length, {}
 
 
+class Cue(gymnasium.Env[Vector, int]):
+    """A cue in the first row only, asked for in the last: no memoryless policy does better than guessing.
+
+    obs = one-hot cue of `choices` (zeros after the first row) and a flag in the row whose action is paid: 1
+    if it names the cue, else 0. The best return is 1, without memory 1 / choices. Episodes have `delay` + 1
+    actions.
+    """
+
+    def __init__(self, choices: int = 2, delay: int = 4) -> None:
+        self.choices, self.delay = choices, delay
+        self.observation_space = spaces.Box(0.0, 1.0, (choices + 1,), np.float32)
+        self.action_space = spaces.Discrete(choices)
+
+    def _observe(self) -> Vector:
+        obs = np.zeros(self.choices + 1, np.float32)
+        if self.t == 0:
+            obs[self.cue] = 1.0
+        obs[-1] = self.t == self.delay
+        return obs
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Vector, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.cue, self.t = int(self.np_random.integers(self.choices)), 0
+        return self._observe(), {}
+
+    def step(self, action: int) -> Step:
+        asked = self.t == self.delay
+        reward = float(asked and action == self.cue)
+        self.t += 1
+        return self._observe(), reward, asked, False, {}
+
+
 class Scripted(gymnasium.Env[Vector, int]):
     """Nothing random but the seed: obs = (resets so far - 1, step, last action, seed mod 1000).
 

@@ -14,7 +14,9 @@ def main(argv: list[str]) -> int:
         "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
         "bootstrap confidence intervals; write RUN/eval/*.csv.",
     )
-    parser.add_argument("--sample", action="store_true", help="sample actions instead of the most likely ones")
+    parser.add_argument(
+        "--sample", action="store_true", help="sample actions instead of the most likely ones"
+    )
     # another default seed than training's own evaluations, which chose best/
     parser.set_defaults(episodes=100, seed=1_000_000)
     arguments = parser.parse_args(argv)

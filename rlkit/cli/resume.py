@@ -7,7 +7,9 @@ from rlkit.cli.common import run_parser
 
 def main(argv: list[str]) -> int:
     """Continue the run and report like train."""
-    parser = run_parser("resume", "Continue a run from its newest whole checkpoint, with its own configuration.")
+    parser = run_parser(
+        "resume", "Continue a run from its newest whole checkpoint, with its own configuration."
+    )
     arguments = parser.parse_args(argv)
     from rlkit import trust
     from rlkit.cli.train import run_to_end

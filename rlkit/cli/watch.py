@@ -42,9 +42,7 @@ def main(argv: list[str]) -> int:
     if not arguments.video:
         print("no display here, so a video is written instead")
     _tell(
-        record(
-            agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes
-        )
+        record(agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes)
     )
     print(f"video:       {path}\nevaluate it: rlkit evaluate {folder}")
     return 0

@@ -36,11 +36,13 @@ class Network(nn.Module):
         names = list(heads)
         groups = [names] if shared else [[name] for name in names]
         self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}
-        self.encoders = nn.ModuleList(make_encoder(spec.observation, spec.stack, config) for _ in groups)
-        self.cores = nn.ModuleList(make_core(config.core, encoder.features) for encoder in self.encoders)
+        encoders = [make_encoder(spec.observation, spec.stack, config) for _ in groups]
+        cores = [make_core(config.core, encoder.features) for encoder in encoders]
+        self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
+        self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
         self.heads = nn.ModuleDict()
         for name, (size, gain) in heads.items():
-            linear = nn.Linear(self.cores[self.trunk_of[name]].features, size)
+            linear = nn.Linear(cores[self.trunk_of[name]].features, size)
             nn.init.orthogonal_(linear.weight, gain)
             nn.init.zeros_(linear.bias)
             self.heads[name] = linear
@@ -48,7 +50,7 @@ class Network(nn.Module):
     @property
     def memoryless(self) -> bool:
         """No core remembers (a frame stack is no hindrance to shuffling transitions: its frames are at hand)."""
-        return all(core.initial_state(1) == () for core in self.cores)
+        return all(core.initial_state(1) == () for _, core in self._trunks)
 
     def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
         """Memory before any observation; every leaf is [lanes, ...]."""
@@ -57,7 +59,7 @@ class Network(nn.Module):
             space = self.spec.observation
             shape = (lanes, self.spec.stack - 1, *space.shape)  # type: ignore[union-attr]
             frames = (torch.zeros(shape, dtype=getattr(torch, row_dtype(space)), device=device),)
-        return (frames, *(core.initial_state(lanes, device) for core in self.cores))
+        return (frames, *(core.initial_state(lanes, device) for _, core in self._trunks))
 
     def forward(self, obs: Obs, first: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """obs [T, N, ...], first [T, N], state of N lanes -> head outputs [T, N, size], next state."""
@@ -68,7 +70,7 @@ class Network(nn.Module):
             frames = (history,)
         flat = tree_map(lambda x: x.flatten(0, 1), obs)  # [T*N, ...]
         features, states = [], []
-        for encoder, core, core_state in zip(self.encoders, self.cores, core_states, strict=True):
+        for (encoder, core), core_state in zip(self._trunks, core_states, strict=True):
             x = encoder(flat).view(rows, lanes, -1)  # [T*N, F] -> [T, N, F]
             y, core_state = core(x, first, core_state)
             features.append(y)
@@ -85,5 +87,5 @@ class Network(nn.Module):
 
     def observe(self, obs: Any, valid: Tensor | None = None) -> None:
         """Let the observation normalisers take in rows [..., ...]; a network without them ignores this."""
-        for encoder in self.encoders:
+        for encoder, _ in self._trunks:
             encoder.observe(obs, valid)

@@ -13,7 +13,7 @@ from torch import Tensor
 def history_index(first: Tensor, k: int) -> Tensor:
     """Where the k frames seen at each row lie in [history of k-1 rows; rows 0..T-1]: first [T, N] -> [T, N, k].
 
-        index[t, n, j] = max(t - (k - 1) + j, start of the episode of row t) + k - 1,   j = 0 .. k-1 (newest last)
+    index[t, n, j] = max(t - (k - 1) + j, start of the episode of row t) + k - 1,   j = 0 .. k-1 (newest last)
     """
     time = torch.arange(first.shape[0], device=first.device)[:, None]  # [T, 1]
     # the row in which the current episode opened; -(k-1) while it opened before row 0

@@ -22,7 +22,7 @@ class ThreadSource:
     """A queue of one. `actor.policy` must be a copy of the learner's policy, with two buffers."""
 
     def __init__(self, actor: Actor, learner: nn.Module) -> None:
-        assert actor.policy is not learner, "the collector needs its own copy of the policy"
+        assert id(actor.policy) != id(learner), "the collector needs its own copy of the policy"
         self.actor, self.learner = actor, learner
         self.version = 0  # of the learner's weights
         self._acting = 0  # of the collector's weights

@@ -65,7 +65,10 @@ def digest(run: Path) -> dict[str, str]:
     state = parts["state"]
     state["clock"].pop("seconds")
     state["clock"]["step_of_checkpoint"] = path.name
-    rows = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_metrics(run / "metrics.csv")]
+    rows = [
+        {k: v for k, v in row.items() if not k.startswith("time/")}
+        for row in read_metrics(run / "metrics.csv")
+    ]
     return {
         "weights": hash_tree(parts["policy"]),
         "agent": hash_tree(state["agent"]),

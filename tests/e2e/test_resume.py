@@ -63,7 +63,9 @@ def test_killed_carracing_continues_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-def test_a_signal_saves_within_five_seconds_and_resumes_exactly(tmp_path: Path, signum: signal.Signals) -> None:
+def test_a_signal_saves_within_five_seconds_and_resumes_exactly(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
     """The signal comes at an arbitrary moment, with no periodic checkpoint before it."""
     arguments = [*CARTPOLE, "checkpoint.every=100000"]
     code, output = rlkit(tmp_path, *arguments, "name=a")

@@ -6,10 +6,10 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rlkit.envs import EnvConfig, make_vec
+from rlkit.envs import EnvConfig, EnvFault, make_vec
 from rlkit.envs.lane import Seeds
 from rlkit.envs.native import Native
-from rlkit.envs.toys import Scripted
+from rlkit.envs.toys import Faulty, Scripted
 from rlkit.seeding import episode_seed
 
 LANES, STEPS, SEED = 5, 60, 11
@@ -136,6 +136,19 @@ def test_native_cartpole_keeps_the_row_rule_and_warns_about_replay():
     with pytest.warns(UserWarning, match="cannot replay"):
         row = env.restore(np.zeros(4, np.int64), [np.ones(3, np.int64)] * 4)
     assert row.first.all()
+    env.close()
+
+
+@pytest.mark.parametrize("kind", ["raised", "loop", "space"])
+def test_native_faults(kind):
+    config = EnvConfig(id="Faulty", lanes=2, deadline=0.5)
+    env = Native(SyncVectorEnv([lambda: Faulty(kind, at=2)] * 2), config, Seeds(SEED, False, 0, 2))
+    env.restore(np.zeros(2, np.int64), [np.zeros(0, np.int64)] * 2)
+    env.step(torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(EnvFault, match="environment Faulty, lane 0, episode 0") as caught:
+        env.step(torch.zeros(2, dtype=torch.int64))
+    assert caught.value.kind == {"loop": "hung"}.get(kind, kind)
+    assert caught.value.step == 2
     env.close()
 
 

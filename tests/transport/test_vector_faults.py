@@ -104,12 +104,9 @@ def test_hangs_in_workers_show_the_stack(kind):
     assert all_gone(pids, 3.0)
 
 
-@pytest.mark.parametrize("kind", ["hung", "loop"])
-@pytest.mark.parametrize("place", ["main", "thread"])
+@pytest.mark.parametrize(("kind", "place"), [("hung", "main"), ("loop", "main"), ("loop", "thread")])
 def test_hangs_in_this_process(kind, place):
     """A sleep can only be interrupted in the main thread; a Python loop in any."""
-    if (kind, place) == ("hung", "thread"):
-        pytest.skip("ends the process: see test_unstoppable_hangs_end_the_process")
     env = make(kind, "inprocess", deadline=0.5)
     caught = []
 

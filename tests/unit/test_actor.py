@@ -47,7 +47,9 @@ def copied(rollout: Rollout) -> Rollout:
 def same(a: Rollout, b: Rollout) -> bool:
     ours = [a.obs, a.first, a.last, a.action, a.reward, a.terminated, a.state, a.extra]
     theirs = [b.obs, b.first, b.last, b.action, b.reward, b.terminated, b.state, b.extra]
-    return all(torch.equal(x, y) for x, y in zip(tree_leaves(tuple(ours)), tree_leaves(tuple(theirs)), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(tree_leaves(tuple(ours)), tree_leaves(tuple(theirs)), strict=True)
+    )
 
 
 def test_rows_follow_the_script() -> None:
@@ -159,7 +161,9 @@ def test_the_thread_source_is_exactly_one_update_behind() -> None:
         assert same(rollout, copied(slow.get()[0]))
         with torch.no_grad():
             for parameter in learner.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(update)))
+                parameter.add_(
+                    0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(update))
+                )
         weights.append(copy.deepcopy(learner.state_dict()))
         source.publish(update + 1)
     source.close()

@@ -1,5 +1,7 @@
 """The row rule by hand, explicit seeds, spaces' offsets, and every check of what an environment returns."""
 
+import copy
+
 import gymnasium
 import numpy as np
 import pytest
@@ -151,7 +153,9 @@ def test_faults_name_lane_episode_step_seed(kind, check, found, field):
     if kind == "space":
         assert "entry [1] is 101.0, its space allows [-100.0, 100.0]" in text
         assert "env.check=finite" in text
-    assert EnvFault(**fault.to_json()).to_json() == fault.to_json()
+    for same in (EnvFault(**fault.to_json()), copy.copy(fault)):  # as workers and Ray hand it over
+        assert same.to_json() == fault.to_json()
+        assert str(same) == text
 
 
 def check_rows(space, *rows, mode="space"):

@@ -1,5 +1,6 @@
 """Finding environments by the three forms of id; missing packages; choosing a backend; time limits."""
 
+import os
 import sys
 
 import gymnasium
@@ -180,8 +181,6 @@ def test_backend_follows_the_step_time(mine):
     said = []
     slow = EnvConfig(id=f"{mine}:Mine", kwargs={"pause": 0.004}, lanes=4)
     chosen = choose_backend(slow, said.append)
-    import os
-
     if len(os.sched_getaffinity(0)) > 1:
         assert chosen.backend == "workers"
         assert 2 <= chosen.workers <= 4

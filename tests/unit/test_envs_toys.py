@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make_vec
-from rlkit.envs.toys import Bandit, Faulty, Identity, Quadratic
+from rlkit.envs.toys import Bandit, Cue, Faulty, Identity, Quadratic
 
 
 def total(env, policy, episodes=200):
@@ -36,6 +36,24 @@ def test_quadratic():
     assert total(Quadratic(2), lambda obs: -obs) == 0.0
     # E x_0^2 = 1/3 for a uniform start
     assert total(Quadratic(2), lambda obs: np.zeros(2, np.float32)) == pytest.approx(-10 / 3, abs=0.3)
+
+
+def test_cue():
+    """A policy that remembers the cue is always paid; the rows after the first do not show it."""
+    memory = {}
+
+    def remember(obs):
+        if obs[:-1].any():
+            memory["cue"] = int(obs[:-1].argmax())
+        return memory["cue"]
+
+    assert total(Cue(3, delay=4), remember) == 1.0
+    assert total(Cue(3, delay=4), lambda obs: int(obs.argmax()) % 3) == pytest.approx(1 / 3, abs=0.1)
+    env = Cue(3, delay=4)
+    env.reset(seed=0)
+    rows = [env.step(0)[0] for _ in range(4)]
+    assert not np.any([row[:-1] for row in rows])
+    assert [row[-1] for row in rows] == [0, 0, 0, 1]
 
 
 def test_faulty_refuses_unknown_kinds():

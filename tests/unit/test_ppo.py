@@ -42,7 +42,9 @@ def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
     obs = torch.randn(T + 1, N, 3, generator=generator)
     noise = torch.rand(T, N, agent.policy.noise_size, generator=generator).clamp(1e-6, 1 - 1e-6)
     with torch.no_grad():
-        steps = [agent.policy.act(obs[t], first[t], agent.policy.initial_state(N), noise[t]) for t in range(T)]
+        steps = [
+            agent.policy.act(obs[t], first[t], agent.policy.initial_state(N), noise[t]) for t in range(T)
+        ]
     extra = {name: torch.stack([step[2][name] for step in steps]) for name in ("log_prob", "value")}
     reward = torch.randn(T, N, generator=generator) * ~last[:-1]
     action = torch.stack([step[0] for step in steps])
@@ -128,7 +130,12 @@ def test_clip_stops_the_gradient() -> None:
     agent = make_agent(Discrete(2), value_coef=0.0, normalise_advantage=False, epochs=1)
     batch = plain_batch(agent, 8)
     ones = torch.ones(8)
-    for advantage, shift, moves in ((ones, -1.0, False), (ones, 1.0, True), (-ones, 1.0, False), (-ones, -1.0, True)):
+    for advantage, shift, moves in (
+        (ones, -1.0, False),
+        (ones, 1.0, True),
+        (-ones, 1.0, False),
+        (-ones, -1.0, True),
+    ):
         agent.optim.gradient.zero_()
         shifted = batch | {"advantage": advantage, "log_prob": batch["log_prob"] + shift}
         agent.loss(shifted, torch.arange(8), torch.tensor(0.2))[0].backward()
@@ -167,7 +174,9 @@ def test_kl_stop_ends_the_epochs() -> None:
 
 
 def test_recomputed_advantages_follow_the_value() -> None:
-    plain, fresh = (make_agent(Discrete(3), epochs=4, lr=0.01, recompute_advantage=flag) for flag in (False, True))
+    plain, fresh = (
+        make_agent(Discrete(3), epochs=4, lr=0.01, recompute_advantage=flag) for flag in (False, True)
+    )
     for agent in (plain, fresh):
         agent.learn(make_rollout(agent), 0.0)
     assert not torch.equal(plain.optim.flat, fresh.optim.flat)
