@@ -89,7 +89,7 @@ class Native:
         return self._finish()
 
     def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane ([N, ...]); raises EnvFault (of lane 0 where it cannot tell which one)."""
+        """Apply one action per lane ([N, ...]); raises EnvFault (of lane 0 where none can be told)."""
         self.rows.action[:] = action.numpy()
         self.guard.begin()
         try:

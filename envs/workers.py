@@ -105,10 +105,6 @@ class Workers:
     """VecEnv: `config.lanes` environments in child processes. `step` returns the same EnvStep every time."""
 
     def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
-        if os.name != "posix":
-            raise ValueError(
-                "env.backend=workers: not possible on this system; allowed: env.backend=inprocess"
-            )
         self.config, self.seeds = config, seeds
         self.lanes, self.device = config.lanes, torch.device("cpu")
         self.scale = reward_scale(config, seeds)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -12,6 +13,7 @@ from rlkit.envs import EnvConfig, make_env, make_vec, probe
 from rlkit.envs.make import choose_backend
 from rlkit.spaces import Box, Discrete, MultiDiscrete
 
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
 TOYS = "rlkit.envs.toys:"
 
 MODULE = '''
@@ -150,6 +152,30 @@ def test_wrong_arguments_and_wrong_frames_are_for_the_user():
 def test_users_errors_from_a_worker_are_the_same(mine):
     with pytest.raises(ValueError, match=r"its actions are a Dict"):
         make_vec(EnvConfig(id=f"{mine}:Composite", backend="workers"), 0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_committed_configurations_run(path):
+    """Random actions through every environment that this installation has, with its own wrappers and checks."""
+    yaml = pytest.importorskip("yaml")
+    values = yaml.safe_load(path.read_text())
+    for module in {"atari": ["ale_py"], "mujoco": ["mujoco", "imageio"]}.get(values.get("extra", ""), []):
+        pytest.importorskip(module)
+    if values["id"] == "???":
+        values["id"] = "CartPole-v1"
+    vector = make_vec(EnvConfig(**{**values, "lanes": 2, "backend": "inprocess"}), 3)
+    row = open_all(vector)
+    space = vector.block.action_space
+    space.seed(0)
+    rewards = []
+    for _ in range(40):
+        actions = np.stack([space.sample(), space.sample()])
+        row = vector.step(torch.from_numpy(actions))
+        rewards.append(row.reward.clone())
+    assert row.obs.shape == (2, *vector.spec.observation.shape)
+    assert torch.isfinite(torch.stack(rewards)).all()
+    assert vector.spec.stack == values.get("stack", 1)
+    vector.close()
 
 
 @pytest.mark.parametrize(("id", "own"), [(TOYS + "Identity", 10), ("CartPole-v1", 500)])
