@@ -118,7 +118,7 @@ class Agent:
     def learn(self, rollout: Rollout, progress: float) -> dict[str, Tensor]:
         """All epochs on one rollout [T, N]; `progress` = step / total_steps drives the schedules."""
         config = self.config
-        clip = self.coefficients.new_tensor(config.clip * schedule(config.clip_schedule, progress))
+        clip = torch.full_like(self.coefficients[0], config.clip * schedule(config.clip_schedule, progress))
         self.optim.set_progress(progress)
         valid = rollout.valid
         if config.normalise_reward:
@@ -131,14 +131,15 @@ class Agent:
             "rows": rows,
             "action": rollout.action.flatten(0, 1),
             "log_prob": rollout.extra["log_prob"].flatten(),
-            "weight": (valid / valid.float().mean()).flatten(),  # mean 1
-        } | self.advantages(rollout, value)
+            "weight": (valid / valid.float().mean()).flatten(),  # mean 1, and 0 where there is no transition
+        }
+        batch |= self.advantages(rollout, value, batch["weight"])
         metrics: list[tuple[Tensor, Tensor]] = []
         epochs = 0
         for epoch in range(config.epochs):
             if config.recompute_advantage and epoch > 0:
                 value = self.values(rows, everything).view_as(value)
-                batch |= self.advantages(rollout, value)
+                batch |= self.advantages(rollout, value, batch["weight"])
             start = len(metrics)
             for index in minibatches(valid.numel(), config.minibatch, self.generator):
                 metrics.append(self.optim.minimise(batch, index, clip))
@@ -152,21 +153,22 @@ class Agent:
         return dict(zip(METRICS, means, strict=True)) | {
             "gradient_norm": torch.stack([norm for _, norm in metrics]).mean(),
             "value/explained": 1 - (batch["target"] - batch["value"]).var() / (batch["target"].var() + 1e-8),
-            "epochs": torch.tensor(float(epochs)),
+            "epochs": torch.full_like(means[0], epochs),
         }
 
-    def advantages(self, rollout: Rollout, value: Tensor) -> dict[str, Tensor]:
-        """value [T+1, N] -> advantage, target and old value, flat [T*N]."""
+    def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """value [T+1, N], weight [T*N] -> advantage, target and old value, flat [T*N]."""
         config = self.config
         advantage = gae(
             rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
         )  # [T, N]
-        target = advantage + value[:-1]
+        old, advantage = value[:-1].flatten(), advantage.flatten()
+        target = advantage + old
         if config.normalise_advantage:
-            chosen = advantage[rollout.valid]
-            advantage = (advantage - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8)
-        flat = {"advantage": advantage, "target": target, "value": value[:-1]}
-        return {name: x.flatten() for name, x in flat.items()}
+            mean = (weight * advantage).mean()
+            variance = (weight * (advantage - mean).square()).mean()
+            advantage = (advantage - mean) / (variance.sqrt() + 1e-8)
+        return {"advantage": advantage, "target": target, "value": old}
 
     def loss(self, batch: dict[str, Any], index: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
         """L and the weighted means of METRICS over the transitions `index` [B] of a rollout's batch."""

@@ -1,0 +1,118 @@
+"""Tasks with a known best return that a broken agent cannot pass, and one that only a right one-step bootstrap solves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rlkit
+from rlkit.config import compose
+from rlkit.logging import Console
+from rlkit.policy import load
+from rlkit.run import evaluate_policy, run_config
+
+TOY = "rlkit.envs.toys.tasks"
+COMMON = {"preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9}
+
+
+def trained(tmp_path: Path, **options: object) -> float:
+    """Mean greedy return on held-out seeds of a freshly trained agent."""
+    options = COMMON | {"dir": str(tmp_path), "threads": 1} | options
+    folder = rlkit.train(console=Console(1, "test", plain=True), **options)
+    agent = load(folder, "last")
+    episodes = evaluate_policy(agent.policy, run_config(folder), 40, seed=99, device=torch.device("cpu"))
+    return float(np.mean([episode.result for episode in episodes]))
+
+
+def test_identity(tmp_path: Path) -> None:
+    """Best 10, random 2.5: the reward depends on the observation."""
+    score = trained(
+        tmp_path,
+        env=f"{TOY}:Identity",
+        total_steps=8000,
+        **{"agent.steps": 32, "optim.lr": 3e-3, "agent.gamma": 0.5},
+    )
+    assert score > 9.5
+
+
+def test_bandit_finds_the_better_arm(tmp_path: Path) -> None:
+    """Best 1; an agent that settles for the consolation gets 0.5, one that ignores the context 1/3."""
+    score = trained(tmp_path, env=f"{TOY}:Bandit", total_steps=8000, **{"agent.steps": 32, "optim.lr": 3e-3})
+    assert score > 0.95
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "tanh"])
+def test_quadratic_control(tmp_path: Path, distribution: str) -> None:
+    """Best 0, doing nothing -10/3: actions of the right sign and size."""
+    score = trained(
+        tmp_path, env=f"{TOY}:Quadratic", total_steps=24000,
+        **{"agent.steps": 64, "optim.lr": 3e-3, "agent.gamma": 0.8, "agent.distribution": distribution,
+           "agent.log_std_init": -0.5, "optim.lr_schedule": "linear"},
+    )  # fmt: skip
+    assert score > -0.1
+
+
+def test_batched_environment(tmp_path: Path) -> None:
+    """The same control with rows that are born as tensors."""
+    score = trained(
+        tmp_path, env="rlkit.envs.toys.batched:Quadratic", total_steps=40000,
+        **{"env.backend": "batched", "env.lanes": 16, "agent.steps": 64, "optim.lr": 3e-3, "agent.gamma": 0.8,
+           "agent.log_std_init": -0.5, "optim.lr_schedule": "linear"},
+    )  # fmt: skip
+    assert score > -0.1
+
+
+def test_an_agent_with_a_flipped_advantage_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thresholds mean something: the same test with the advantage's sign turned around fails by far."""
+    from rlkit.agents import ppo
+
+    true_gae = ppo.gae
+    monkeypatch.setattr(ppo, "gae", lambda *args: -true_gae(*args))
+    score = trained(
+        tmp_path,
+        env=f"{TOY}:Identity",
+        total_steps=8000,
+        **{"agent.steps": 32, "optim.lr": 3e-3, "agent.gamma": 0.5},
+    )
+    assert score < 2.5
+
+
+@pytest.mark.parametrize("source", ["sync", "thread"])
+def test_cartpole(tmp_path: Path, source: str) -> None:
+    """Half of the preset's steps already balance it nearly always."""
+    score = trained(
+        tmp_path, agent="ppo", env="cartpole", preset="auto", total_steps=50_000, seed=1, source=source
+    )
+    assert score > 400
+
+
+def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
+    """An image task whose answer is only in the frame before: no stack, no score above chance."""
+    options = {
+        "env": "tests.learning.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
+        "agent.gamma": 0.0, "agent.epochs": 4, "precision": "float32",
+    }  # fmt: skip
+    assert trained(tmp_path, **options, **{"env.stack": 2}) > 9
+    assert trained(tmp_path, **options, **{"env.stack": 1}) < 8
+
+
+def test_value_of_a_constant_reward_through_truncation() -> None:
+    """Reward 1 for ever, cut by a time limit: V = 1 / (1 - gamma), which only bootstrapping at truncation finds."""
+    from rlkit.run import Run
+
+    values = COMMON | {
+        "env": "tests.learning.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
+        "optim.lr": 1e-2, "total_steps": 40_000, "agent.lam": 0.9, "threads": 1, "optim.clip_norm": 0.0,
+    }  # fmt: skip
+    config = compose(values=values).config
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, Path(folder), Console(1, "test", plain=True))
+        run.train()
+        obs, first = torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool)
+        value = run.policy.evaluate(obs, first, run.policy.initial_state(1))[1]
+    assert float(value.detach()) == pytest.approx(5.0, abs=0.25)
