@@ -1,4 +1,4 @@
-"""Tasks with a known best return that a broken agent cannot pass, and one that only a right one-step bootstrap solves."""
+"""Tasks with a known best return that a broken agent cannot pass."""
 
 from __future__ import annotations
 
