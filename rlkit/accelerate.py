@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from rlkit.options import ConfigError
 from rlkit.types import tree_leaves, tree_map
@@ -100,6 +99,7 @@ class Compiled:
     def _compile(self, leaves: list[Tensor], args: Any) -> tuple[Callable[..., Any], Any]:
         """The graph for inputs like `leaves`, and an example of the result's structure."""
         import torch._inductor
+        from torch.fx.experimental.proxy_tensor import make_fx
 
         structure: Any = None
 

@@ -102,7 +102,11 @@ class Rollout:
 
 
 class VecEnv(Protocol):
-    """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine."""
+    """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine.
+
+    A vector that can save itself offers `snapshot() -> tree of tensors, arrays and numbers` and
+    `load_snapshot(tree)`; checkpoints then use these instead of `restore` with actions.
+    """
 
     spec: EnvSpec
     lanes: int

@@ -29,6 +29,11 @@ class Network(nn.Module):
 
     def __init__(self, spec: EnvSpec, config: NetworkConfig, heads: dict[str, tuple[int, float]]) -> None:
         super().__init__()
+        if spec.stack > 1 and not isinstance(spec.observation, Box):
+            kind = type(spec.observation).__name__
+            raise ValueError(
+                f"env.stack={spec.stack}: only Box observations are stacked; this one is {kind}: env.stack=1"
+            )
         self.spec = spec
         shared = config.shared
         if shared is None:  # a convolutional encoder is most of the work, so it is shared

@@ -19,6 +19,7 @@ from rlkit.types import EnvStep, Rollout, tree_leaves
 
 SCRIPTED = EnvConfig(id="rlkit.envs.toys.tasks:Scripted", lanes=3, backend="inprocess")
 CARTPOLE = EnvConfig(id="CartPole-v1", lanes=4, backend="inprocess")
+BATCHED = "rlkit.envs.toys.batched:Quadratic"
 CPU = torch.device("cpu")
 
 
@@ -120,10 +121,10 @@ def test_worker_processes_collect_what_this_process_collects() -> None:
         there.env.close()
 
 
-@pytest.mark.parametrize("id", ["CartPole-v1", "LunarLander-v3", "rlkit.envs.toys.tasks:Identity"])
+@pytest.mark.parametrize("id", ["CartPole-v1", "LunarLander-v3", BATCHED, "rlkit.envs.toys.tasks:Identity"])
 @pytest.mark.parametrize("before", [0, 1, 5, 13])
 def test_a_rebuilt_actor_continues_exactly(id: str, before: int) -> None:
-    config = EnvConfig(id=id, lanes=3, backend="inprocess", check="finite")
+    config = EnvConfig(id=id, lanes=3, backend="auto" if "batched" in id else "inprocess", check="finite")
     policy = make_policy(config)
     actor = make_actor(config, 9, policy)
     for _ in range(before):
@@ -184,7 +185,7 @@ def test_a_fault_in_the_collecting_thread_reaches_the_learner() -> None:
 
 def test_rows_on_a_device_stay_there() -> None:
     """A batched environment's rows and the rollout are on the policy's device (here cpu; cuda under the gpu marker)."""
-    config = EnvConfig(id="rlkit.envs.toys.batched:Quadratic", lanes=16, backend="batched")
+    config = EnvConfig(id=BATCHED, lanes=16, backend="batched")
     rollout, episodes = make_actor(config, 25).collect()
     assert rollout.action.shape[:2] == (25, 16)
     assert len(episodes.returns) >= 16
