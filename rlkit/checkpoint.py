@@ -16,7 +16,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,12 @@ _NAME = re.compile(r"step-(\d{9,})")
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read, in one line."""
+
+    complete = True  # the message says everything: the command line offers no traceback
+
+
+class NewerFormat(CheckpointError):
+    """A checkpoint of a later rlkit."""
 
 
 def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -153,7 +159,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'manifest.json'} is damaged: {error}") from error
     if not isinstance(version, int) or version > FORMAT:
-        raise CheckpointError(
+        raise NewerFormat(
             f"{folder} has format {version}, newer than format {FORMAT} that this rlkit reads; "
             "upgrade it: pip install -U rlkit"
         )
@@ -171,9 +177,9 @@ def steps(folder: Path) -> list[tuple[int, Path]]:
 
 
 def save_step(folder: Path, parts: Mapping[str, Any], step: int, keep: int) -> Path:
-    """Write checkpoints/step-... and remove all but the newest `keep`."""
+    """Write checkpoints/step-... and remove all but the newest `keep`, and what a killed process left half-written."""
     path = write(folder / f"step-{step:09d}", parts, step)
-    for _, old in steps(folder)[keep:]:
+    for old in [*(path for _, path in steps(folder)[keep:]), *folder.glob(".step-*.tmp")]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -183,17 +189,33 @@ def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, 
 
     Raises CheckpointError where there is none, or where the newest is of a later format.
     """
-    found = steps(folder)
-    for step, path in found:
+    found = {path: step for step, path in steps(folder)}
+    if not found:
+        raise CheckpointError(f"no checkpoint in {folder}: the run ended before its first one")
+    path, parts = first_whole(list(found), *names, say=say)
+    return found[path], path, parts
+
+
+def first_whole(
+    paths: Sequence[Path], *names: str, say: Callable[[str], None]
+) -> tuple[Path, dict[str, Any]]:
+    """(path, parts) of the first of these checkpoints that is whole; `say` hears of damaged ones before it.
+
+    Raises CheckpointError where none is, or where one is of a later format.
+    """
+    for number, path in enumerate(paths, 1):
         try:
-            return step, path, read(path, *names)
+            return path, read(path, *names)
+        except NewerFormat:
+            raise
         except CheckpointError as error:
-            if "newer than format" in str(error):
-                raise
-            say(f"{error}; using the checkpoint before it")
-    if found:
-        raise CheckpointError(f"no checkpoint in {folder} is whole ({len(found)} tried)")
-    raise CheckpointError(f"no checkpoint in {folder}: the run ended before its first one")
+            if number == len(paths):
+                folder = os.path.commonpath([each.parent for each in paths])
+                raise CheckpointError(
+                    f"no checkpoint in {folder} is whole ({number} tried): {error}"
+                ) from error
+            say(f"{error}; using the checkpoint before it, {paths[number].name}")
+    raise CheckpointError("no checkpoint to read")
 
 
 def _write_synced(path: Path, data: bytes) -> None:

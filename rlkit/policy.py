@@ -8,6 +8,8 @@ What is read is safetensors and JSON; the agent's name is looked up among the in
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from rlkit import checkpoint, registry
 from rlkit.config import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
-from rlkit.spaces import Dict, Discrete, MultiDiscrete, leaves, row_dtype
+from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, leaves, row_dtype
 from rlkit.types import EnvSpec, State, tree_map
 
 
@@ -58,9 +60,14 @@ class AgentPolicy:
             for part in filter(None, name.split(".")):
                 value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
             array = np.asarray(value)
+            if isinstance(leaf, (MultiDiscrete, MultiBinary)):
+                array = array.ravel()
             if array.shape != leaf.shape:
                 what = f"entry {name}" if name else "observation"
-                raise ValueError(f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}")
+                raise ValueError(
+                    f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}: make the environment "
+                    f"as in training, rlkit.envs.make_env(rlkit.run.run_config(RUN).env)"
+                )
             if isinstance(leaf, (Discrete, MultiDiscrete)):
                 array = array - np.array(leaf.start)
             rows[name] = torch.from_numpy(np.array(array, row_dtype(leaf)))[None]
@@ -88,34 +95,35 @@ def build_policy(parts: dict[str, Any]) -> Any:
     return policy.eval()
 
 
-def find(folder: str | Path, which: str = "") -> Path:
-    """The checkpoint folder meant by a run folder or a checkpoint folder.
+def find(folder: str | Path, which: str = "") -> list[Path]:
+    """The checkpoint folders meant by a run folder or a checkpoint folder: one, and those that may stand in for it.
 
     which: "best", "last" or a step number; "" is best where there is one, else last. Raises ConfigError.
     """
     folder = Path(folder)
     if (folder / "manifest.json").is_file() and not which:
-        return folder
+        return [folder]
     if not folder.is_dir():
-        raise ConfigError(f"{folder} does not exist; rlkit list runs shows what there is")
-    best, saved = folder / "best", checkpoint.steps(folder / "checkpoints")
-    if which in ("", "best") and (best / "manifest.json").is_file():
-        return best
-    if which in ("", "last") and saved:
-        return saved[0][1]
-    for step, path in saved:
-        if which == str(step):
-            return path
-    have = ["best"] * best.is_dir() + ["last"] * bool(saved) + [str(step) for step, _ in saved]
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
+    steps = checkpoint.steps(folder / "checkpoints")
+    best, saved = [folder / "best"] * (folder / "best").is_dir(), [path for _, path in steps]
+    found = {"": best + saved, "best": best, "last": saved} | {str(step): [path] for step, path in steps}
+    if found.get(which):
+        return found[which]
+    have = [name for name, paths in found.items() if name and paths]
     if not have:
-        raise ConfigError(f"{folder} holds no checkpoint: neither a run folder nor an agent's folder")
+        raise ConfigError(
+            f"{folder} holds no checkpoint (a run makes its first one after checkpoint.every steps)"
+        )
     raise ConfigError(f"checkpoint {which} is not in {folder}; allowed: {', '.join(have)}")
 
 
-def load(folder: str | Path, which: str = "") -> AgentPolicy:
+def load(folder: str | Path, which: str = "", *, say: Callable[[str], None] = warnings.warn) -> AgentPolicy:
     """The policy of a run folder (its best one, by default) or of a checkpoint folder.
 
-    Raises ConfigError where there is none, CheckpointError where it is damaged (the one before is not used silently).
+    which: "best", "last" or a step number. Where "" or "last" finds a damaged one, `say` hears of it and the one
+    before is used. Raises ConfigError where there is none, CheckpointError where all are damaged.
     """
-    path = find(folder, which)
-    return AgentPolicy(build_policy(checkpoint.read(path, "policy")["policy"]), path)
+    path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
+    return AgentPolicy(build_policy(parts["policy"]), path)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rlkit import accelerate, checkpoint, registry, trust
+from rlkit import accelerate, checkpoint, registry, trust, video
 from rlkit.actor import Actor
 from rlkit.config import RunConfig, compose, from_yaml, to_yaml
 from rlkit.evaluate import Episode, run_episodes
@@ -95,13 +97,23 @@ class Run:
         ]
 
     def train(self) -> None:
-        """Train until the clock is finished; whatever ends it, the last completed update is saved."""
+        """Train until the clock is finished; whatever ends it, the last completed update is saved.
+
+        An error leaves with a note that says how to continue.
+        """
         with interruptible():
             try:
                 self.checkpoints.begin()
                 fit(self.agent, self.feed, self.hooks, self.clock)
             except Interrupted as stop:
                 stop.folder = self.folder
+                raise
+            except Exception as error:
+                saved = checkpoint.steps(self.folder / "checkpoints")
+                if saved:
+                    error.add_note(
+                        f"the run is saved: rlkit resume {self.folder} continues from step {saved[0][0]:,}"
+                    )
                 raise
             finally:
                 self.feed.source.close()
@@ -119,7 +131,13 @@ class Run:
     def load_state_dict(self, parts: dict[str, Any]) -> None:
         """Continue from a checkpoint's parts."""
         weights = tree_map(lambda x: x.to(self.device), parts["policy"]["weights"])
-        self.policy.load_state_dict(weights)
+        try:
+            self.policy.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{self.folder / 'config.yaml'} describes another network or environment than the run's checkpoints "
+                "hold; take back what was changed in it"
+            ) from error
         state = parts["state"]
         self.clock.load_state_dict(state["clock"])
         self.agent.load_state_dict(state["agent"])
@@ -144,10 +162,8 @@ class Run:
         return [episode.result for episode in episodes]
 
     def _record(self, step: int) -> None:
-        from rlkit.video import record
-
         path = self.folder / "videos" / f"step-{step:09d}.mp4"
-        record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        video.record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
         self.console.say(f"video: {path}")
 
 
@@ -178,17 +194,22 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
     """Train a new run of this configuration in a folder of its own; returns the folder."""
     accelerate.choose_device(config.device, lambda text: None)  # refused before a folder is made
     _check_pair(config)
+    if config.video.every:
+        video.check(config)
     trust.remember(config.env.id)
     folder = _new_folder(config)
-    console = console or Console(config.total_steps, folder.name)
-    lock = _lock(folder)
-    try:
-        run = Run(config, folder, console)
-        (folder / "config.yaml").write_text(to_yaml(run.config), encoding="utf-8")
-        run.train()
-    finally:
-        console.close()
-        lock.close()
+    with _lock(folder):
+        try:
+            console = console or Console(config.total_steps, folder.name)
+            run = Run(config, folder, console)
+            (folder / "config.yaml").write_text(to_yaml(run.config), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained in it
+            raise
+        try:
+            run.train()
+        finally:
+            console.close()
     return folder
 
 
@@ -207,13 +228,17 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
         clock = parts["state"]["clock"]
         if clock["stop_reason"] or step >= config.total_steps:
             reason = clock["stop_reason"] or f"all {config.total_steps:,} steps are done"
-            console.say(f"{folder} is complete: {reason}")
+            console.say(
+                f"{folder} is complete: {reason} (a larger total_steps in {folder / 'config.yaml'} trains it longer)"
+            )
             return folder
         run = Run(config, folder, console)
         run.load_state_dict(parts)
         for newer, damaged in checkpoint.steps(folder / "checkpoints"):
             if newer > step:  # it could not be read; the run will pass this step again
-                damaged.rename(damaged.with_name(f"damaged-{damaged.name}"))
+                aside = damaged.with_name(f"damaged-{damaged.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                damaged.rename(aside)
         console.say(f"resuming from {path} (step {step:,})")
         run.train()
     finally:
@@ -225,7 +250,7 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
 def run_config(folder: Path) -> RunConfig:
     """The configuration of a run folder. Raises ConfigError where it is none."""
     if not (folder / "config.yaml").is_file():
-        what = "is not a run folder (no config.yaml in it)" if folder.is_dir() else "does not exist"
+        what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
         raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
     return from_yaml(folder / "config.yaml")
 
@@ -236,8 +261,19 @@ def has_pixels(spec: EnvSpec) -> bool:
 
 
 def _check_pair(config: RunConfig) -> EnvSpec:
-    """The environment's spec; ConfigError where the agent cannot handle its spaces."""
-    spec: EnvSpec = registry.env_package().probe(config.env)
+    """The environment's spec; ConfigError where it cannot be made or the agent cannot handle its spaces."""
+    try:
+        spec: EnvSpec = registry.env_package().probe(config.env)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:  # the environment's own code
+        place = [
+            each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")
+        ][-1]
+        raise ConfigError(
+            f"environment {config.env.id} cannot be made: {type(error).__name__}: {error} "
+            f"({place.filename}:{place.lineno}; --traceback shows the way there)"
+        ) from error
     try:
         registry.agent_module(config.agent_name).check(spec, config.agent)
     except ValueError as error:
@@ -255,6 +291,8 @@ def _new_folder(config: RunConfig) -> Path:
                 folder.mkdir(parents=True)
                 return folder
             except FileExistsError:
+                if not folder.exists():
+                    raise NotADirectoryError from None  # a link to nowhere on the way
                 if config.name:
                     raise ConfigError(
                         f"name={config.name}: {folder} exists; continue it with rlkit resume {folder}, "
@@ -263,7 +301,8 @@ def _new_folder(config: RunConfig) -> Path:
                 number += 1
                 folder = parent / f"{config.run_name}-{number}"
     except NotADirectoryError as error:
-        raise ConfigError(f"dir={config.dir}: {error.filename} is not a folder") from error
+        culprit = next(path for path in (folder, *folder.parents) if path.is_symlink() or path.exists())
+        raise ConfigError(f"dir={config.dir}: {culprit} is not a folder") from error
     except OSError as error:
         raise ConfigError(
             f"dir={config.dir}: cannot make {folder} ({error.strerror}); type dir=FOLDER with one you may write to"

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from rlkit.options import ConfigError
 
 if TYPE_CHECKING:
     from rlkit.config import RunConfig
     from rlkit.policy import AgentPolicy
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help says more")
+
+
 def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
     """A parser for `rlkit VERB RUN`, with --trust."""
-    parser = argparse.ArgumentParser(prog=f"rlkit {verb}", description=description)
+    parser = Parser(prog=f"rlkit {verb}", description=description)
     parser.add_argument("run", metavar="RUN", help="a run folder, for example runs/ppo-cartpole-0")
     parser.add_argument(
         "--trust",
@@ -45,20 +55,20 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     if arguments.trust:
         remember(arguments.trust)
     require(config.env.id)
-    return folder, config, load(folder, arguments.checkpoint)
+    return folder, config, load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
 
 
 def positive(text: str) -> int:
     """argparse type: a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: allowed: a whole number of at least 1")
-    return value
+    return _whole(text, 1)
 
 
 def natural(text: str) -> int:
     """argparse type: a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value}: allowed: a whole number of at least 0")
-    return value
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: allowed: a whole number of at least {least}")
+    return int(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -42,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if traceback:
             raise
         return _fail("interrupted", 130)
-    except BrokenPipeError:  # the reader has gone (`rlkit list ... | head`): nobody is left to tell
+    except BrokenPipeError as error:  # the reader has gone (`rlkit list ... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        return _fail(f"the reader of the output is gone{_notes(error)}", 1) if _notes(error) else 1
+    except Exception as error:
         if traceback:
             raise
         return _explain(error)
@@ -90,15 +91,33 @@ def _explain(error: Exception) -> int:
     """One line for an error that nobody handled, and its exit code."""
     from rlkit.options import ConfigError
 
+    notes = _notes(error)
     if isinstance(error, ConfigError):
-        return _fail(str(error), 2)
+        return _fail(str(error) + notes, 2)
     if isinstance(error, OSError):
-        return _fail(_os_words(error), 1)
+        return _fail(_os_words(error) + notes, 1)
+    if hasattr(error, "trace"):
+        return _fail(_fault_words(error) + notes, 1)
     text = str(error) or type(error).__name__
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}" if str(error) else text
     first, *more = text.splitlines()
-    return _fail(f"{first}{' ...' if more else ''} (--traceback shows where)", 1)
+    where = "" if hasattr(error, "complete") else " (--traceback shows where)"
+    return _fail(f"{first}{' ...' if more else ''}{where}{notes}", 1)
+
+
+def _notes(error: BaseException) -> str:
+    """What was added to an error on its way, such as how to continue the run."""
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+
+
+def _fault_words(error: Exception) -> str:
+    """An environment's fault on one line: what, where, and the line of code that raised it or else a hint."""
+    *trace, text, hint = str(error).splitlines()
+    frames = re.findall(r'File "(.+)", line (\d+)', "\n".join(trace))
+    if text.startswith("raised") and frames:
+        hint = f"{frames[-1][0]}:{frames[-1][1]}; --traceback shows the way there"
+    return f"{text} ({hint})"
 
 
 def _os_words(error: OSError) -> str:
@@ -109,7 +128,7 @@ def _os_words(error: OSError) -> str:
         return f"{name}: no permission; choose another place (dir=FOLDER), or change who may write there"
     if error.errno == errno.ENOENT and name:
         return f"{name}: no such file or folder"
-    return f"{name}: {error.strerror}" if name else str(error.strerror or error)
+    return f"{name}: {error.strerror}" if name else (str(error.strerror or error).splitlines() or [""])[0]
 
 
 def _fail(text: str, code: int) -> int:

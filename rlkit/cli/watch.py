@@ -64,7 +64,7 @@ def _window(policy: Any, config: RunConfig, episodes: int, seed: int) -> list[Ep
         config.env,
         lanes=1,
         reward_scale=1.0,
-        backend="inprocess",
+        backend="auto",
         workers=0,
         kwargs={**config.env.kwargs, "render_mode": "human"},
     )
