@@ -84,7 +84,7 @@ class Actor:
         self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
         self.reward_scale = reward_scale
         self.timing = Timing()
-        self._act = Compiled(policy, policy.act) if compile else policy.act  # type: ignore[arg-type]
+        self._decide = Compiled(policy, self._act) if compile else self._act  # type: ignore[arg-type]
         self._storage = [_Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
         self.step = 0  # transitions per lane so far: the counter of the noise
@@ -117,9 +117,9 @@ class Actor:
         for t in range(self.steps):
             begin = clock()
             row = storage.rows[t]
-            action, self.state, extra = self._act(row.obs, row.first, self.state, noise[t])
+            action, command, self.state, extra = self._decide(row.obs, row.first, self.state, noise[t])
             storage.write_action(t, action, extra)
-            command = self.policy.to_env(action).to(self.env.device)
+            command = command.to(self.env.device)
             middle = clock()
             step = self.env.step(command)
             end = clock()
@@ -131,6 +131,13 @@ class Actor:
         rollout = storage.rollout(opening)
         self._row = storage.rows[self.steps]
         return rollout, self._account(rollout)
+
+    def _act(
+        self, obs: Obs, first: Tensor, state: State, noise: Tensor
+    ) -> tuple[Tensor, Tensor, State, dict[str, Tensor]]:
+        """The policy's action, the same in the environment's units, its memory and what it reports."""
+        action, state, extra = self.policy.act(obs, first, state, noise)
+        return action, self.policy.to_env(action), state, extra
 
     def _account(self, rollout: Rollout) -> Episodes:
         """Follow episode numbers, returns and lengths; log the actions for `state_dict`."""
