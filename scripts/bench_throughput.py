@@ -42,7 +42,13 @@ LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
 SETTINGS = {
     ("cartpole", "rlkit"): [{"threads": 1}, {"threads": 1, "compile": True}],
     ("cartpole", "sb3"): [{"threads": 1}, {"threads": 2}],
-    ("halfcheetah", "rlkit"): [{"threads": 1}, {"threads": 2}, {"threads": 1, "compile": True}],
+    ("halfcheetah", "rlkit"): [
+        {"threads": 1},
+        {"threads": 2},
+        {"threads": 1, "compile": True},
+        {"threads": 2, "compile": True},
+        {"threads": 1, "compile": True, "source": "thread"},
+    ],
     ("halfcheetah", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("carracing", "rlkit"): [
         {"threads": 2, "source": "sync", "backend": "workers"},
