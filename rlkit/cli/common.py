@@ -45,9 +45,15 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolicy]:
-    """The run's folder, configuration and chosen policy. Raises ConfigError, CheckpointError."""
+    """The run's folder, configuration and chosen policy; sets torch's threads as for its training.
+
+    Raises ConfigError, CheckpointError.
+    """
+    import torch
+
+    from rlkit.accelerate import choose_threads
     from rlkit.policy import load
-    from rlkit.run import run_config
+    from rlkit.run import has_pixels, run_config
     from rlkit.trust import remember, require
 
     folder = Path(arguments.run)
@@ -55,7 +61,9 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     if arguments.trust:
         remember(arguments.trust)
     require(config.env.id)
-    return folder, config, load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
+    agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
+    torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
+    return folder, config, agent
 
 
 def positive(text: str) -> int:
