@@ -36,7 +36,9 @@ class VideoWriter:
             raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
 
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        """Append one frame; all have the size of the first (an odd one is rounded up to even)."""
+        """Append one frame; all have the size of the first. H.264 wants even sizes: an odd one repeats its edge."""
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._writer is None:
             import imageio_ffmpeg
 
@@ -56,12 +58,27 @@ class VideoWriter:
         self.frames += 1
 
     def close(self, keep: bool = True) -> None:
-        """Finish the file; keep=False, or no frame at all: leave none."""
+        """Finish the file; keep=False, or no frame at all: leave none. Raises OSError where it is not whole."""
         if self._writer is not None:
             self._writer.close()
-        if keep and self.frames:
-            self._part.replace(self.path)
-        self._part.unlink(missing_ok=True)
+        try:
+            if keep and self.frames:
+                self._verify()
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _verify(self) -> None:
+        """ffmpeg does not say how it ended: look whether the file opens."""
+        import imageio_ffmpeg
+
+        reader = imageio_ffmpeg.read_frames(str(self._part))
+        try:
+            next(reader)
+        except (OSError, RuntimeError, StopIteration) as error:
+            raise OSError(f"video {self.path}: could not be completed (is the disk full?)") from error
+        finally:
+            reader.close()
 
 
 def check(config: RunConfig) -> None:

@@ -362,6 +362,8 @@ def test_a_full_disk(tmp_path: Path, disk: Path) -> None:
     assert line.startswith("rlkit: ") and "Traceback" not in output
     assert "disk is full" in line or "disk full" in line
     assert "the run is saved: rlkit resume disk/r continues from step " in line
+    code, output = rlkit(tmp_path, "watch", "disk/r", "--checkpoint", "last", "--video", "disk/film.mp4")
+    assert code != 0 and not (disk / "film.mp4").exists(), output
     (disk / "filler").unlink()
     code, output = rlkit(tmp_path, "resume", "disk/r")
     assert code == 0, output

@@ -22,6 +22,7 @@ from rlkit import checkpoint
 from rlkit.logging import read_metrics
 from rlkit.options import ConfigError
 from rlkit.run import evaluate_policy, run_config
+from rlkit.video import VideoWriter
 
 sys.path.insert(0, str(Path(__file__).parent))
 from runs import launch, rlkit, wait_for
@@ -190,12 +191,12 @@ def test_a_loaded_policy_plays_cartpole_as_evaluate_says(home: Path) -> None:
     )  # 8000 steps are enough for that; chance is 22
 
 
-def play(policy: Any, env: Any, seed: int) -> tuple[float, int]:
-    """(return, length) of one episode by hand."""
+def play(policy: Any, env: Any, seed: int, remember: bool = True) -> tuple[float, int]:
+    """(return, length) of one episode by hand; remember=False gives every observation as an episode's first."""
     obs, _ = env.reset(seed=seed)
     state, total, length, ended = None, 0.0, 0, False
     while not ended:
-        action, state = policy(obs, state)
+        action, state = policy(obs, state if remember else None)
         obs, reward, terminated, truncated, _ = env.step(action)
         total, length, ended = total + float(reward), length + 1, terminated or truncated
     return total, length
@@ -208,8 +209,8 @@ def play(policy: Any, env: Any, seed: int) -> tuple[float, int]:
 )
 def test_a_loaded_policy_acts_as_in_training(workplace: Path, name: str, options: dict[str, Any]) -> None:
     run = package.train(
-        "ppo", f"own:{name}", total_steps=128, preset="none", dir=str(workplace / "runs"), **options, threads=1,
-        **{"env.lanes": 2, "agent.steps": 64, "agent.epochs": 2, "evaluate.episodes": 1, "precision": "float32"},
+        "ppo", f"own:{name}", total_steps=1000, preset="none", dir=str(workplace / "runs"), **options, threads=1,
+        **{"env.lanes": 8, "agent.steps": 64, "evaluate.episodes": 1, "precision": "float32", "optim.lr": 1e-3},
     )  # fmt: skip
     config = run_config(run)
     lone = replace(config, env=replace(config.env, lanes=1))
@@ -220,6 +221,10 @@ def test_a_loaded_policy_acts_as_in_training(workplace: Path, name: str, options
         total, length = play(policy, env, episode.seed)
         assert length == episode.length
         assert total == pytest.approx(episode.result, abs=1e-5)  # rows hold rewards as float32
+    if policy.spec.stack > 1:
+        assert play(policy, env, expected[0].seed, remember=False)[0] != pytest.approx(
+            expected[0].result, abs=1e-3
+        )
     other = np.zeros((5, 5), np.uint8)
     with pytest.raises(ValueError, match=r"has shape \(5, 5\); this policy reads shape \(36, 36"):
         policy({"point": np.zeros(3), "inner": {"mode": 2, "flags": np.zeros((2, 2))}, "camera": other}
@@ -232,7 +237,7 @@ def test_an_environment_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyP
         "agent.steps=64",
         "evaluate.episodes=2",
         "agent.minibatch=100000",
-    ]  # larger than a rollout: one batch
+    ]  # a batch larger than a rollout
     code, output = rlkit(workplace, "train", "env=own:Line", "total_steps=1000", "name=mine", *small)
     assert code == 0, output
     run = workplace / "runs" / "mine"
@@ -358,3 +363,22 @@ def test_workers_end_with_their_run(tmp_path: Path, signum: signal.Signals) -> N
 def test_train_from_python_refuses_like_the_command_line() -> None:
     with pytest.raises(ConfigError, match=r"agent\.clip=-1: too small; allowed: a number above 0"):
         package.train("ppo", "cartpole", **{"agent.clip": -1})
+
+
+def test_films_of_odd_pictures(tmp_path: Path) -> None:
+    """H.264 wants even sizes: the last row and column are repeated, the rest stays as it is."""
+    import imageio_ffmpeg
+
+    video = VideoWriter(tmp_path / "odd.mp4")
+    picture = np.zeros((63, 75, 3), np.uint8)
+    picture[:, 40:] = 255
+    for _ in range(4):
+        video.add(picture)
+    assert not (tmp_path / "odd.mp4").exists()  # not before it is complete
+    video.close()
+    reader: Any = imageio_ffmpeg.read_frames(str(tmp_path / "odd.mp4"))
+    assert next(reader)["size"] == (76, 64)
+    frames = [np.frombuffer(frame, np.uint8).reshape(64, 76, 3) for frame in reader]
+    assert len(frames) == 4
+    assert frames[2][:, :36].max() < 30 and frames[2][:, 44:].min() > 225
+    assert [path.name for path in tmp_path.iterdir()] == ["odd.mp4"]
