@@ -126,12 +126,14 @@ class Agent:
         rows = transitions(rollout)
         everything = torch.arange(rollout.first.numel(), device=valid.device)  # indices of the (T+1)*N rows
         last_row = self.values(rows, everything[-valid.shape[1] :])
+        # V of the acting weights, and of the newest ones for the row that nobody acted on
         value = torch.cat([rollout.extra["value"], last_row[None]])  # [T+1, N]
         batch: dict[str, Any] = {
             "rows": rows,
             "action": rollout.action.flatten(0, 1),
             "log_prob": rollout.extra["log_prob"].flatten(),
-            "weight": (valid / valid.float().mean()).flatten(),  # mean 1, and 0 where there is no transition
+            # mean 1, and 0 where there is no transition
+            "weight": (valid / valid.float().mean().clamp(min=1 / valid.numel())).flatten(),
         }
         batch |= self.advantages(rollout, value, batch["weight"])
         metrics: list[tuple[Tensor, Tensor]] = []
@@ -148,7 +150,7 @@ class Agent:
                 kl = torch.stack([terms[3] for terms, _ in metrics[start:]]).mean()
                 if float(kl) > 1.5 * config.target_kl:
                     break
-        self.policy.network.observe(rollout.obs, ~rollout.last)
+        self.policy.network.observe(tree_map(lambda x: x[:-1], rollout.obs), valid)
         means = torch.stack([terms for terms, _ in metrics]).mean(0)
         return dict(zip(METRICS, means, strict=True)) | {
             "gradient_norm": torch.stack([norm for _, norm in metrics]).mean(),

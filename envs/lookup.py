@@ -42,12 +42,12 @@ def find_class(id: str) -> Any:
             "env.id: missing; allowed: a Gymnasium id or package.module:Class, for example CartPole-v1"
         )
     prepare_display()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     module, _, name = id.rpartition(":")
-    if not module:
+    if not module:  # the current directory stays out: a file in it must not pass for a package
         _require_registered(id)
         return None
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:

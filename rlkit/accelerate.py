@@ -44,7 +44,7 @@ def choose_precision(name: str, device: torch.device, pixels: bool, say: Say) ->
     if not pixels:
         return torch.float32
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = has_native_bf16()
     if native:
@@ -63,6 +63,18 @@ def choose_threads(threads: int, pixels: bool) -> int:
     if threads:
         return threads
     return len(os.sched_getaffinity(0)) if pixels else 1
+
+
+def to_flat(x: Tensor) -> Tensor:
+    """A parameter as a vector; rank 4 in channels-last order."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
+
+
+def from_flat(vector: Tensor, shape: torch.Size) -> Tensor:
+    """The view of `vector` that `to_flat` flattened."""
+    if len(shape) != 4:
+        return vector.view(shape)
+    return vector.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
 
 
 class Compiled:
@@ -88,7 +100,7 @@ class Compiled:
 
     def __call__(self, *args: Any) -> Any:
         given = list(tree_leaves(args))
-        key = tuple([(x.shape, x.stride()) for x in given])
+        key = tuple([(x.shape, x.stride(), x.dtype) for x in given])
         found = self._graphs.get(key)
         if found is None:
             found = self._graphs[key] = self._compile([*self._own, *given], args)
@@ -128,7 +140,7 @@ class Compiled:
         if not self._gradient:
             return of(parameters)
         gradients, (_, extra) = grad_and_value(of, has_aux=True)(parameters)
-        return torch.cat([g.reshape(-1) for g in gradients]), extra
+        return torch.cat([to_flat(g) for g in gradients]), extra
 
 
 class _Call(nn.Module):

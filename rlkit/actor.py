@@ -44,6 +44,10 @@ class Policy(Protocol):
         """The action in the environment's units."""
 
 
+class Stopped(Exception):
+    """The actor was told to stop in the middle of a rollout."""
+
+
 @dataclass
 class Episodes:
     """Finished episodes of a rollout, in time order."""
@@ -84,6 +88,7 @@ class Actor:
         self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
         self.reward_scale = reward_scale
         self.timing = Timing()
+        self.stop = False  # set by another thread: `collect` raises Stopped at its next step
         self._decide = Compiled(policy, self._act) if compile else self._act  # type: ignore[arg-type]
         self._storage = [_Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
@@ -115,6 +120,8 @@ class Actor:
         opening, clock = self.state, time.perf_counter
         acting = stepping = 0.0
         for t in range(self.steps):
+            if self.stop:
+                raise Stopped
             begin = clock()
             row = storage.rows[t]
             action, command, self.state, extra = self._decide(row.obs, row.first, self.state, noise[t])
@@ -192,6 +199,11 @@ class Actor:
         """Rebuild the environments and continue. Returns a warning if they did not come back as they were."""
         if not state:
             return None
+        if len(state["episode"]) != self.env.lanes:
+            raise ValueError(
+                f"env.lanes={self.env.lanes}, but the checkpoint has {len(state['episode'])} lanes; "
+                f"set env.lanes={len(state['episode'])} in the run's config.yaml"
+            )
         self.step = state["step"]
         self.state = tree_map(lambda x: x.to(self.device), state["state"])
         self.episode, self._started = state["episode"].copy(), state["started"].copy()
@@ -201,16 +213,26 @@ class Actor:
         if state["snapshot"] is not None:
             self.env.load_snapshot(state["snapshot"])  # type: ignore[attr-defined]
             return None
-        rebuilt = self.env.restore(self.episode, [self._actions_of(lane) for lane in range(self.env.lanes)])
-        same = all(
-            torch.equal(a, b)
-            for a, b in zip(tree_leaves(rebuilt.obs), tree_leaves(state["row"]["obs"]), strict=True)
-        )
-        if same and torch.equal(rebuilt.last, state["row"]["last"]):
+        histories = [self._actions_of(lane) for lane in range(self.env.lanes)]
+        lost = _differing(self.env.restore(self.episode, histories), self._row)  # [N]
+        if not lost.any():
             return None
+        for lane in np.flatnonzero(lost):
+            self.episode[lane] += 1
+            self._started[lane] = self.step
+            self._return[lane], self._length[lane] = 0.0, 0
+            histories[lane] = histories[lane][:0]
+        fresh = self.env.restore(self.episode, histories)
+        self._row = EnvStep(
+            **{
+                name: tree_map(lambda x: x.clone().to(self.device), getattr(fresh, name))
+                for name in state["row"]
+            }
+        )
         return (
-            f"environment {self.env.spec.id} did not come back as it was from its seed and actions: "
-            "the run continues, but not exactly (is there randomness that reset(seed=...) does not seed?)"
+            f"environment {self.env.spec.id} did not come back as it was from its seed and actions, so "
+            f"{int(lost.sum())} of {self.env.lanes} lanes open new episodes: the run continues, but not exactly "
+            "(is there randomness that reset(seed=...) does not seed?)"
         )
 
     def _actions_of(self, lane: int) -> npt.NDArray[Any]:
@@ -218,6 +240,14 @@ class Actor:
         begun = self._started[lane]
         pieces = [actions[max(begun - start, 0) :, lane] for start, actions in self._log]
         return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+def _differing(a: EnvStep, b: EnvStep) -> npt.NDArray[np.bool_]:
+    """[N] lanes whose rows are not equal to the last bit."""
+    different = a.last.cpu() != b.last.cpu()
+    for x, y in zip(tree_leaves(a.obs), tree_leaves(b.obs), strict=True):
+        different |= (x.cpu() != y.cpu()).flatten(1).any(1) if x.dim() > 1 else x.cpu() != y.cpu()
+    return different.numpy()
 
 
 class _Storage:

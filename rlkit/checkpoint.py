@@ -129,6 +129,7 @@ def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
 
 def read(folder: Path, *names: str) -> dict[str, Any]:
     """The parts `names` of a checkpoint, verified. Raises CheckpointError naming what is wrong."""
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     manifest = _manifest(folder)
@@ -146,7 +147,10 @@ def read(folder: Path, *names: str) -> dict[str, Any]:
             if hashlib.sha256(data).hexdigest() != expected["sha256"]:
                 raise CheckpointError(f"{folder / file} is damaged: its SHA-256 is not the manifest's")
             contents.append(data)
-        parts[name] = unpack(json.loads(contents[0]), load(contents[1]))
+        try:
+            parts[name] = unpack(json.loads(contents[0]), load(contents[1]))
+        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+            raise CheckpointError(f"{folder}: {name} cannot be read: {error}") from error
     return parts
 
 

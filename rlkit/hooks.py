@@ -1,4 +1,4 @@
-"""What happens beside learning: evaluate, record, stop, log, save. In this order after every update."""
+"""What happens beside learning: stop, evaluate, record, log, save. In this order after every update."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from rlkit.checkpoint import CheckpointError
 from rlkit.feeds import Feed
 from rlkit.logging import Console, MetricsWriter
-from rlkit.options import ConfigError
 from rlkit.trainer import Clock, Hook, shielded
 
 
@@ -49,12 +48,15 @@ class EvaluateHook(Hook):
 class VideoHook(Hook):
     """Every `every` steps, record one greedy episode."""
 
-    def __init__(self, every: int, record: Callable[[int], None]) -> None:
-        self.every, self.record = every, record
+    def __init__(self, every: int, record: Callable[[int], None], say: Callable[[str], None]) -> None:
+        self.every, self.record, self.say = every, record, say
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         if clock.due(self.every):
-            self.record(clock.step)
+            try:
+                self.record(clock.step)
+            except (OSError, ValueError) as error:
+                self.say(f"warning: no video at step {clock.step:,}: {error}")
 
 
 class StopHook(Hook):
@@ -153,8 +155,8 @@ class CheckpointHook(Hook):
                     self._write()
 
     def close(self, clock: Clock, error: BaseException | None) -> None:
-        # a save that failed (full disk) would fail again, and wrong options have trained nothing
-        if not self._saved and not isinstance(error, (CheckpointError, ConfigError)):
+        # a save that failed (full disk) would fail again
+        if not self._saved and not isinstance(error, CheckpointError):
             self._write()
 
     def _take(self) -> None:

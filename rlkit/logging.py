@@ -7,6 +7,7 @@ cuts it back to its checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -86,7 +87,8 @@ class MetricsWriter:
             _line([row.get(key) or "" for key in self._columns]) for row in rows
         ]
         temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("wb", buffering=0) as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb", buffering=0) as file:
             _append(file, b"".join(lines), self.path)
             os.fsync(file.fileno())
         os.replace(temporary, self.path)
@@ -227,10 +229,11 @@ class Console:
         if self._closed:
             return
         self._closed = True
-        if self._last is not None and self._shown[1] != self._last[0]:
-            self._show()
-        if self._live is not None:
-            self._live.stop()
+        with contextlib.suppress(OSError):  # whoever read this has gone (`rlkit train | head`)
+            if self._last is not None and self._shown[1] != self._last[0]:
+                self._show()
+            if self._live is not None:
+                self._live.stop()
 
     def _show(self) -> None:
         if self._last is None:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from rlkit.accelerate import Compiled
+from rlkit.accelerate import Compiled, from_flat, to_flat
 from rlkit.config import OptimConfig
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # batch -> loss, vector of metrics (detached)
@@ -80,18 +80,24 @@ class Optimiser:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`'s value."""
-        self.torch.state[self.flat] = {name: value.clone() for name, value in state.items()}
+        self.torch.state[self.flat] = {
+            name: value.to(self.flat.device if value.dim() else value.device, copy=True)
+            for name, value in state.items()
+        }
 
 
 def flatten(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
-    """Turn every parameter of `module` (and its .grad) into a view of one vector; returns vector and gradient."""
+    """Turn every parameter of `module` (and its .grad) into a view of one vector; returns vector and gradient.
+
+    Convolution weights [O, I, H, W] lie channels-last, as [O, H, W, I].
+    """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    flat = torch.cat([p.detach().reshape(-1) for p in parameters])
+    flat = torch.cat([to_flat(p.detach()) for p in parameters])
     gradient = torch.zeros_like(flat)
     start = 0
     for p in parameters:
         piece = slice(start, start + p.numel())
-        p.data, p.grad = flat[piece].view_as(p), gradient[piece].view_as(p)
+        p.data, p.grad = from_flat(flat[piece], p.shape), from_flat(gradient[piece], p.shape)
         start += p.numel()
     vector = nn.Parameter(flat)
     vector.grad = gradient

@@ -10,7 +10,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,20 @@ class Run:
         self.config, self.folder = config, folder
         spec = _check_pair(config)
         pixels = has_pixels(spec)
-        torch.set_num_threads(accelerate.choose_threads(config.threads, pixels))
+        threads = accelerate.choose_threads(config.threads, pixels)
+        torch.set_num_threads(threads)
         self.device = accelerate.choose_device(config.device, console.say)
         dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
         self.config = config = replace(
             config,
+            device=str(self.device),
             precision=str(dtype).removeprefix("torch."),
+            threads=threads,
             env=registry.env_package().choose_backend(config.env, say=console.say),
         )
         agent = registry.agent_module(config.agent_name)
         torch.manual_seed(config.seed)
         self.policy = agent.Policy(spec, config.network, config.agent).to(self.device)
-        if pixels:
-            self.policy.to(memory_format=torch.channels_last)
         self.agent = agent.Agent(
             self.policy, config.agent, config.optim, seed=config.seed, precision=dtype, compile=config.compile
         )
@@ -89,9 +90,9 @@ class Run:
             config.checkpoint.every or max(total // 10, 1), self.state_dict, self._save
         )
         self.hooks = [
-            self.evaluation,
-            VideoHook(config.video.every, self._record),
             StopHook(config.stop.reward, config.stop.minutes),
+            self.evaluation,
+            VideoHook(config.video.every, self._record, console.say),
             self.log,
             self.checkpoints,
         ]
@@ -125,6 +126,7 @@ class Run:
             "agent": self.agent.state_dict(),
             "feed": self.feed.state_dict(),
             "evaluation": self.evaluation.state_dict(),
+            "stop": asdict(self.config.stop),
         }
         return {"policy": policy_parts(self.policy, self.config), "state": state}
 
@@ -225,11 +227,13 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
     lock = _lock(folder)
     try:
         step, path, parts = checkpoint.newest(folder / "checkpoints", "policy", "state", say=console.say)
-        clock = parts["state"]["clock"]
-        if clock["stop_reason"] or step >= config.total_steps:
-            reason = clock["stop_reason"] or f"all {config.total_steps:,} steps are done"
+        reason = parts["state"]["clock"]["stop_reason"]
+        stopped = reason and parts["state"]["stop"] == asdict(config.stop)
+        if stopped or step >= config.total_steps:
+            reason = reason if stopped else f"all {config.total_steps:,} steps are done"
+            option = "other stop options" if stopped else "a larger total_steps"
             console.say(
-                f"{folder} is complete: {reason} (a larger total_steps in {folder / 'config.yaml'} trains it longer)"
+                f"{folder} is complete: {reason} ({option} in {folder / 'config.yaml'} trains it longer)"
             )
             return folder
         run = Run(config, folder, console)
@@ -312,14 +316,13 @@ def _new_folder(config: RunConfig) -> Path:
 def _lock(folder: Path) -> Any:
     """An exclusive lock on a run folder, held until closed (or until the process ends)."""
     try:
-        file = open(folder / ".lock", "w")  # noqa: SIM115
+        descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write there ({error.strerror})") from error
+    file = os.fdopen(descriptor, "w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.close()
         raise ConfigError(f"{folder} is in use by another process; wait for it or stop it") from None
-    file.write(str(os.getpid()))
-    file.flush()
     return file

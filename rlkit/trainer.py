@@ -8,6 +8,7 @@ state of the last completed update and writes that, and the update that was cut 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -74,7 +75,7 @@ class Clock:
         return {name: getattr(self, name) for name in names} | {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("step", "previous", "update", "stop_reason"):
+        for name in ("step", "previous", "update"):  # a run that is continued has no reason to stop
             setattr(self, name, state[name])
         self._earlier, self._begun = state["seconds"], time.monotonic()
 
@@ -108,21 +109,42 @@ def fit(learner: Learner, feed: Feed, hooks: Sequence[Hook], clock: Clock) -> No
         raise
     finally:
         with shielded():
-            for hook in hooks:
-                hook.close(clock, error)
+            _close(hooks, clock, error)
+
+
+def _close(hooks: Sequence[Hook], clock: Clock, error: BaseException | None) -> None:
+    """Close every hook whatever the others do, the last one (which saves) first."""
+    problems = []
+    for hook in reversed(hooks):
+        try:
+            hook.close(clock, error)
+        except Exception as problem:
+            problems.append(problem)
+    if problems and not isinstance(error, Exception):  # an error that ended the loop is the one to tell
+        raise problems[0]
 
 
 _shield = 0
 _pending: int | None = None
+_signals = 0  # since `interruptible` began
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Interrupted inside the block (in the main thread; elsewhere they are not ours)."""
+    """Turn SIGINT, SIGTERM and SIGHUP into one Interrupted inside the block.
+
+    Only the first counts, so nothing cuts the saving that it starts; the fourth ends the process at once. In another
+    thread than the main one signals are not ours.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _on_signal) for signum in (signal.SIGINT, signal.SIGTERM)}
+    global _signals
+    _signals = 0
+    ours = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+        ours.append(signal.SIGHUP)
+    before = {signum: signal.signal(signum, _on_signal) for signum in ours}
     try:
         yield
     finally:
@@ -145,7 +167,12 @@ def shielded() -> Iterator[None]:
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
-    global _pending
+    global _pending, _signals
+    _signals += 1
+    if _signals > 3:
+        os._exit(128 + signum)
+    if _signals > 1:
+        return
     if _shield:
         _pending = signum
     else:

@@ -26,7 +26,9 @@ class ThreadSource:
         self.actor, self.learner = actor, learner
         self.version = 0  # of the learner's weights
         self._acting = 0  # of the collector's weights
-        self._thread: threading.Thread | None = None
+        self._done: threading.Event | None = (
+            None  # set when the rollout under way is complete; None before the first
+        )
         self._result: tuple[Rollout, Episodes] | BaseException | None = None
         self._begun: dict[str, Any] = {}  # state at the start of the rollout under way
 
@@ -35,7 +37,7 @@ class ThreadSource:
         return self.actor.timing
 
     def get(self) -> tuple[Rollout, Episodes]:
-        if self._thread is None:
+        if self._done is None:
             self._start()
         result, acting = self._wait(), self._acting
         self._start()
@@ -49,19 +51,20 @@ class ThreadSource:
 
     def _launch(self) -> None:
         self._begun = self.actor.state_dict()
-        self._result = None
-        self._thread = threading.Thread(target=self._collect, name="rlkit-collector", daemon=True)
-        self._thread.start()
+        self._result, self._done = None, threading.Event()
+        threading.Thread(target=self._collect, args=[self._done], name="rlkit-collector", daemon=True).start()
 
-    def _collect(self) -> None:
+    def _collect(self, done: threading.Event) -> None:
         try:
             self._result = self.actor.collect()
         except BaseException as error:  # handed to the learner's thread by get()
             self._result = error
+        finally:
+            done.set()
 
     def _wait(self) -> tuple[Rollout, Episodes]:
-        assert self._thread is not None, "nothing to wait for"
-        self._thread.join()
+        assert self._done is not None, "nothing to wait for"
+        self._done.wait()  # unlike Thread.join, still truthful after a signal has interrupted it
         if isinstance(self._result, BaseException):
             raise self._result
         assert self._result is not None, "the collector ended without a result"
@@ -71,16 +74,17 @@ class ThreadSource:
         self.version = version
 
     def close(self) -> None:
-        """Waits for the rollout under way only as long as a closed environment lets it run."""
+        """Stop the collector at its next step, then close the environments."""
+        self.actor.stop = True
+        if self._done is not None:
+            self._done.wait(timeout=3)  # an environment that hangs is closed under it
         self.actor.env.close()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
 
     def state_dict(self) -> dict[str, Any]:
         policy = self.actor.policy.state_dict()  # type: ignore[attr-defined]
         return {
             "actor": self._begun,
-            "started": self._thread is not None,
+            "started": self._done is not None,
             "policy": {name: value.clone() for name, value in policy.items()},
             "version": self.version,
             "acting": self._acting,

@@ -143,8 +143,35 @@ def test_an_environment_that_does_not_come_back_is_reported() -> None:
     policy = make_policy(SCRIPTED)
     actor = make_actor(SCRIPTED, 9, policy)
     actor.collect()
-    warning = make_actor(SCRIPTED, 9, policy).load_state_dict(actor.state_dict())
+    rebuilt = make_actor(SCRIPTED, 9, policy)
+    warning = rebuilt.load_state_dict(actor.state_dict())
     assert warning is not None and "did not come back as it was" in warning and "Scripted" in warning
+    rollout, episodes = rebuilt.collect()
+    assert rollout.first[0].all()  # new episodes, not splices of two
+    assert set(episodes.lengths) <= {1, 3, 4}
+
+
+def test_another_number_of_lanes_is_refused() -> None:
+    actor = make_actor(CARTPOLE, 9)
+    actor.collect()
+    two = EnvConfig(id="CartPole-v1", lanes=2, backend="inprocess")
+    with pytest.raises(ValueError, match="env.lanes=2, but the checkpoint has 4 lanes"):
+        make_actor(two, 9).load_state_dict(actor.state_dict())
+
+
+@pytest.mark.parametrize("backend", ["inprocess", "workers"])
+@pytest.mark.parametrize("space", ["MultiDiscrete([3, 2])", "MultiBinary(3)", "Box(-1, 1, (2, 2))"])
+def test_every_action_space_reaches_the_environment(backend: str, space: str) -> None:
+    config = EnvConfig(
+        id="tests.unit.echo:Echo", kwargs={"space": space}, lanes=2, backend=backend, workers=2
+    )
+    actor = make_actor(config, 12)
+    try:
+        rollout, _ = actor.collect()
+    finally:
+        actor.env.close()
+    commands = actor.policy.to_env(rollout.action).float().flatten(2)  # [T, N, d]
+    assert torch.equal(rollout.obs[1:][rollout.valid], commands[rollout.valid])
 
 
 def test_the_thread_source_is_exactly_one_update_behind() -> None:

@@ -214,3 +214,13 @@ def test_state_dict_continues_learning() -> None:
     one.learn(rollout, 0.1)
     two.learn(rollout, 0.1)
     assert torch.equal(one.optim.flat, two.optim.flat)
+
+
+def test_a_rollout_without_a_transition_changes_nothing_but_moments() -> None:
+    """One step per rollout, all lanes resetting at once: no division by a count of zero."""
+    agent = make_agent(Discrete(2))
+    rollout = make_rollout(agent)
+    rollout.last[:] = True
+    metrics = agent.learn(rollout, 0.0)
+    assert torch.isfinite(agent.optim.flat).all()
+    assert float(metrics["loss/policy"]) == 0
