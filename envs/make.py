@@ -174,7 +174,7 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
         config = replace(config, backend=backend)
         if say is not None and seconds:
             where = f"{workers} worker processes" if backend == "workers" else "all lanes in this process"
-            say(f"environment {config.name or config.id}: {seconds * 1e3:.2g} ms per step, so {where}")
+            say(f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}")
     return replace(config, workers=workers if config.backend == "workers" else 0)
 
 

@@ -79,6 +79,12 @@ class InProcess:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
         return self.block.render(lane)
 
+    @property
+    def fps(self) -> float:
+        """Rows per second at which the environment plays at its natural speed."""
+        metadata: dict[str, Any] = self.block.envs[0].metadata
+        return float(metadata.get("render_fps", 30)) / self.block.config.skip
+
     def close(self) -> None:
         """Close the environments; idempotent."""
         self.guard.close()

@@ -13,6 +13,12 @@ from rlkit.actor import Policy
 from rlkit.seeding import episode_seed, uniforms
 from rlkit.types import VecEnv, tree_map
 
+MAX_STEPS = 20_000  # of one episode; a greedy policy may never end one
+
+
+class EndlessEpisode(ValueError):
+    """An episode that does not end."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -38,7 +44,7 @@ def run_episodes(
     """Run episodes 0 .. episodes-1 of an evaluation environment made with `seed`; lane n runs n, n + N, ...
 
     Each lane's number of episodes is fixed in advance, so short episodes are not over-represented. frame: receives
-    what lane 0 draws after every step.
+    what lane 0 draws after every step. Raises EndlessEpisode.
     """
     lanes = env.lanes
     row = env.restore(np.zeros(lanes, np.int64), [np.zeros(0)] * lanes)
@@ -62,6 +68,11 @@ def run_episodes(
         total += np.where(acted, row.reward.cpu().numpy(), 0.0)
         length += acted
         step += 1
+        if length.max() > MAX_STEPS:
+            raise EndlessEpisode(
+                f"an episode of {env.spec.id} did not end in {MAX_STEPS:,} steps; give it a time limit, "
+                "for example env.time_limit=1000"
+            )
         for lane in np.flatnonzero(row.last.cpu().numpy()):
             if done[lane] < quota[lane]:
                 number = int(lane + done[lane] * lanes)

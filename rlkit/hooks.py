@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rlkit.checkpoint import CheckpointError
+from rlkit.evaluate import EndlessEpisode
 from rlkit.feeds import Feed
 from rlkit.logging import Console, MetricsWriter
 from rlkit.trainer import Clock, Hook, shielded
@@ -21,15 +22,23 @@ class EvaluateHook(Hook):
     """
 
     def __init__(
-        self, every: int, episodes: Callable[[], list[float]], keep: Callable[[int, float], None]
+        self,
+        every: int,
+        episodes: Callable[[], list[float]],
+        keep: Callable[[int, float], None],
+        say: Callable[[str], None],
     ) -> None:
-        self.every, self.episodes, self.keep = every, episodes, keep
+        self.every, self.episodes, self.keep, self.say = every, episodes, keep, say
         self.best: float | None = None
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
-        returns = torch.tensor(self.episodes(), dtype=torch.float64)
+        try:
+            returns = torch.tensor(self.episodes(), dtype=torch.float64)
+        except EndlessEpisode as error:
+            self.say(f"warning: no evaluation at step {clock.step:,}: {error}")
+            return
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
         if self.best is None or mean > self.best:
@@ -111,6 +120,9 @@ class LogHook(Hook):
             "time/steps_per_second": (clock.step - self._step) / seconds,
             **{f"time/{name}": (value - self._parts[name]) / seconds for name, value in parts.items()},
         }
+        # evaluations, videos, checkpoints, logging; with the thread source the parts overlap and leave nothing
+        named = sum(times[f"time/{name}"] for name in parts)
+        times["time/other"] = max(1.0 - named, 0.0)
         if reset:
             self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
         return times

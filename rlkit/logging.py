@@ -293,7 +293,9 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
     if "time/steps_per_second" in row:
         lines.append(("speed", f"{row['time/steps_per_second']:,.0f} steps/s"))
     shares = [
-        (name, row[f"time/{name}"]) for name in ("environment", "policy", "learning") if f"time/{name}" in row
+        (name, row[f"time/{name}"])
+        for name in ("environment", "policy", "learning", "other")
+        if f"time/{name}" in row
     ]
     if shares:
         lines.append(("time", ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares)))
@@ -306,7 +308,7 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
 
 def plain_line(step: int, total: int, row: Row, left: float | None) -> str:
     """One line without a terminal's means; `left` in seconds."""
-    parts = [f"step {step:,}/{total:,} ({100 * step // max(total, 1)}%)"]
+    parts = [f"step {step:,}/{total:,} ({min(100 * step // max(total, 1), 100)}%)"]
     parts += [f"{name} {text}" for name, text in summary_lines(row) if name in ("return", "speed", "loss")]
     if left is not None:
         parts.append(f"left {clock(left)}")

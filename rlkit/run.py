@@ -78,7 +78,7 @@ class Run:
         self.console = console
         total = config.total_steps
         self.evaluation = EvaluateHook(
-            config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep
+            config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep, console.say
         )
         self.log = LogHook(
             config.log.every or max(total // 500, 1),
@@ -105,6 +105,7 @@ class Run:
         with interruptible():
             try:
                 self.checkpoints.begin()
+                self.console.update(self.clock.step, {})
                 fit(self.agent, self.feed, self.hooks, self.clock)
             except Interrupted as stop:
                 stop.folder = self.folder

@@ -25,7 +25,7 @@ class VideoWriter:
     Raises ConfigError where it cannot be written.
     """
 
-    def __init__(self, path: Path, fps: int = 30) -> None:
+    def __init__(self, path: Path, fps: float = 30.0) -> None:
         self.path, self.fps, self.frames = path, fps, 0
         self._part = path.with_name(f".{path.name}.part.mp4")
         self._writer: Generator[None, Any, None] | None = None
@@ -95,7 +95,7 @@ def record(
     """
     env = _drawing(config, seed, device)
     try:
-        video = VideoWriter(path)
+        video = VideoWriter(path, getattr(env, "fps", 30.0))
         try:
             played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
         except BaseException:

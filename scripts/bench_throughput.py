@@ -92,9 +92,8 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(compose(values=values).config, Path(folder), Console(10**9, case, plain=True))
-        run.evaluation.every, run.evaluation.episodes = 0, lambda: [0.0]
         meter = Meter()
-        fit(run.agent, run.feed, [meter, *run.hooks[2:4]], run.clock)
+        fit(run.agent, run.feed, [meter, run.log, run.checkpoints], run.clock)
         run.feed.source.close()
     return {"rate": meter.steps / meter.seconds, "warmup_s": meter.begin - started}
 
@@ -214,7 +213,7 @@ def run_learner_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
 def measure(case: str, competitor: str, setting: dict[str, Any]) -> dict[str, float]:
     """One competitor in a process of its own."""
     job = json.dumps([case, competitor, setting])
-    environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
+    environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "OMP_WAIT_POLICY": "PASSIVE"}
     command = [sys.executable, __file__, "--job", job]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:

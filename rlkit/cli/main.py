@@ -34,6 +34,8 @@ EXAMPLES = """\
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    # read when torch is loaded: its idle threads sleep instead of keeping the cores from environment workers
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if argv is None else argv)
     traceback = "--traceback" in words or os.environ.get("RLKIT_TRACEBACK", "") not in ("", "0")
     words = [word for word in words if word != "--traceback"]

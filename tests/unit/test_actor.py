@@ -216,3 +216,13 @@ def test_rows_on_a_device_stay_there() -> None:
     rollout, episodes = make_actor(config, 25).collect()
     assert rollout.action.shape[:2] == (25, 16)
     assert len(episodes.returns) >= 16
+
+
+def test_an_evaluation_that_never_ends_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlkit import evaluate
+
+    monkeypatch.setattr(evaluate, "MAX_STEPS", 50)
+    config = EnvConfig(id="tests.learning.pixels:Constant", lanes=2, backend="inprocess")
+    env = make_vec(config, 0, evaluation=True)
+    with pytest.raises(evaluate.EndlessEpisode, match="did not end in 50 steps; .*env.time_limit=1000"):
+        evaluate.run_episodes(make_policy(config), env, 2, seed=0, device=CPU)
