@@ -62,12 +62,20 @@ def test_killed_carracing_continues_exactly(tmp_path: Path) -> None:
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    ("signum", "options"),
+    [
+        (signal.SIGINT, []),
+        (signal.SIGTERM, ["source=thread", "env.backend=workers", "env.workers=2"]),
+        (signal.SIGHUP, ["source=thread"]),
+    ],
+    ids=["ctrl-c", "sigterm-thread-workers", "hangup-thread"],
+)
 def test_a_signal_saves_within_five_seconds_and_resumes_exactly(
-    tmp_path: Path, signum: signal.Signals
+    tmp_path: Path, signum: signal.Signals, options: list[str]
 ) -> None:
     """The signal comes at an arbitrary moment, with no periodic checkpoint before it."""
-    arguments = [*CARTPOLE, "checkpoint.every=100000"]
+    arguments = [*CARTPOLE, "checkpoint.every=100000", *options]
     code, output = rlkit(tmp_path, *arguments, "name=a")
     assert code == 0, output
     process = launch(tmp_path, *arguments, "name=b")
@@ -82,6 +90,33 @@ def test_a_signal_saves_within_five_seconds_and_resumes_exactly(
     code, output = rlkit(tmp_path, "resume", "runs/b")
     assert code == 0, output
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
+
+
+def test_a_signal_saves_when_nobody_reads_the_output_any_more(tmp_path: Path) -> None:
+    """`rlkit train | tee log` and Ctrl-C: the reader dies of the same signal."""
+    process = launch(tmp_path, *CARTPOLE, "total_steps=10000000", "checkpoint.every=10000000", "name=b")
+    metrics = tmp_path / "runs" / "b" / "metrics.csv"
+    wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") > 4, process)
+    assert process.stdout is not None
+    process.stdout.close()
+    for _ in range(2):  # shells and wrappers may both deliver it
+        os.kill(process.pid, signal.SIGINT)
+    process.wait(timeout=20)
+    assert len(list((tmp_path / "runs" / "b" / "checkpoints").glob("step-*"))) == 1
+
+
+def test_a_run_that_is_good_enough_is_evaluated_and_can_go_on(tmp_path: Path) -> None:
+    options = ["total_steps=40000", "stop.reward=25", "evaluate.every=1000000", "name=a"]
+    code, output = rlkit(tmp_path, *CARTPOLE, *options)
+    assert code == 0, output
+    assert "evaluated return" in output
+    assert (tmp_path / "runs" / "a" / "best" / "manifest.json").is_file()
+    code, output = rlkit(tmp_path, "resume", "runs/a")
+    assert code == 0 and "is complete: mean return" in output
+    config = tmp_path / "runs" / "a" / "config.yaml"
+    config.write_text(config.read_text().replace("reward: 25.0", "reward: null"))
+    code, output = rlkit(tmp_path, "resume", "runs/a")
+    assert code == 0 and "resuming from" in output, output
 
 
 def test_resuming_a_complete_run_says_so(tmp_path: Path) -> None:
