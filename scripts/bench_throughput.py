@@ -48,12 +48,12 @@ SETTINGS = {
         {"threads": 1, "compile": True},
         {"threads": 2, "compile": True},
         {"threads": 1, "compile": True, "source": "thread"},
+        {"threads": 1, "compile": True, "source": "thread", "precision": "bfloat16"},
     ],
     ("halfcheetah", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("carracing", "rlkit"): [
         {"threads": 2, "source": "sync", "backend": "workers"},
         {"threads": 1, "source": "thread", "backend": "workers"},
-        {"threads": 2, "source": "thread", "backend": "workers"},
     ],
     ("carracing", "sb3"): [{"threads": 2, "subprocesses": True}, {"threads": 2, "subprocesses": False}],
     ("learner", "rlkit"): [{"threads": 2}],
@@ -76,7 +76,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
         "agent.steps": p["steps"], "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"],
         "agent.normalise_reward": p["normalise"], "network.normalise": p["normalise"],
         "network.activation": p["activation"], "total_steps": 10**9, "threads": setting["threads"],
-        "compile": setting.get("compile", False), "evaluate.every": 10**9, "checkpoint.every": 10**9,
+        "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False), "evaluate.every": 10**9, "checkpoint.every": 10**9,
     }  # fmt: skip
     if not p["pixels"]:
         values["network.hidden"] = p["hidden"]
@@ -213,7 +213,7 @@ def run_learner_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
 def measure(case: str, competitor: str, setting: dict[str, Any]) -> dict[str, float]:
     """One competitor in a process of its own."""
     job = json.dumps([case, competitor, setting])
-    environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "GOMP_SPINCOUNT": "30000"}
     command = [sys.executable, __file__, "--job", job]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
