@@ -214,7 +214,7 @@ def measure(case: str, competitor: str, setting: dict[str, Any]) -> dict[str, fl
     """One competitor in a process of its own."""
     job = json.dumps([case, competitor, setting])
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy", "GOMP_SPINCOUNT": "30000"}
-    command = [sys.executable, __file__, "--job", job]
+    command = [sys.executable, os.path.abspath(__file__), "--job", job]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise RuntimeError(f"{job} failed:\n{done.stderr}")
