@@ -33,7 +33,13 @@ def launch(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_plain_signals,
     )
+
+
+def _plain_signals() -> None:
+    """As in a terminal, also where these tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def rlkit(folder: Path, *arguments: str, timeout: float = 120) -> tuple[int, str]:
