@@ -17,6 +17,14 @@ def _own_state_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same numbers in any order of tests."""
+    import torch
+
+    torch.manual_seed(0)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
     if not any("gpu" in item.keywords for item in items):

@@ -73,6 +73,7 @@ def rows(space, leading=(5,), seed=0):
     ],
 )
 def test_every_space_becomes_features(space, name, kind, features, stack):
+    torch.manual_seed(0)
     net = make_encoder(space, stack, replace(CONFIG, encoder=name))
     assert isinstance(net, kind)
     assert net.features == features
@@ -81,9 +82,10 @@ def test_every_space_becomes_features(space, name, kind, features, stack):
     assert out.shape == (5, features)
     assert out.dtype == torch.float32
     assert out.isfinite().all()
-    # a row's features do not depend on its neighbours
+    # a row's features do not depend on its neighbours; what another batch size rounds differently is proportional to
+    # the numbers that are summed, so the tolerance is relative to the largest feature
     two = {k: v[2:4] for k, v in obs.items()} if isinstance(obs, dict) else obs[2:4]
-    torch.testing.assert_close(net(two), out[2:4], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net(two), out[2:4], rtol=0.0, atol=1e-5 * float(out.detach().abs().max()))
     out.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
