@@ -76,7 +76,8 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
         "agent.steps": p["steps"], "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"],
         "agent.normalise_reward": p["normalise"], "network.normalise": p["normalise"],
         "network.activation": p["activation"], "total_steps": 10**9, "threads": setting["threads"],
-        "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False), "evaluate.every": 10**9, "checkpoint.every": 10**9,
+        "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False),
+        "evaluate.every": 10**9, "checkpoint.every": 10**9,
     }  # fmt: skip
     if not p["pixels"]:
         values["network.hidden"] = p["hidden"]
