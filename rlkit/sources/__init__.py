@@ -1,4 +1,4 @@
-"""Where rollouts come from: three methods around the same actor, here or elsewhere.
+"""Where rollouts come from: get, publish and close around the same actor, and its state for checkpoints.
 
 sync: the learner's own policy collects, then learns: every rollout is of the newest weights (lag 0).
 thread: the next rollout is collected by a copy of the policy while the learner learns (lag exactly 1 update).

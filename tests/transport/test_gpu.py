@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import rlkit
+from rlkit import checkpoint
 from rlkit.actor import Actor
 from rlkit.agents.ppo import Agent, Config, Policy
 from rlkit.config import OptimConfig
@@ -17,6 +19,7 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
 from rlkit.logging import Console
 from rlkit.nn.config import NetworkConfig
+from rlkit.run import resume
 from rlkit.types import tree_leaves
 
 pytestmark = pytest.mark.gpu
@@ -70,10 +73,17 @@ def test_the_device_learns_what_the_processor_learns() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_run_trains_and_resumes(tmp_path: Path, precision: str) -> None:
+    options = {"checkpoint.every": 5_000, "checkpoint.keep": 100}
     folder = rlkit.train(
         "ppo", "cartpole", total_steps=20_000, device="cuda", precision=precision, dir=str(tmp_path),
-        console=Console(1, "test", plain=True),
+        console=Console(1, "test", plain=True), **options,
     )  # fmt: skip
+    saved = checkpoint.steps(folder / "checkpoints")
+    assert len(saved) == 4
+    for _, path in saved[:2]:  # as if the run had been killed half-way
+        shutil.rmtree(path)
+    resume(folder, Console(1, "test", plain=True))
+    assert checkpoint.steps(folder / "checkpoints")[0][0] >= 20_000
     agent = rlkit.load(folder)
     action, _ = agent(torch.zeros(4).numpy())
     assert action in (0, 1)

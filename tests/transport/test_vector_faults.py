@@ -278,4 +278,5 @@ def test_workers_outlive_the_thread_that_started_them():
     thread.join()
     time.sleep(0.3)
     play(made[0], 3)
+    assert made[0].rows.steps.tolist() == [3] * made[0].lanes
     made[0].close()
