@@ -31,6 +31,8 @@ from rlkit.options import option
 from rlkit.returns import gae
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
 
+FEED = "rollouts"
+ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clipped")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -85,18 +85,23 @@ class Compiled:
     So arguments are nested dicts and tuples of tensors, shapes are static, control flow may not depend on values, and
     whoever changes parameters or buffers does it in place.
 
-    gradient=True: the function returns (loss, extra), and the call returns (flat gradient over the module's
-    parameters, extra).
+    wrt: the function returns (loss, extra), and the call returns (flat gradient over these parameters, which require
+    one, extra).
     """
 
-    def __init__(self, module: nn.Module, function: Callable[..., Any], gradient: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, function: Callable[..., Any], wrt: Sequence[nn.Parameter] = ()
+    ) -> None:
         self._call = _Call(module, function)
-        self._gradient = gradient
         self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any], Any]] = {}
-        self._parameters: list[Tensor] = [p.detach() for p in self._call.parameters()]
-        self._names = [name for name, _ in self._call.named_parameters()]
-        self._buffers = dict(self._call.named_buffers())
-        self._own = [*self._parameters, *self._buffers.values()]
+        chosen = {id(p) for p in wrt}
+        parameters = dict(self._call.named_parameters())
+        self._names = [name for name, p in parameters.items() if id(p) in chosen]
+        assert len(self._names) == len(chosen), "wrt holds a tensor that is no parameter of the module"
+        self._parameters: list[Tensor] = [parameters[name].detach() for name in self._names]
+        self._constants = {name: p.detach() for name, p in parameters.items() if id(p) not in chosen}
+        self._constants |= dict(self._call.named_buffers())
+        self._own = [*self._parameters, *self._constants.values()]
 
     def __call__(self, *args: Any) -> Any:
         given = list(tree_leaves(args))
@@ -119,8 +124,8 @@ class Compiled:
             nonlocal structure
             values = iter(leaves)
             parameters = tuple(next(values) for _ in self._parameters)
-            buffers = {name: next(values) for name in self._buffers}
-            structure = self._pure(parameters, buffers, tree_map(lambda _: next(values), args))
+            constants = {name: next(values) for name in self._constants}
+            structure = self._pure(parameters, constants, tree_map(lambda _: next(values), args))
             return list(tree_leaves(structure))
 
         try:
@@ -132,12 +137,12 @@ class Compiled:
             ) from error
         return graph, tree_map(lambda _: None, structure)
 
-    def _pure(self, parameters: tuple[Tensor, ...], buffers: dict[str, Tensor], args: Any) -> Any:
+    def _pure(self, parameters: tuple[Tensor, ...], constants: dict[str, Tensor], args: Any) -> Any:
         def of(parameters: tuple[Tensor, ...]) -> Any:
-            tensors = dict(zip(self._names, parameters, strict=True)) | buffers
+            tensors = dict(zip(self._names, parameters, strict=True)) | constants
             return functional_call(self._call, tensors, args)
 
-        if not self._gradient:
+        if not parameters:
             return of(parameters)
         gradients, (_, extra) = grad_and_value(of, has_aux=True)(parameters)
         return torch.cat([to_flat(g) for g in gradients]), extra

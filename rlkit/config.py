@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
@@ -59,6 +59,22 @@ class SourceConfig:
     name: str = option(
         "sync", choices=("sync", "thread"), help="sync: collect, then learn; thread: both at once"
     )
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What an off-policy agent remembers, and how it learns from it."""
+
+    capacity: int = option(100_000, min=1, help="transitions kept, of all lanes together")
+    warmup: int = option(1_000, min=0, help="transitions collected before the first update")
+    ratio: float = option(1.0, above=0, help="updates per collected transition; fractions are carried over")
+    batch: int = option(256, min=1, help="transitions per update; with memory batch / sequence sequences")
+    n_step: int = option(1, min=1, help="rewards summed before the bootstrap")
+    sequence: int = option(16, min=1, help="rows that a network with memory learns from at once")
+    burn_in: int = option(8, min=0, help="rows before those that only warm its memory up")
+    alpha: float = option(0.0, min=0, max=1, help="how far |TD error| decides what is drawn; 0: uniform")
+    beta: float = option(0.4, min=0, max=1, help="importance exponent at the start; rises to 1")
+    storage: Literal["memory", "disk"] = option("memory", help="disk: memory-mapped files in the run's folder")
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """What the learner eats: a feed hands out batches and hears what was learned.
 
-RolloutFeed is a source of rollouts, each learned from once, with the account of finished episodes.
+RolloutFeed is a source of rollouts, each learned from once, with the account of finished episodes. An agent's file
+names the feed that it learns from (FEED = "rollouts", "episodes" or "replay").
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from rlkit.actor import Timing
+from rlkit.config import RunConfig
 from rlkit.sources import RolloutSource
 from rlkit.types import Rollout
 
@@ -79,3 +83,12 @@ class RolloutFeed:
         self.recent.extend((pair[0], pair[1]) for pair in state["recent"])
         self.episodes = state["episodes"]
         return self.source.load_state_dict(state["source"])
+
+
+def make_feed(
+    kind: str, source: RolloutSource, policy: Any, config: RunConfig, folder: Path, say: Callable[[str], None]
+) -> RolloutFeed:
+    """The feed that an agent's file names, for a run in `folder`. Raises ConfigError where it cannot be had."""
+    if kind == "rollouts":
+        return RolloutFeed(source)
+    raise ValueError(f"FEED={kind!r}: no such feed; allowed: rollouts")

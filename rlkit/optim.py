@@ -39,17 +39,29 @@ def schedule(kind: str, progress: float) -> float:
 
 
 class Optimiser:
-    """Minimises losses over the parameters of `module` (which must already be on its device)."""
+    """Minimises losses over the parameters of `module` (which must already be on its device).
+
+    reads: a module around `module` whose other tensors (target networks, a critic in the actor's loss) the loss reads
+    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there.
+    """
 
     def __init__(
-        self, module: nn.Module, loss: Loss, config: OptimConfig, *, precision: torch.dtype, compile: bool
+        self,
+        module: nn.Module,
+        loss: Loss,
+        config: OptimConfig,
+        *,
+        precision: torch.dtype,
+        compile: bool,
+        reads: nn.Module | None = None,
     ) -> None:
         self.config = config
         self.loss = loss
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.flat, self.gradient = flatten(module)
         self.torch = _torch_optimiser(self.flat, config)
-        self._autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
-        self._compiled = Compiled(module, loss, gradient=True) if compile else None
+        self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
+        self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
@@ -57,14 +69,14 @@ class Optimiser:
 
     def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
-        with self._autocast:
+        with self.autocast:
             if self._compiled is None:
                 loss, metrics = self.loss(*batch)
             else:
                 gradient, metrics = self._compiled(*batch)
         if self._compiled is None:
             self.gradient.zero_()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         else:
             self.gradient.copy_(gradient)
         norm = self.gradient.norm()
@@ -84,6 +96,12 @@ class Optimiser:
             name: value.to(self.flat.device if value.dim() else value.device, copy=True)
             for name, value in state.items()
         }
+
+
+@torch.no_grad()
+def soft_update(target: Tensor, source: Tensor, tau: float) -> None:
+    """theta' <- theta' + tau (theta - theta'), for two flat parameter vectors; tau = 1 copies."""
+    target.lerp_(source, tau)
 
 
 def flatten(module: nn.Module) -> tuple[nn.Parameter, Tensor]:

@@ -20,7 +20,7 @@ from rlkit import accelerate, checkpoint, registry, trust, video
 from rlkit.actor import Actor
 from rlkit.config import RunConfig, compose, from_yaml, to_yaml
 from rlkit.evaluate import Episode, run_episodes
-from rlkit.feeds import RolloutFeed
+from rlkit.feeds import make_feed
 from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook
 from rlkit.logging import Console, MetricsWriter
 from rlkit.options import ConfigError
@@ -74,7 +74,9 @@ class Run:
             compile=config.compile,
         )
         self.clock = Clock(config.total_steps)
-        self.feed = RolloutFeed(make_source(config.source, self.actor, self.policy))
+        self.feed = make_feed(
+            agent.FEED, make_source(config.source, self.actor, self.policy), self.policy, config, folder, console.say
+        )
         self.console = console
         total = config.total_steps
         self.evaluation = EvaluateHook(
