@@ -14,10 +14,20 @@ class NetworkConfig:
     name: str = "auto"
     encoder: str = option(
         "auto",
-        choices=("auto", "mlp", "nature_cnn", "impala", "small_cnn"),
+        choices=("auto", "mlp", "nature_cnn", "impala_cnn", "small_cnn"),
         help="what reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
     )
-    core: str = option("identity", choices=("identity",), help="what remembers; identity: nothing")
+    core: str = option(
+        "identity",
+        choices=("identity", "lstm", "gru", "transformer"),
+        help="what remembers earlier rows of the episode; identity: nothing",
+    )
+    core_size: int = option(64, min=1, help="width of what remembers and of its output")
+    core_layers: int = option(1, min=1, help="layers of what remembers, each reading the one below")
+    core_heads: int = option(4, min=1, help="attention heads of core=transformer; they divide core_size")
+    window: int = option(
+        32, min=2, help="rows that each layer of core=transformer reads, the newest included"
+    )
     hidden: tuple[int, ...] = option((64, 64), min=1, help="widths of the layers of the mlp encoder")
     activation: str = option(
         "tanh", choices=("tanh", "relu", "silu", "gelu"), help="between those layers (convolutions use relu)"
@@ -26,3 +36,10 @@ class NetworkConfig:
         None, help="policy and value read the same trunk; null: shared for pixels, apart for numbers"
     )
     normalise: bool = option(False, help="scale observations by their running mean and deviation")
+
+    def __post_init__(self) -> None:
+        if self.core == "transformer" and self.core_size % self.core_heads:
+            raise ValueError(
+                f"core_size={self.core_size} with core_heads={self.core_heads}: heads share the width equally; "
+                "make core_size a multiple of core_heads"
+            )

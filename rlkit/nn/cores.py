@@ -7,7 +7,7 @@ T-1. The core alone clears it where `first` marks the start of an episode, befor
 row by row, unrolling, and uneven chunks give the same numbers (`tests/unit/core_contract.py` checks any
 core).
 
-A new core is a class with `@core("name")`, taking the number of features it reads.
+A new core is a class with `@core("name")`, taking the number of features it reads and the configuration.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlkit.nn.config import NetworkConfig
 from rlkit.options import nearest
 from rlkit.types import State
 
@@ -36,8 +37,8 @@ class Core(nn.Module):
         return x, state
 
 
-CORES: dict[str, Callable[[int], Core]] = {}
-C = TypeVar("C", bound=Callable[[int], Core])
+CORES: dict[str, Callable[[int, NetworkConfig], Core]] = {}
+C = TypeVar("C", bound=Callable[[int, NetworkConfig], Core])
 
 
 def core(name: str) -> Callable[[C], C]:
@@ -50,17 +51,20 @@ def core(name: str) -> Callable[[C], C]:
     return register
 
 
-def make_core(name: str, features: int) -> Core:
-    """The core called `name` over F = `features` inputs. Raises ValueError for an unknown name."""
-    if name not in CORES:
-        raise ValueError(f"core={name}: no such core; {nearest(name, CORES)}")
-    return CORES[name](features)
+def make_core(config: NetworkConfig, features: int) -> Core:
+    """The core that `config.core` names, over F = `features` inputs. Raises ValueError for an unknown name."""
+    if config.core not in CORES:
+        raise ValueError(f"network.core={config.core}: no such core; {nearest(config.core, CORES)}")
+    return CORES[config.core](features, config)
 
 
 @core("identity")
 class Identity(Core):
     """No memory: y = x."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, config: NetworkConfig) -> None:
         super().__init__()
         self.features = features
+
+
+from rlkit.nn import recurrent, transformer  # noqa: E402, F401 (they register themselves here)

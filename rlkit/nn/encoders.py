@@ -2,12 +2,13 @@
 
     encoder(obs [B, ...]) -> [B, features]          with a frame stack of k > 1: obs [B, k, ...]
 
-    name        reads                                            source mlp         anything, flattened
-    (choices one-hot) nature_cnn  images, at least 36x36                           Mnih et al., Nature 2015
-    impala      images                                           Espeholt et al., 2018, arXiv:1802.01561
-    small_cnn   images of any size: 3x3 convolutions of 32 and 64 channels, the second of stride 2, then 256
-    features auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for
-    smaller ones
+    name        reads                                source
+    mlp         anything, flattened (choices one-hot)
+    nature_cnn  images, at least 36x36               Mnih et al., Nature 2015
+    impala_cnn  images                               Espeholt et al., 2018, arXiv:1802.01561
+    small_cnn   images of any size                   3x3 convolutions of 32 and 64 channels, the second of
+                                                     stride 2, then 256 features
+    auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for smaller ones
 
 A Dict gets one encoder per entry, concatenated: the named one for images, mlp for the rest. Its entry
 "action_mask" is not encoded: the action head reads it.
@@ -97,12 +98,6 @@ def nature_cnn(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     return CNN(pixels, layers, 512)
 
 
-@encoder("impala")
-def impala(space: Space, stack: int, config: NetworkConfig) -> Encoder:
-    """The deep residual network of IMPALA."""
-    return impala_cnn(space, stack)
-
-
 @encoder("small_cnn")
 def small_cnn(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     """32 3x3, 64 3x3 stride 2, 256 features; ReLU throughout."""
@@ -116,15 +111,16 @@ def small_cnn(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     return CNN(pixels, layers, 256)
 
 
-def impala_cnn(space: Space, stack: int, width: int = 1, features: int = 256) -> Encoder:
-    """16, 32, 32 channels times `width`, each: 3x3, max-pool, two residual blocks; then `features`."""
-    pixels = Pixels(space, stack, "impala")
+@encoder("impala_cnn")
+def impala_cnn(space: Space, stack: int, config: NetworkConfig, width: int = 1) -> Encoder:
+    """16, 32, 32 channels times `width`, each: 3x3, max-pool, two residual blocks; then 256 features."""
+    pixels = Pixels(space, stack, "impala_cnn")
     layers: list[nn.Module] = []
     channels = pixels.channels
     for out in (16 * width, 32 * width, 32 * width):
         layers += [nn.Conv2d(channels, out, 3, 1, 1), nn.MaxPool2d(3, 2, 1), Residual(out), Residual(out)]
         channels = out
-    return CNN(pixels, nn.Sequential(*layers, nn.ReLU(inplace=True)), features)
+    return CNN(pixels, nn.Sequential(*layers, nn.ReLU(inplace=True)), 256)
 
 
 class MLP(Encoder):
@@ -285,7 +281,7 @@ class Pixels(nn.Module):
         if min(height, width) < smallest:
             raise ValueError(
                 f"encoder {name} reads images of at least {smallest}x{smallest}; got {height}x{width}: "
-                "use impala, small_cnn or auto"
+                "use impala_cnn, small_cnn or auto"
             )
         self.size = (height, width)
         self.channels = stack * channels

@@ -42,7 +42,7 @@ class Network(nn.Module):
         groups = [names] if shared else [[name] for name in names]
         self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}
         encoders = [make_encoder(spec.observation, spec.stack, config) for _ in groups]
-        cores = [make_core(config.core, encoder.features) for encoder in encoders]
+        cores = [make_core(config, encoder.features) for encoder in encoders]
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
         self.heads = nn.ModuleDict()

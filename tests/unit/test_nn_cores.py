@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from rlkit.nn.config import NetworkConfig
 from rlkit.nn.cores import CORES, Core, Identity, core, make_core
 from tests.unit.core_contract import check_core
 
@@ -10,7 +11,7 @@ from tests.unit.core_contract import check_core
 class Leaky(Core):
     """h_t = tanh(x_t W + a h_{t-1}), cleared where an episode opens; two state leaves, one nested."""
 
-    def __init__(self, features, fault=None):
+    def __init__(self, features, config=None, fault=None):
         super().__init__()
         self.features = 3
         self.fault = fault
@@ -48,7 +49,7 @@ class Leaky(Core):
 
 
 def test_identity():
-    net = make_core("identity", 5)
+    net = make_core(NetworkConfig(), 5)
     assert isinstance(net, Identity)
     assert net.features == 5
     assert net.initial_state(3) == ()
@@ -79,21 +80,21 @@ def test_a_right_core_passes(seed):
 )
 def test_wrong_cores_are_caught(fault):
     with pytest.raises((AssertionError, RuntimeError)):
-        check_core(Leaky(5, fault), 5)
+        check_core(Leaky(5, fault=fault), 5)
 
 
 def test_memoryless_claim_is_checked():
     with pytest.raises(AssertionError, match="the past changes"):
         check_core(Leaky(5), 5, remembers=False)
     with pytest.raises(AssertionError, match="the past does not change"):
-        check_core(Identity(5), 5, remembers=True)
+        check_core(Identity(5, NetworkConfig()), 5, remembers=True)
 
 
 def test_registry():
     core("leaky")(Leaky)
     try:
-        assert make_core("leaky", 4).features == 3
+        assert make_core(NetworkConfig(core="leaky"), 4).features == 3
     finally:
         del CORES["leaky"]
-    with pytest.raises(ValueError, match="core=identiti: no such core; did you mean identity"):
-        make_core("identiti", 4)
+    with pytest.raises(ValueError, match="network.core=identiti: no such core; did you mean identity"):
+        make_core(NetworkConfig(core="identiti"), 4)

@@ -57,7 +57,7 @@ def rows(space, leading=(5,), seed=0):
         (Box((35, 90), "uint8"), "auto", CNN, 256),
         (Box((7, 7, 3), "uint8"), "auto", CNN, 256),
         (Box((1, 1), "uint8"), "small_cnn", CNN, 256),
-        (Box((17, 9, 3), "uint8"), "impala", CNN, 256),
+        (Box((17, 9, 3), "uint8"), "impala_cnn", CNN, 256),
         (Box((10, 10, 4), "float32"), "small_cnn", CNN, 256),
         (PIXELS, "mlp", MLP, 64),
         (VECTOR, "auto", MLP, 64),
@@ -69,7 +69,7 @@ def rows(space, leading=(5,), seed=0):
         (MultiDiscrete((3,), (0,)), "auto", MLP, 64),
         (MultiBinary(4), "auto", MLP, 64),
         (DICT, "auto", Encoder, 512 + 64 + 64),
-        (DICT, "impala", Encoder, 256 + 64 + 64),
+        (DICT, "impala_cnn", Encoder, 256 + 64 + 64),
     ],
 )
 def test_every_space_becomes_features(space, name, kind, features, stack):
@@ -104,12 +104,12 @@ def test_nature_cnn_is_the_published_one():
 
 
 def test_impala_cnn_is_the_published_one():
-    net = make_encoder(Box((72, 96, 3), "uint8"), 1, replace(CONFIG, encoder="impala"))
+    net = make_encoder(Box((72, 96, 3), "uint8"), 1, replace(CONFIG, encoder="impala_cnn"))
     conv = {16: 3 * 9 * 16 + 16 + 4 * (16 * 9 * 16 + 16), 32: 16 * 9 * 32 + 32 + 4 * (32 * 9 * 32 + 32)}
     third = 32 * 9 * 32 + 32 + 4 * (32 * 9 * 32 + 32)
     linear = (9 * 12 * 32) * 256 + 256  # 72x96 -> 36x48 -> 18x24 -> 9x12
     assert parameters(net) == conv[16] + conv[32] + third + linear
-    assert parameters(impala_cnn(PIXELS, 1, width=2)) > 2 * parameters(impala_cnn(PIXELS, 1))
+    assert parameters(impala_cnn(PIXELS, 1, CONFIG, width=2)) > 2 * parameters(impala_cnn(PIXELS, 1, CONFIG))
 
 
 def test_weights_start_orthogonal_with_gain_sqrt_2():
@@ -265,10 +265,10 @@ def test_a_new_encoder_is_one_function():
 
 
 def test_errors_name_sizes_and_choices():
-    with pytest.raises(ValueError, match=r"at least 36x36; got 20x90: use impala, small_cnn or auto"):
+    with pytest.raises(ValueError, match=r"at least 36x36; got 20x90: use impala_cnn, small_cnn or auto"):
         make_encoder(Box((20, 90, 3), "uint8"), 1, replace(CONFIG, encoder="nature_cnn"))
     with pytest.raises(ValueError, match=r"reads images .* a Box of shape \(3,\): use mlp"):
-        make_encoder(VECTOR, 1, replace(CONFIG, encoder="impala"))
+        make_encoder(VECTOR, 1, replace(CONFIG, encoder="impala_cnn"))
     with pytest.raises(ValueError, match="got Discrete"):
         make_encoder(Discrete(3), 1, replace(CONFIG, encoder="small_cnn"))
     small = Dict((("camera", Box((8, 8), "uint8")),))
