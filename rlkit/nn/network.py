@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -25,9 +26,12 @@ class Network(nn.Module):
     """Heads over trunks over one observation space.
 
     heads: name -> (number of outputs, gain of the orthogonal initialisation). Small gains start a policy near uniform.
+    None stands for a head that is not this network's: its owner reads `features`.
     """
 
-    def __init__(self, spec: EnvSpec, config: NetworkConfig, heads: dict[str, tuple[int, float]]) -> None:
+    def __init__(
+        self, spec: EnvSpec, config: NetworkConfig, heads: Mapping[str, tuple[int, float] | None]
+    ) -> None:
         super().__init__()
         if spec.stack > 1 and not isinstance(spec.observation, Box):
             kind = type(spec.observation).__name__
@@ -46,11 +50,17 @@ class Network(nn.Module):
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
         self.heads = nn.ModuleDict()
-        for name, (size, gain) in heads.items():
-            linear = nn.Linear(cores[self.trunk_of[name]].features, size)
-            nn.init.orthogonal_(linear.weight, gain)
+        for name, head in heads.items():
+            if head is None:
+                continue
+            linear = nn.Linear(self.width(name), head[0])
+            nn.init.orthogonal_(linear.weight, head[1])
             nn.init.zeros_(linear.bias)
             self.heads[name] = linear
+
+    def width(self, name: str) -> int:
+        """D: how many features the head `name` reads."""
+        return self._trunks[self.trunk_of[name]][1].features
 
     @property
     def memoryless(self) -> bool:
@@ -68,20 +78,29 @@ class Network(nn.Module):
 
     def forward(self, obs: Obs, first: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """obs [T, N, ...], first [T, N], state of N lanes -> head outputs [T, N, size], next state."""
+        features, state = self.features(obs, first, state)
+        return {name: self._head(name, features[name]) for name in self.heads}, state
+
+    def features(
+        self, obs: Obs, first: Tensor, state: State, names: Collection[str] | None = None
+    ) -> tuple[dict[str, Tensor], State]:
+        """What the heads `names` (default: all) read: name -> [T, N, D], next state.
+
+        Trunks that none of them reads are not computed, and keep their state.
+        """
         rows, lanes = first.shape
-        frames, core_states = state[0], state[1:]
+        frames, core_states = state[0], list(state[1:])
         if frames:
             obs, history = stack_rows(obs, first, frames[0])  # type: ignore[arg-type]
             frames = (history,)
         flat = tree_map(lambda x: x.flatten(0, 1), obs)  # [T*N, ...]
-        features, states = [], []
-        for (encoder, core), core_state in zip(self._trunks, core_states, strict=True):
+        names = self.trunk_of if names is None else names
+        features: dict[int, Tensor] = {}
+        for i in sorted({self.trunk_of[name] for name in names}):
+            encoder, core = self._trunks[i]
             x = encoder(flat).view(rows, lanes, -1)  # [T*N, F] -> [T, N, F]
-            y, core_state = core(x, first, core_state)
-            features.append(y)
-            states.append(core_state)
-        outputs = {name: self._head(name, features[self.trunk_of[name]]) for name in self.heads}
-        return outputs, (frames, *states)
+            features[i], core_states[i] = core(x, first, core_states[i])
+        return {name: features[self.trunk_of[name]] for name in names}, (frames, *core_states)
 
     def _head(self, name: str, features: Tensor) -> Tensor:
         """Heads run in float32 whatever the trunk's precision: log-probabilities are differences of them."""
