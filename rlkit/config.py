@@ -1,7 +1,7 @@
 """From `agent=ppo env=cartpole agent.clip=0.1` to one frozen, checked RunConfig; to YAML and back.
 
 Hydra composes the YAML groups of rlkit.configs (agent, env, network, source, then the tuned preset of the
-pair if there is one); the given options are laid over them; `rlkit.options.build` checks everything against
+pair of names if there is one); the given options are laid over them; `rlkit.options.build` checks everything against
 the dataclasses that stand beside the code which reads them. YAML holds only what differs from their defaults.
 Nothing is instantiated by name, no interpolation is resolved, and whatever is wrong becomes one line
 (ConfigError).
@@ -74,7 +74,9 @@ class ReplayConfig:
     burn_in: int = option(8, min=0, help="rows before those that only warm its memory up")
     alpha: float = option(0.0, min=0, max=1, help="how far |TD error| decides what is drawn; 0: uniform")
     beta: float = option(0.4, min=0, max=1, help="importance exponent at the start; rises to 1")
-    storage: Literal["memory", "disk"] = option("memory", help="disk: memory-mapped files in the run's folder")
+    storage: Literal["memory", "disk"] = option(
+        "memory", help="disk: memory-mapped files in the run's folder"
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class StopConfig:
 class RunConfig:
     """Everything that a run is made of."""
 
-    agent: Any  # the Config of rlkit.agents.<agent>
+    agent: Any  # the Config of rlkit.agents.<agent_name>
     env: Any  # rlkit.envs.config.EnvConfig
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -142,6 +144,7 @@ class RunConfig:
     )
     compile: bool = option(False, help="torch.compile acting and learning")
     threads: int = option(0, min=0, help="CPU threads of torch; 0: chosen")
+    alias: str = option("", help="what agent=... said, where the algorithm's file is called something else")
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -156,7 +159,8 @@ class RunConfig:
         """The name of the run's folder."""
         env = self.env.id if self.env.name in ("", GENERIC_ENV) else self.env.name
         return (
-            self.name or f"{self.agent_name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env).strip('-')}-{self.seed}"
+            self.name
+            or f"{self.alias or self.agent_name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env).strip('-')}-{self.seed}"
         )
 
     @property
@@ -188,7 +192,9 @@ def compose(overrides: Iterable[str] = (), values: Mapping[str, Any] | None = No
 def options(overrides: Iterable[str] = ()) -> list[tuple[Option, Any]]:
     """Every option of the run that `overrides` describe, with its value there."""
     composed = compose(overrides)
-    found = describe(RunConfig, types=_types(composed.config.agent_name))
+    found = [
+        each for each in describe(RunConfig, types=_types(composed.config.agent_name)) if each.name != "alias"
+    ]
     return [(each, _get(composed.plain, each.name)) for each in found]
 
 
@@ -259,8 +265,8 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
     for key, value in [*_parse(overrides), *values.items()]:
         if key in CHOICES and not isinstance(value, Mapping):
             choices[key] = str(value)
-        elif key == "agent.name":
-            raise ConfigError(f"agent.name={show(value)}: agents are chosen whole; type agent={show(value)}")
+        elif key in ("agent.name", "alias"):
+            raise ConfigError(f"{key}={show(value)}: agents are chosen whole; type agent={show(value)}")
         else:
             edits.append((key, value))
     first: list[tuple[str, Any]] = []
@@ -283,6 +289,8 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
     plain = _compose_groups([*typed, f"preset={chosen['preset']}"])
     for key, value in first + edits:
         _set(plain, key, value)
+    if chosen["agent"] != registry.algorithm_of(chosen["agent"]):
+        plain["alias"] = chosen["agent"]
     _refuse_placeholders(plain)
     return plain, None if chosen["preset"] == "none" else chosen["preset"]
 

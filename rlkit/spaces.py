@@ -95,6 +95,33 @@ def leaves(space: Space, prefix: str = "") -> list[tuple[str, Box | Discrete | M
     return [(prefix, space)]
 
 
+def kinds(space: Space) -> set[str]:
+    """What an agent must handle to act in a space: the kinds of its leaves, and "Dict" if it is composite.
+
+    Whole numbers in a Box are a kind of their own, "integer Box": no policy chooses them.
+    """
+    found = {
+        "integer Box" if isinstance(leaf, Box) and row_dtype(leaf) != "float32" else type(leaf).__name__
+        for _, leaf in leaves(space)
+    }
+    return found | ({"Dict"} if isinstance(space, Dict) else set())
+
+
+def describe(space: Space) -> str:
+    """A space in words: "Dict(steer: Box(1,) of float32 in [-1, 1], gear: Discrete(3))"."""
+    if isinstance(space, Discrete):
+        return f"Discrete({space.n})"
+    if isinstance(space, MultiDiscrete):
+        return f"MultiDiscrete({', '.join(map(str, space.nvec))})"
+    if isinstance(space, MultiBinary):
+        return f"MultiBinary({space.n})"
+    if isinstance(space, Dict):
+        return f"Dict({', '.join(f'{name}: {describe(sub)}' for name, sub in space)})"
+    same = isinstance(space.low, float) and isinstance(space.high, float)
+    limits = f" in [{space.low:g}, {space.high:g}]" if same and space.bounded else ""
+    return f"Box{space.shape} of {space.dtype}{limits}"
+
+
 def row_dtype(space: Space) -> str:
     """NumPy dtype name of one row of a leaf space."""
     if isinstance(space, Box):

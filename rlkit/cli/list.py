@@ -35,11 +35,13 @@ def main(argv: list[str]) -> int:
     elif group in registry.GROUPS:
         if rest:
             raise ConfigError(f"{rest[0]}: one argument too many; rlkit list {group} takes none")
-        rows = [_about(group, name) for name in registry.names(group)]
+        rows = _agents() if group == "agents" else [_about(group, name) for name in registry.names(group)]
     else:
         remedy = nearest(group, [*registry.GROUPS, "runs", "options"])
         raise ConfigError(f"list {group}: no such list; {remedy}")
     print(columns(rows))
+    if group == "agents":
+        print("\nEvery agent takes every network, with memory or without (rlkit list networks).")
     return 0
 
 
@@ -50,11 +52,21 @@ def columns(rows: list[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _agents() -> list[Row]:
+    """What each agent can do; of an algorithm's own name the docstring tells, of others their YAML's comment."""
+    rows: list[Row] = [("agent", "acts in", "learns from", "")]
+    for name in registry.names("agents"):
+        algorithm = registry.algorithm_of(name)
+        source = registry.agent_file(algorithm).read_text(encoding="utf-8")
+        about = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+        if name != algorithm:
+            about = _about("agents", name)[1]
+        rows.append((name, " ".join(registry.actions(algorithm)), registry.feed(algorithm), about))
+    return rows
+
+
 def _about(group: str, name: str) -> Row:
-    """A name and one line about it: the first of an agent's docstring, the first comment of a YAML file."""
-    if group == "agents":
-        source = registry.agent_file(name).read_text(encoding="utf-8")
-        return name, (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    """A name and one line about it: the first comment of its YAML file."""
     path = registry.config_folder() / registry.GROUPS[group] / f"{name}.yaml"
     comments = [line.partition("#")[2].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     about = next((text for text in comments if text and not text.startswith("@package")), "")
@@ -93,7 +105,8 @@ def _run(folder: Path) -> Row:
 
     try:
         plain = read_plain(folder / "config.yaml")
-        agent, env, total = plain["agent"]["name"], plain["env"]["id"], int(plain["total_steps"])
+        agent = plain.get("alias") or plain["agent"]["name"]
+        env, total = plain["env"]["id"], int(plain["total_steps"])
         metrics = folder / "metrics.csv"
         rows = read_metrics(metrics) if metrics.is_file() else []
     except (ValueError, KeyError, TypeError, OSError) as error:

@@ -161,7 +161,7 @@ def test_list_prints_names_and_what_they_are(capsys: pytest.CaptureFixture[str])
     assert main(["list", "environments"]) == 0
     assert re.search(r"^cartpole +CartPole-v1", capsys.readouterr().out, re.M)
     assert main(["list", "agents"]) == 0
-    assert re.search(r"^ppo +Proximal", capsys.readouterr().out, re.M)
+    assert re.search(r"^ppo +Discrete .* rollouts +Proximal", capsys.readouterr().out, re.M)
     assert main(["list", "options", "env=cartpole", "seed=3"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"^seed=3 +.*\(default 0\)$", text, re.M)
