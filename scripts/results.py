@@ -1,37 +1,69 @@
-"""Scores over seeds: train each, evaluate each on held-out episodes, and print a Markdown row with intervals.
+"""Scores over seeds: train each, evaluate each on held-out episodes, print a Markdown table with intervals.
 
-    python scripts/results.py env=cartpole --seeds 10 [--episodes 100] [--dir runs/results] [agent.clip=0.1 ...]
+    python scripts/results.py [--only dqn ...] [--seeds 5] [--jobs 1] [--episodes 100] [--dir runs/results]
+    python scripts/results.py agent=ppo env=cartpole agent.clip=0.1          one row, for these options
 
-Every seed is one `rlkit train` (or `rlkit resume`, where an earlier call was stopped) and one evaluation of its best
-policy on 100 episodes that neither training nor the choice of that policy used. The interval is a bootstrap over seeds.
+Without options every row of TASKS is run. Every seed is one `rlkit train` (or `rlkit resume`, where an earlier call was
+stopped) with one thread, and one evaluation of its best policy on episodes that neither training nor the choice of that
+policy used; its score is kept in the run's folder (score.json), so what is done is not done again. The interval is a
+bootstrap over seeds. References are the tuned single agents of RL Baselines3 Zoo (benchmark.md) at the same number of
+steps, as means of their evaluation episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlkit.logging import read_metrics
 from rlkit.statistics import summarise
 
+TASKS: list[tuple[str, float | None]] = [  # options, reference
+    ("agent=dqn env=cartpole total_steps=50_000", 500),
+    ("agent=dqn env=acrobot total_steps=100_000", -76.6),
+    ("agent=dqn env=mountaincar total_steps=120_000", -100.8),
+    ("agent=dqn env=lunarlander total_steps=100_000", 154),
+    ("agent=ppo env=cartpole total_steps=100_000", 500),
+    ("agent=ppo env=lunarlander total_steps=1_000_000", 242),
+    ("agent=ppo env=acrobot total_steps=1_000_000", -73.5),
+    ("agent=ppo env=pendulum total_steps=100_000", -172),
+    ("agent=ppo env=mountaincarcontinuous total_steps=20_000", 88),
+    ("agent=ddpg env=pendulum total_steps=20_000", -152),
+    ("agent=ddpg env=lunarlandercontinuous total_steps=300_000", 230),
+    ("agent=ddpg env=mountaincarcontinuous total_steps=300_000", 93.5),
+    ("agent=reinforce env=cartpole", 500),
+    ("agent=reinforce env=invertedpendulum", 1000),
+    ("agent=ppo env=cartpole_novel total_steps=100_000", 500),
+    ("agent=ppo env=pendulum_novel total_steps=100_000", -218),
+    ("agent=ppo env=mountaincarcontinuous_novel total_steps=300_000", 91.5),
+]
+
 
 def rlkit(*arguments: str) -> None:
     """Run one command; stop here if it fails."""
-    done = subprocess.run([sys.executable, "-m", "rlkit", *arguments], stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "rlkit", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     if done.returncode:
-        raise SystemExit(f"rlkit {' '.join(arguments)} failed")
+        raise RuntimeError(f"rlkit {' '.join(arguments)} failed:\n{done.stdout.decode()[-2000:]}")
 
 
-def score(run: Path, episodes: int) -> float:
+def evaluate(run: Path, episodes: int) -> float:
     """Mean return of `rlkit evaluate`."""
     rlkit("evaluate", str(run), "--episodes", str(episodes))
     files = sorted((run / "eval").glob(f"*-{episodes}.csv"), key=os.path.getmtime)
@@ -39,37 +71,73 @@ def score(run: Path, episodes: int) -> float:
         return float(np.mean([float(row["return"]) for row in csv.DictReader(file)]))
 
 
+def score(options: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Score, steps and minutes of one seed; trained where that has not been done."""
+    run = Path(arguments.dir) / f"{options.replace(' ', '-').replace('/', '-')}-seed{seed}"
+    kept = run / "score.json"
+    if not kept.is_file():
+        if run.exists():
+            rlkit("resume", str(run))
+        else:
+            rlkit(
+                "train",
+                *options.split(),
+                "threads=1",
+                f"seed={seed}",
+                f"dir={run.parent}",
+                f"name={run.name}",
+            )
+        last = read_metrics(run / "metrics.csv")[-1]
+        result = {
+            "score": evaluate(run, arguments.episodes),
+            "steps": last["step"],
+            "minutes": last["time/seconds"] / 60,
+        }
+        kept.write_text(json.dumps(result))
+    found: dict[str, float] = json.loads(kept.read_text())
+    print(f"{time.strftime('%H:%M:%S')} {options} seed {seed}: {found['score']:.1f}", flush=True)
+    return found
+
+
+def row(options: str, reference: float | None, results: list[dict[str, Any]]) -> str:
+    """One line of the table."""
+    scores = [each["score"] for each in results]
+    total = summarise(scores)
+    low, high = total.mean_ci
+    verdict = "" if reference is None else f"{reference:g}"
+    return (
+        f"| `{options}` | {total.mean:.1f} [{low:.1f}, {high:.1f}] | {verdict} | "
+        f"{', '.join(f'{each:.1f}' for each in scores)} | {results[0]['steps']:,.0f} | "
+        f"{np.median([each['minutes'] for each in results]):.1f} |"
+    )
+
+
 def main() -> None:
     """Train, evaluate, print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("options", nargs="+", help="as for rlkit train")
+    parser.add_argument("options", nargs="*", help="as for rlkit train: one row (default: all of TASKS)")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="rows of TASKS that contain one of these texts"
+    )
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--dir", default="runs/results")
     arguments = parser.parse_args()
-    label = "-".join(option.replace("/", "-") for option in arguments.options)
-    scores, minutes = [], []
-    for seed in range(arguments.seeds):
-        run = Path(arguments.dir) / f"{label}-seed{seed}"
-        begin = time.monotonic()
-        if run.exists():
-            rlkit("resume", str(run))
-        else:
-            rlkit("train", *arguments.options, f"seed={seed}", f"dir={run.parent}", f"name={run.name}")
-        minutes.append((time.monotonic() - begin) / 60)
-        scores.append(score(run, arguments.episodes))
-        steps = read_metrics(run / "metrics.csv")[-1]["step"]
-        print(
-            f"seed {seed}: {scores[-1]:.1f} after {steps:,.0f} steps, {minutes[-1]:.1f} minutes", flush=True
-        )
-    total = summarise(scores)
-    print(
-        f"\n| `rlkit train {' '.join(arguments.options)}` | {total.mean:.1f} [{total.mean_ci[0]:.1f}, "
-        f"{total.mean_ci[1]:.1f}] | {', '.join(f'{each:.1f}' for each in scores)} | {steps:,.0f} | "
-        f"{np.median(minutes):.1f} | {date.today()}, {os.cpu_count()} cores {platform.machine()} |"
-    )
+    tasks = [(" ".join(arguments.options), None)] if arguments.options else TASKS
+    tasks = [task for task in tasks if any(text in task[0] for text in arguments.only)]
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        jobs = [
+            (task, [pool.submit(score, task[0], seed, arguments) for seed in range(arguments.seeds)])
+            for task in tasks
+        ]
+        rows = [row(*task, [each.result() for each in seeds]) for task, seeds in jobs]
+    print(f"\n{date.today()}, {os.cpu_count()} cores {platform.machine()}\n")
+    print("| options | mean of seeds | reference | each seed | steps | minutes |\n|---|---|---|---|---|---|")
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":
