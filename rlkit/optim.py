@@ -12,7 +12,7 @@ gradient become one compiled function from minibatch to flat gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import torch
@@ -69,22 +69,29 @@ class Optimiser:
 
     def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
-        with self.autocast:
-            if self._compiled is None:
-                loss, metrics = self.loss(*batch)
-            else:
-                gradient, metrics = self._compiled(*batch)
-        if self._compiled is None:
-            self.gradient.zero_()
-            loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
-        else:
-            self.gradient.copy_(gradient)
+        return self.minimise_sum([batch])
+
+    def minimise_sum(self, batches: Iterable[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+        """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics."""
+        self.gradient.zero_()
+        metrics = torch.stack([self._accumulate(*batch) for batch in batches]).sum(0)
         norm = self.gradient.norm()
         if self.config.clip_norm > 0:
             # g <- g min(1, c / |g|)
             self.gradient.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
         self.torch.step()
         return metrics, norm
+
+    def _accumulate(self, *batch: Any) -> Tensor:
+        """Add the gradient of loss(*batch); returns its metrics."""
+        with self.autocast:
+            if self._compiled is not None:
+                gradient, metrics = self._compiled(*batch)
+                self.gradient += gradient
+                return metrics  # type: ignore[no-any-return]
+            loss, metrics = self.loss(*batch)
+        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step count; the parameters belong to the module."""
