@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,18 @@ from rlkit.nn.stack import stack_rows
 from rlkit.spaces import Box, leaves, row_dtype
 from rlkit.types import EnvSpec, Obs, State, tree_map
 
+Head: TypeAlias = "tuple[int, float] | Callable[[int], nn.Module] | None"
+
 
 class Network(nn.Module):
     """Heads over trunks over one observation space.
 
-    heads: name -> (number of outputs, gain of the orthogonal initialisation). Small gains start a policy near uniform.
-    None stands for a head that is not this network's: its owner reads `features`.
+    heads: name -> (number of outputs, gain of the orthogonal initialisation), a linear head; small gains start a policy
+    near uniform. Or a function of D that makes the head. None stands for a head that is not this network's: its owner
+    reads `features`.
     """
 
-    def __init__(
-        self, spec: EnvSpec, config: NetworkConfig, heads: Mapping[str, tuple[int, float] | None]
-    ) -> None:
+    def __init__(self, spec: EnvSpec, config: NetworkConfig, heads: Mapping[str, Head]) -> None:
         super().__init__()
         if spec.stack > 1 and not isinstance(spec.observation, Box):
             kind = type(spec.observation).__name__
@@ -52,6 +53,9 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict()
         for name, head in heads.items():
             if head is None:
+                continue
+            if callable(head):
+                self.heads[name] = head(self.width(name))
                 continue
             linear = nn.Linear(self.width(name), head[0])
             nn.init.orthogonal_(linear.weight, head[1])

@@ -1,0 +1,344 @@
+"""Deep Q-learning (Mnih et al., Nature 2015) and the refinements of it that stay simple, each an option.
+
+With theta' an old copy of theta (the target network), transitions (s, a, r, s') drawn from a replay memory, and
+gamma' = gamma (1 - terminated):
+
+    y = r + gamma' max_b Q(s', b; theta')                           the paper: double=false, the rest at its default
+    y = r + gamma' Q(s', argmax_b Q(s', b; theta); theta')          double      (van Hasselt et al., arXiv:1509.06461)
+    L = mean w Huber(y - Q(s, a; theta))
+    theta' <- theta' + tau (theta - theta') every `target_every` updates (tau = 1 copies)
+
+    Q = V + A - mean_b A                                            duelling    (Wang et al., arXiv:1511.06581)
+    y = r_1 + gamma r_2 + ... + gamma^n Q(s_n, .)                   replay.n_step
+    w ~ P(drawn)^-beta, P(drawn) ~ |y - Q|^alpha                    replay.alpha (Schaul et al., arXiv:1511.05952)
+    Q = mean_i z_i, L = sum_i mean_j 2 |tau_i - 1{u_ij < 0}| Huber(u_ij), u_ij = y_j - z_i, tau_i = (i - 1/2) / M
+                                                                    quantiles=M (Dabney et al., arXiv:1710.10044)
+    noise in the head's weights instead of epsilon                  noisy       (Fortunato et al., arXiv:1706.10295)
+
+With M = 1 the quantile loss is the Huber loss. Maxima and random actions run over allowed actions alone. A network with
+memory learns from sequences that start with the memory stored when acting, and from the rows after `burn_in` that only
+renew it (R2D2: Kapturowski et al., ICLR 2019). An action of several choices is one choice among their combinations.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlkit.accelerate import Compiled
+from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.network import Head, Network
+from rlkit.nn.noisy import Noise
+from rlkit.optim import Optimiser, flatten, soft_update
+from rlkit.options import option
+from rlkit.registry import check_actions
+from rlkit.returns import n_step
+from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, Space
+from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+
+if TYPE_CHECKING:
+    from rlkit.replay import Replay
+
+FEED = "replay"
+ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
+METRICS = ("loss/td", "q/mean", "q/target")
+LARGEST = 4096  # combinations of choices that are enumerated
+PRIORITY_OF_MAXIMUM = 0.9  # a sequence's priority is 0.9 max |td| + 0.1 mean |td| (R2D2)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the papers call hyperparameters."""
+
+    steps: int = option(4, min=1, help="T: transitions per lane between two calls of learn")
+    gamma: float = option(0.99, min=0, max=1, help="discount")
+    double: bool = option(True, help="the online network chooses the action that the target network values")
+    duelling: bool = option(False, help="Q = V + A - mean A")
+    quantiles: int = option(1, min=1, help="M: of each action's return; 1: its expectation alone")
+    noisy: bool = option(False, help="explore by learned noise in the head's weights, not by epsilon")
+    target_every: int = option(500, min=1, help="updates between two moves of the target network")
+    tau: float = option(1.0, above=0, max=1, help="how far it then moves; 1: a copy")
+    epsilon_start: float = option(1.0, min=0, max=1, help="share of random actions after the warm-up")
+    epsilon_end: float = option(0.05, min=0, max=1, help="share of random actions at last")
+    epsilon_fraction: float = option(0.1, above=0, max=1, help="share of the run in which it falls to that")
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+class Choices(nn.Module):
+    """A space of choices as one choice among n, in the order of `itertools.product`."""
+
+    table: Tensor
+    column: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        nvec = _nvec(space)
+        grid = torch.cartesian_prod(*(torch.arange(n) for n in nvec)).view(-1, len(nvec))  # [n, k]
+        offset = torch.tensor([0, *nvec[:-1]]).cumsum(0)
+        self.n, self.single, self.binary = (
+            len(grid),
+            isinstance(space, Discrete),
+            isinstance(space, MultiBinary),
+        )
+        self.register_buffer("table", grid.to(torch.int8 if self.binary else torch.int64), persistent=False)
+        self.register_buffer("column", grid + offset, persistent=False)  # of a mask: [n, k]
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Numbers of choices [...] -> actions [..., k] (Discrete: [...])."""
+        return action if self.single else self.table[action]
+
+    def allowed(self, obs: Obs) -> Tensor | None:
+        """[..., n] bool by the mask in an observation, or None; rows that allow nothing allow everything."""
+        if not isinstance(obs, dict) or "action_mask" not in obs:
+            return None
+        mask = obs["action_mask"].bool()
+        if not self.single:
+            mask = mask[..., self.column].all(-1)  # [..., n, k] -> [..., n]
+        return mask | ~mask.any(-1, keepdim=True)
+
+
+class Policy(nn.Module):
+    """Q, and epsilon-greedy actions of it. Its actions are numbers of choices."""
+
+    epsilon: Tensor
+    noise_size = 2  # whether to act at random, and which action then
+
+    def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
+        super().__init__()
+        self.spec = spec
+        self.noisy, self.duelling, self.quantiles = config.noisy, config.duelling, config.quantiles
+        self.choices = Choices(spec.action)
+        size = self.choices.n * config.quantiles
+        sizes = {"advantage": size, "value": config.quantiles} if config.duelling else {"q": size}
+        heads: dict[str, Head] = {name: (size, 0.01) for name, size in sizes.items()}
+        if config.noisy:
+            heads |= {f"{name}_noise": partial(Noise, outputs=size) for name, size in sizes.items()}
+        self.network = Network(spec, replace(network, shared=True), heads)
+        self.register_buffer("epsilon", torch.ones(()))
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [lanes, ...]."""
+        return self.network.initial_state(lanes, device)
+
+    def returns(
+        self, network: Network, obs: Obs, first: Tensor, state: State, noisy: bool = True
+    ) -> tuple[Tensor, State]:
+        """obs [T, N, ...], first [T, N] -> quantiles z of each action's return [T, N, n, M], next state.
+
+        network: this policy's, or a target network made from it.
+        """
+        outputs, state = network(obs, first, state)
+        if self.noisy and noisy:
+            outputs = {
+                name: x + outputs[f"{name}_noise"]
+                for name, x in outputs.items()
+                if f"{name}_noise" in outputs
+            }
+        shape = (self.choices.n, self.quantiles)
+        if not self.duelling:
+            return outputs["q"].unflatten(-1, shape), state
+        advantage = outputs["advantage"].unflatten(-1, shape)
+        # z = V + A - mean_b A
+        return outputs["value"].unsqueeze(-2) + advantage - advantage.mean(-2, keepdim=True), state
+
+    def q(self, z: Tensor, obs: Obs) -> Tensor:
+        """Q(s, .) of z [..., n, M]: [..., n], and the lowest number for actions that are not allowed."""
+        allowed, q = self.choices.allowed(obs), z.mean(-1)
+        return q if allowed is None else torch.where(allowed, q, torch.finfo(q.dtype).min)
+
+    def act(
+        self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """obs [N, ...], first [N], noise [N, 2] or None for the greedy action -> action [N], state, {}."""
+        row = tree_map(lambda x: x[None], obs)
+        z, state = self.returns(self.network, row, first[None], state, noisy=noise is not None)
+        action = self.q(z[0], obs).argmax(-1)
+        if noise is None:
+            return action, state, {}
+        allowed = self.choices.allowed(obs)
+        if allowed is None:
+            random = (noise[:, 1] * self.choices.n).long()
+        else:  # the first of the allowed actions that floor(u * their number) others come before
+            count = allowed.cumsum(-1)  # [N, n]
+            random = (count > (noise[:, 1:] * count[:, -1:]).floor()).to(torch.uint8).argmax(-1)
+        return torch.where(noise[:, 0] < self.epsilon, random, action), state, {}
+
+    def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
+        """max Q over the allowed actions of rows obs [T, N, ...]: [T, N]."""
+        return self.q(self.returns(self.network, obs, first, state, noisy=False)[0], obs).amax(-1)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """The action as the environment takes it."""
+        return self.choices.to_env(action)
+
+
+class Agent:
+    """A policy, its target network and optimiser, and one call: `learn`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: Config,
+        optim: OptimConfig,
+        *,
+        seed: int = 0,
+        precision: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        self.policy, self.config, self.network = policy, config, policy.network
+        self.memory = not policy.network.memoryless
+        self.burn_in = config.replay.burn_in if self.memory else 0
+        self.target: Network = copy.deepcopy(policy.network)
+        self.optim = Optimiser(policy.network, self.loss, optim, precision=precision, compile=compile)
+        self.target_flat = flatten(self.target)[0].detach()
+        both = nn.ModuleDict({"network": self.network, "target": self.target})
+        self._targets = Compiled(both, self.targets) if compile else self.targets
+        device = self.target_flat.device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.level = ((torch.arange(config.quantiles, device=device) + 0.5) / config.quantiles)[
+            :, None
+        ]  # [M, 1]
+        self.updates = 0
+
+    def learn(self, replay: Replay, progress: float) -> dict[str, Tensor]:
+        """The updates that are due; `progress` = step / total_steps drives the schedules."""
+        config, reports = self.config, []
+        self.optim.set_progress(progress)
+        if replay.ready:
+            fallen = min(progress / config.epsilon_fraction, 1.0)
+            epsilon = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
+            self.policy.epsilon.fill_(0.0 if config.noisy else epsilon)
+        for batch in replay.batches(progress):
+            for network in (self.network, self.target):
+                network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
+                for head in network.heads.values():
+                    if isinstance(head, Noise):
+                        head.resample(self.generator)
+            rows = self.rows(batch)
+            with torch.no_grad(), self.optim.autocast:
+                target, state = self._targets(rows)
+            report, norm = self.optim.minimise(rows, target, state)
+            replay.prioritise(batch.extra["index"], report[3:])
+            reports.append(torch.cat([report[:3], norm[None]]))
+            self.updates += 1
+            if self.updates % config.target_every == 0:
+                soft_update(self.target_flat, self.optim.flat, config.tau)
+        metrics = {"policy/epsilon": self.policy.epsilon.clone(), "updates": torch.tensor(self.updates)}
+        if reports:
+            metrics |= dict(zip((*METRICS, "gradient_norm"), torch.stack(reports).mean(0), strict=True))
+        return metrics
+
+    def rows(self, batch: Rollout) -> dict[str, Any]:
+        """What `targets` and `loss` read of L transitions [L, B] and the row after each, as a tree of tensors."""
+        return {
+            "obs": batch.obs,
+            "first": batch.first,
+            "last": batch.last,
+            "state": batch.state,
+            "action": batch.action,
+            "reward": batch.reward,
+            "terminated": batch.terminated,
+            "discount": batch.extra["discount"],
+            "weight": batch.extra["weight"],
+        }
+
+    def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
+        """y [L - burn_in, B, M], and the online network's memory [B, ...] after the burn-in."""
+        obs, first, state = rows["obs"], rows["first"], rows["state"]
+        online = old = state
+        if not self.memory:  # the row after the transition is all that is read
+            obs, first, online, old = tree_map(lambda x: x[1:], obs), first[1:], *self._after(rows)
+        elif self.burn_in:
+            head = tree_map(lambda x: x[: self.burn_in], (obs, first))
+            online, old = (network(*head, state)[1] for network in (self.network, self.target))
+            obs, first = tree_map(lambda x: x[self.burn_in :], (obs, first))
+        z, _ = self.policy.returns(self.target, obs, first, old)  # [T', B, n, M]
+        judge = self.policy.returns(self.network, obs, first, online)[0] if self.config.double else z
+        best = self.policy.q(judge, obs).argmax(-1)  # [T', B]
+        value = _of_action(z, best)  # [T', B, M]
+        reward, discount = rows["reward"][self.burn_in :], rows["discount"][self.burn_in :]  # [L', B]
+        if not self.memory:
+            return reward[..., None] + discount[..., None] * value, state
+        terminated, last = rows["terminated"][self.burn_in :], rows["last"][self.burn_in :]
+        rewards, ends = (reward[..., None], (terminated[..., None], last[..., None]))
+        return n_step(rewards, value, *ends, self.config.gamma, self.config.replay.n_step), online
+
+    def loss(self, rows: dict[str, Any], target: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """L, and METRICS followed by the priorities [B] of what was drawn."""
+        now = slice(self.burn_in, -1)
+        obs, first = tree_map(lambda x: x[now], (rows["obs"], rows["first"]))
+        z, _ = self.policy.returns(self.network, obs, first, state)  # [L', B, n, M]
+        z = _of_action(z, rows["action"][self.burn_in :])  # [L', B, M]
+        # u_ij = y_j - z_i
+        u = target[..., None, :] - z[..., :, None]  # [L', B, M, M]
+        huber = F.huber_loss(u, torch.zeros_like(u), reduction="none")
+        # sum_i mean_j 2 |tau_i - 1{u_ij < 0}| Huber(u_ij)
+        loss = (2 * (self.level - (u.detach() < 0).float()).abs() * huber).mean(-1).sum(-1)  # [L', B]
+        valid = (~rows["last"][now]).float()  # [L', B]
+        mean = valid / valid.sum().clamp(min=1)  # weights of a mean over real transitions
+        q, y = z.detach().mean(-1), target.mean(-1)
+        loss = (mean * rows["weight"] * loss).sum()
+        td = (y - q).abs() * valid
+        if self.memory:  # eta max |td| + (1 - eta) mean |td|
+            average = td.sum(0) / valid.sum(0).clamp(min=1)
+            td = PRIORITY_OF_MAXIMUM * td.amax(0, keepdim=True) + (1 - PRIORITY_OF_MAXIMUM) * average
+        means = torch.stack([loss.detach(), (mean * q).sum(), (mean * y).sum()])
+        return loss, torch.cat([means, td[0]])
+
+    def _after(self, rows: dict[str, Any]) -> tuple[State, State]:
+        """Memory before the row after a transition: the frame history alone, the same for both networks."""
+        return rows["state"], rows["state"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning depends on beside the policy's own state."""
+        return {
+            "optim": self.optim.state_dict(),
+            "target": {name: x.clone() for name, x in self.target.state_dict().items()},
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s value."""
+        self.optim.load_state_dict(state["optim"])
+        self.target.load_state_dict(state["target"])
+        self.updates = state["updates"]
+        self.generator.set_state(state["generator"].cpu())
+
+
+def check(spec: EnvSpec, config: Config) -> None:
+    """Raise ValueError where DQN cannot act in `spec`."""
+    check_actions("dqn", spec.action)
+    count = math.prod(_nvec(spec.action))
+    if count > LARGEST:
+        raise ValueError(
+            f"its actions have {count:,} combinations, each of which needs a Q value of its own; "
+            f"dqn takes up to {LARGEST:,}; type agent=ppo"
+        )
+    masked = isinstance(spec.observation, Dict) and "action_mask" in dict(spec.observation.entries)
+    if masked and isinstance(spec.action, MultiBinary):
+        raise ValueError("an action mask needs choices; a MultiBinary action has none: make it MultiDiscrete")
+
+
+def _nvec(space: Space) -> tuple[int, ...]:
+    """The number of each choice."""
+    if isinstance(space, Discrete):
+        return (space.n,)
+    if isinstance(space, MultiDiscrete):
+        return space.nvec
+    assert isinstance(space, MultiBinary), "check() admits spaces of choices alone"
+    return (2,) * space.n
+
+
+def _of_action(z: Tensor, action: Tensor) -> Tensor:
+    """z [..., n, M], action [...] -> z of that action [..., M]."""
+    index = action[..., None, None].expand(*action.shape, 1, z.shape[-1])
+    return z.gather(-2, index).squeeze(-2)
