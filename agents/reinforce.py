@@ -78,8 +78,8 @@ class Policy(nn.Module):
             heads["value"] = (1, 1.0)
         self.network = Network(spec, network, heads)
         self.log_std = (
-            nn.Parameter(torch.full((self.head.size,), config.log_std_init))
-            if self.head.needs_log_std
+            nn.Parameter(torch.full((self.head.log_std_size,), config.log_std_init))
+            if self.head.log_std_size
             else None
         )
 

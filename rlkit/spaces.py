@@ -77,6 +77,7 @@ class Dict:
     """Named entries, in the order of the environment. A Gymnasium Tuple becomes entries "0", "1", ..."""
 
     entries: tuple[tuple[str, Space], ...]
+    is_tuple: bool = False  # the environment's own values are tuples
 
     def __getitem__(self, name: str) -> Space:
         return dict(self.entries)[name]
@@ -132,6 +133,50 @@ def row_dtype(space: Space) -> str:
     return "int64"
 
 
+def action_row(space: Space) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of one action row: the leaf's own, or for a Dict all numbers of its leaves in one float32 vector.
+
+    There a Discrete takes one column, a MultiDiscrete and a MultiBinary one per component, a Box one per number.
+    """
+    if isinstance(space, Dict):
+        return (sum(columns(leaf) for _, leaf in leaves(space)),), "float32"
+    return space.shape, row_dtype(space)
+
+
+def columns(leaf: Space) -> int:
+    """Numbers of one row of a leaf space."""
+    assert not isinstance(leaf, Dict), "columns takes leaf spaces"
+    return math.prod(leaf.shape)
+
+
+def choices(space: Space) -> int:
+    """Entries of an action mask: one per choice of every Discrete and MultiDiscrete, side by side."""
+    total = 0
+    for _, leaf in leaves(space):
+        if isinstance(leaf, Discrete):
+            total += leaf.n
+        elif isinstance(leaf, MultiDiscrete):
+            total += sum(leaf.nvec)
+    return total
+
+
+def native_action(space: Space, row: npt.NDArray[Any]) -> Any:
+    """The environment's own action of a row in its units: starts added, a Dict's (or Tuple's) structure restored."""
+    if isinstance(space, Dict):
+        entries, column = {}, 0
+        for name, sub in space:
+            width = sum(columns(leaf) for _, leaf in leaves(sub))
+            entries[name] = native_action(sub, row[column : column + width])
+            column += width
+        return tuple(entries.values()) if space.is_tuple else entries
+    if isinstance(space, Discrete):
+        return int(row.item()) + space.start
+    if isinstance(space, MultiDiscrete):
+        return row.astype(np.int64) + np.array(space.start)
+    dtype = "int8" if isinstance(space, MultiBinary) else space.dtype
+    return row.astype(dtype).reshape(space.shape)
+
+
 def from_gymnasium(space: Any) -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
@@ -154,7 +199,7 @@ def from_gymnasium(space: Any) -> Space:
     if kind == "Dict":
         return Dict(tuple((str(name), from_gymnasium(sub)) for name, sub in space.spaces.items()))
     if kind == "Tuple":
-        return Dict(tuple((str(i), from_gymnasium(sub)) for i, sub in enumerate(space.spaces)))
+        return Dict(tuple((str(i), from_gymnasium(sub)) for i, sub in enumerate(space.spaces)), True)
     raise ValueError(
         f"space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
     )
@@ -176,7 +221,8 @@ def to_json(space: Space) -> dict[str, Any]:
         return {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
     if isinstance(space, MultiBinary):
         return {"kind": "MultiBinary", "n": space.n}
-    return {"kind": "Dict", "entries": [[name, to_json(sub)] for name, sub in space]}
+    entries = [[name, to_json(sub)] for name, sub in space]
+    return {"kind": "Dict", "entries": entries} | ({"tuple": True} if space.is_tuple else {})
 
 
 def from_json(data: dict[str, Any]) -> Space:
@@ -193,7 +239,7 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "MultiBinary":
         return MultiBinary(data["n"])
     if kind == "Dict":
-        return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]))
+        return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]), data.get("tuple", False))
     raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
 
 

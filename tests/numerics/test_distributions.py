@@ -1,5 +1,6 @@
 """Distributions against torch.distributions, closed forms and their own samples."""
 
+import itertools
 import math
 import statistics
 
@@ -12,13 +13,14 @@ from rlkit.distributions import (
     INSIDE,
     Bernoulli,
     Categorical,
+    Composite,
     Gaussian,
     MultiCategorical,
     TanhGaussian,
     action_head,
 )
 from rlkit.seeding import uniforms
-from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, action_row, row_dtype
 
 LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-24
 NVEC = (3, 2, 4)
@@ -377,22 +379,28 @@ def test_gaussian_samples_are_differentiable():
 
 
 def test_heads_say_how_much_they_need():
-    expected = {
-        Discrete(5): (5, 1, False),
-        MultiDiscrete(NVEC, (0, 0, 0)): (9, 3, False),
-        MultiBinary(3): (3, 3, False),
-        Box((2, 3), "float32", -1.0, 1.0): (6, 6, True),
+    hybrid = Dict(
+        (("gear", Discrete(3)), ("inner", Dict((("wheel", Box((2, 2), "float32")), ("on", MultiBinary(2))))))
+    )
+    expected = {  # outputs, uniforms, log_std, entries of a mask, shape of an action
+        Discrete(5): (5, 1, 0, 5, ()),
+        MultiDiscrete(NVEC, (0, 0, 0)): (9, 3, 0, 9, (3,)),
+        MultiBinary(3): (3, 3, 0, 0, (3,)),
+        Box((2, 3), "float32", -1.0, 1.0): (6, 6, 6, 0, (2, 3)),
+        Box((), "float32"): (1, 1, 1, 0, ()),
+        hybrid: (9, 7, 4, 3, (7,)),
     }
-    for space, (size, noise_size, needs_log_std) in expected.items():
+    for space, (*needs, shape) in expected.items():
         head = action_head(space)
-        assert (head.size, head.noise_size, head.needs_log_std) == (size, noise_size, needs_log_std)
-        log_std = torch.zeros(size) if needs_log_std else None
-        policy = head.distribution(torch.zeros(7, 4, size), log_std)
-        action = policy.sample(noise(7, 4, noise_size))
-        assert policy.log_prob(action).shape == (7, 4)
-        assert head.to_env(action).shape == (7, 4, *space.shape)
+        assert [head.size, head.noise_size, head.log_std_size, head.choices] == needs
+        assert action_row(space) == (shape, row_dtype(space) if space is not hybrid else "float32")
+        log_std = torch.zeros(head.log_std_size) if head.log_std_size else None
+        policy = head.distribution(torch.zeros(7, 4, head.size), log_std)
+        action = policy.sample(noise(7, 4, head.noise_size))
+        assert policy.log_prob(action).shape == policy.entropy().shape == (7, 4)
+        assert head.to_env(action).shape == (7, 4, *shape)
         assert not list(head.state_dict())
-        if not needs_log_std:
+        if not head.log_std_size:
             assert head.to_env(action) is action
 
 
@@ -431,10 +439,105 @@ def test_tanh_head_fills_the_box():
     torch.testing.assert_close(head.to_env(policy.mode()), torch.tensor([[5.0], [-3.0], [1.0]]))
 
 
+# ---------------------------------------------------------------- composite actions
+
+STEER = Dict((("steer", Box((1,), "float32", -2.0, 4.0)), ("gear", Discrete(3))))
+CHOICES = Dict(
+    (
+        ("a", Discrete(3)),
+        ("inner", Dict((("m", MultiDiscrete((2, 3), (0, 0))), ("b", MultiBinary(2))))),
+        ("last", Discrete(2)),
+    )
+)
+
+
+def joint_actions():
+    """Every action of CHOICES, flat: [3 * 6 * 4 * 2, 6]."""
+    counts = (3, 2, 3, 2, 2, 2)
+    return torch.tensor(list(itertools.product(*map(range, counts))), dtype=torch.float32)
+
+
+def test_composite_by_hand():
+    # steer ~ N(0.5, 1), gear ~ (1/4, 1/2, 1/4):
+    # log p(steer = 1.5, gear = 1) = -1/2 - log(2 pi)/2 + log(1/2);  H = (1 + log 2 pi)/2 + 3/2 log 2
+    head = action_head(STEER)
+    policy = head.distribution(torch.tensor([0.5, 0.0, math.log(2), 0.0]), torch.zeros(1))
+    log_prob = policy.log_prob(torch.tensor([1.5, 1.0])).item()
+    assert log_prob == pytest.approx(-0.5 - 0.5 * math.log(2 * math.pi) + math.log(0.5))
+    entropy = 0.5 * (1 + math.log(2 * math.pi)) + 1.5 * math.log(2)
+    assert policy.entropy().item() == pytest.approx(entropy)
+    assert policy.mode().tolist() == [0.5, 1.0]
+    # the noise of each part is its own: the median of steer, and 0.8 lies in the third quarter's gear
+    assert policy.sample(torch.tensor([0.5, 0.8])).tolist() == [0.5, 2.0]
+    # steer in [-2, 4]: 0.5 -> 1 + 3 * 0.5, 7 is clipped; gears stay as they are
+    assert head.to_env(torch.tensor([[0.5, 2.0], [7.0, 1.0]])).tolist() == [[2.5, 2.0], [4.0, 1.0]]
+
+
+def test_composite_closed_form():
+    """KL(N(1, 2) || N(0, 1)) = 2 - log 2; KL((1/4, 3/4, 0) || (1/2, 1/2, 0)) = log(1/2)/4 + 3/4 log(3/2)."""
+    head, mask = action_head(STEER), torch.tensor([1, 1, 0])
+    mine = head.distribution(torch.tensor([1.0, 0.0, math.log(3), 9.0]), torch.tensor([math.log(2)]), mask)
+    other = head.distribution(torch.tensor([0.0, 0.0, 0.0, -4.0]), torch.zeros(1), mask)
+    expected = 2 - math.log(2) + 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert mine.kl(other).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_composite_against_all_joint_actions(masked):
+    head, actions = action_head(CHOICES), joint_actions()
+    # a: {0, 2}; m: {1} and {0, 2}; last: {0}
+    mask = torch.tensor([1, 0, 1, 0, 1, 1, 0, 1, 1, 0], dtype=torch.int8) if masked else None
+
+    def rows(seed, count):
+        return head.distribution(randn(head.size, seed=seed).expand(count, -1), mask=mask)
+
+    allowed = torch.ones(len(actions), dtype=torch.bool)
+    if masked:
+        a, m0, m1, _, _, last = actions.unbind(-1)
+        allowed = (a != 1) & (m0 == 1) & (m1 != 1) & (last == 0)
+    p, q = (rows(seed, len(actions)).log_prob(actions).double().exp() for seed in (0, 1))
+    assert p.sum().item() == pytest.approx(1.0, abs=1e-6)
+    assert torch.equal(p > 0, allowed)
+    p, q, actions = p[allowed], q[allowed], actions[allowed]
+    policy, other = rows(0, 1), rows(1, 1)
+    torch.testing.assert_close(policy.entropy()[0].double(), -(p * p.log()).sum(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(policy.kl(other)[0].double(), (p * (p / q).log()).sum(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(policy.mode()[0], actions[p.argmax()])
+    drawn = rows(0, 50_000).sample(noise(50_000, head.noise_size))  # [50000, 6]
+    rate = (drawn[:, None] == actions).all(-1).double().mean(0)
+    assert rate.sum() == 1  # nothing but allowed actions
+    # four standard deviations of a rate over 50,000 draws
+    assert ((rate - p).abs() < 4 * (p * (1 - p) / 50_000).sqrt() + 1e-6).all()
+
+
+def test_composite_is_the_sum_of_its_parts_with_gradients():
+    head = action_head(STEER, "tanh")
+    outputs, log_std = randn(5, 4, head.size).requires_grad_(), torch.tensor([-0.3], requires_grad=True)
+    policy = head.distribution(outputs, log_std)
+    action = policy.sample(noise(5, 4, head.noise_size)).detach()
+    tanh, gear = TanhGaussian(outputs[..., :1], log_std), Categorical(outputs[..., 1:])
+    expected = tanh.log_prob(action[..., :1]) + gear.log_prob(action[..., 1].long())
+    torch.testing.assert_close(policy.log_prob(action), expected)
+    torch.testing.assert_close(policy.entropy(), tanh.entropy() + gear.entropy())
+    policy.log_prob(action).sum().backward()
+    assert torch.isfinite(outputs.grad).all() and outputs.grad.abs().sum((0, 1)).min() > 0
+    with pytest.raises(TypeError, match="Composite and Categorical"):
+        policy.kl(gear)
+    assert isinstance(policy, Composite)
+
+
 def test_heads_refuse_what_they_cannot_do():
-    with pytest.raises(ValueError, match="Dict action space; allowed: Discrete"):
-        action_head(Dict((("a", Discrete(2)),)))
-    with pytest.raises(ValueError, match="Box of int64"):
+    with pytest.raises(ValueError, match=r"acts in a Dict\(\): it has no entries"):
+        action_head(Dict(()))
+    with pytest.raises(
+        ValueError, match=r"entry a\.b of the action space: no policy acts in a Box\(1,\) of int8"
+    ):
+        action_head(Dict((("a", Dict((("b", Box((1,), "int8")),))),)))
+    with pytest.raises(ValueError, match="mask needs choices; a Dict of Box"):
+        action_head(Dict((("a", Box((1,), "float32")),))).distribution(
+            torch.zeros(1), torch.zeros(1), torch.ones(1)
+        )
+    with pytest.raises(ValueError, match=r"Box\(2,\) of int64"):
         action_head(Box((2,), "int64", 0.0, 5.0))
     with pytest.raises(ValueError, match="'beta' of a continuous policy; allowed: gaussian, tanh"):
         action_head(Discrete(2), "beta")

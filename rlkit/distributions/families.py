@@ -1,30 +1,27 @@
-"""Action distributions whose sampling is a pure function of given uniforms, and the heads that build them.
+"""Action distributions whose sampling is a pure function of given uniforms.
 
 A sample is the inverse cumulative distribution function applied to noise u in (0, 1): a = F^{-1}(u). Whoever
 draws u (`rlkit.seeding`) decides what is random, so acting is reproducible, compilable and independent of the
 device's generator. Every method takes any leading dimensions [...] and sums over the components of an action.
 
 Actions have the dtype of `spaces.row_dtype`: Categorical and MultiCategorical int64, Bernoulli int8, the
-Gaussians float32. Continuous actions are in normalised units; `ActionHead.to_env` maps them to the
-environment's.
+Gaussians float32; a Composite's are float32, its parts side by side. Continuous actions are in normalised
+units; `ActionHead.to_env` maps them to the environment's.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, row_dtype
+from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
 LOG_2 = math.log(2)
 INSIDE = 1 - 2.0**-24  # the largest float32 below 1
-KINDS = ("gaussian", "tanh")
 
 
 class Distribution(Protocol):
@@ -228,136 +225,63 @@ def _log_slope(x: Tensor) -> Tensor:
     return 2 * (LOG_2 - x - F.softplus(-2 * x))
 
 
-class ActionHead(nn.Module):
-    """How the outputs of a network become actions of one space; made by `action_head`.
+class Part(NamedTuple):
+    """Where one part of a composite action lies, and what it is there."""
 
-    It owns no parameters: where `needs_log_std`, the policy passes log_std ([size], or [..., size]).
+    columns: int  # of the flat action
+    noise: int  # uniforms
+    dtype: torch.dtype  # of the part's own actions
+    scalar: bool  # its own actions are [...], not [..., columns]
+
+
+class Composite(Distribution):
+    """Independent parts of one action: p(a) = prod_i p_i(a_i).
+
+    The action is flat, [..., K] float32: the parts' components side by side (choices are exact up to 2^24). Noise
+    likewise: each part has its own uniforms.
     """
 
-    def __init__(self, size: int, noise_size: int, needs_log_std: bool = False) -> None:
-        super().__init__()
-        self.size = size  # network outputs
-        self.noise_size = noise_size  # uniforms of one action
-        self.needs_log_std = needs_log_std
+    def __init__(self, parts: Sequence[tuple[Distribution, Part]]) -> None:
+        self.parts = [part for part, _ in parts]
+        self.layout = [place for _, place in parts]
 
-    def distribution(
-        self, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
-    ) -> Distribution:
-        """The distribution of outputs [..., size]; mask [..., size] (bool or 0/1) for choices."""
-        raise TypeError(f"{type(self).__name__} does not say what it distributes")
+    def sample(self, noise: Tensor) -> Tensor:
+        pieces = torch.split(noise, [place.noise for place in self.layout], -1)
+        return self._join([part.sample(u) for part, u in zip(self.parts, pieces, strict=True)])
 
-    def to_env(self, action: Tensor) -> Tensor:
-        """The action in the environment's units and shape."""
-        return action
+    def mode(self) -> Tensor:
+        return self._join([part.mode() for part in self.parts])
 
+    def log_prob(self, action: Tensor) -> Tensor:
+        """sum_i log p_i(a_i)."""
+        pieces = torch.split(action, [place.columns for place in self.layout], -1)
+        terms = []
+        for part, place, piece in zip(self.parts, self.layout, pieces, strict=True):
+            own = piece.to(place.dtype)
+            terms.append(part.log_prob(own.squeeze(-1) if place.scalar else own))
+        return _sum(terms)
 
-class CategoricalHead(ActionHead):
-    """Discrete(n): n logits."""
+    def entropy(self) -> Tensor:
+        """sum_i H(p_i)."""
+        return _sum([part.entropy() for part in self.parts])
 
-    def __init__(self, space: Discrete) -> None:
-        super().__init__(space.n, 1)
+    def kl(self, other: Distribution) -> Tensor:
+        """sum_i KL(p_i || q_i)."""
+        others = _same(self, other).parts
+        return _sum([mine.kl(theirs) for mine, theirs in zip(self.parts, others, strict=True)])
 
-    def distribution(
-        self, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
-    ) -> Distribution:
-        return Categorical(outputs, None if mask is None else mask.bool())
-
-
-class MultiCategoricalHead(ActionHead):
-    """MultiDiscrete(nvec): sum(nvec) logits, masked alike."""
-
-    def __init__(self, space: MultiDiscrete) -> None:
-        super().__init__(sum(space.nvec), len(space.nvec))
-        self.nvec = space.nvec
-
-    def distribution(
-        self, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
-    ) -> Distribution:
-        return MultiCategorical(outputs, self.nvec, None if mask is None else mask.bool())
+    def _join(self, actions: list[Tensor]) -> Tensor:
+        """The parts' actions side by side: [..., K] float32."""
+        flat = [
+            (action.unsqueeze(-1) if place.scalar else action).float()
+            for action, place in zip(actions, self.layout, strict=True)
+        ]
+        return torch.cat(flat, -1)
 
 
-class BernoulliHead(ActionHead):
-    """MultiBinary(n): n logits."""
-
-    def __init__(self, space: MultiBinary) -> None:
-        super().__init__(space.n, space.n)
-
-    def distribution(
-        self, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
-    ) -> Distribution:
-        _refuse_mask(mask, "MultiBinary")
-        return Bernoulli(outputs)
-
-
-class BoxHead(ActionHead):
-    """Box of d numbers: d means; the policy's actions are [..., d] whatever the space's shape.
-
-    Where both bounds are finite, [-1, 1] maps affinely to [low, high] and what lies outside is clipped; where
-    one is, the action is only clipped at it; where none is, it passes as it is.
-    """
-
-    offset: Tensor
-    scale: Tensor
-    low: Tensor
-    high: Tensor
-
-    def __init__(self, space: Box, kind: str) -> None:
-        d = int(np.prod(space.shape))
-        super().__init__(d, d, needs_log_std=True)
-        low, high = (np.broadcast_to(bound, space.shape).reshape(-1) for bound in (space.low, space.high))
-        bounded = np.isfinite(low) & np.isfinite(high)
-        if kind == "tanh" and not bounded.all():
-            raise ValueError(
-                f"a tanh policy fills bounded actions, but component {int(np.argmin(bounded))} of the action "
-                f"space lies in [{low[~bounded][0]}, {high[~bounded][0]}]; use kind='gaussian'"
-            )
-        self.kind = kind
-        self.shape = space.shape
-        finite_low, finite_high = (np.where(bounded, bound, 0.0) for bound in (low, high))
-        constants = {
-            "offset": np.where(bounded, (finite_high + finite_low) / 2, 0.0),
-            "scale": np.where(bounded, (finite_high - finite_low) / 2, 1.0),
-            "low": _inward(low, np.inf),
-            "high": _inward(high, -np.inf),
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
-
-    def distribution(
-        self, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
-    ) -> Distribution:
-        _refuse_mask(mask, "Box")
-        if log_std is None:
-            raise ValueError(
-                f"a {self.kind} policy needs log_std, [{self.size}] or [..., {self.size}]; got None"
-            )
-        return TanhGaussian(outputs, log_std) if self.kind == "tanh" else Gaussian(outputs, log_std)
-
-    def to_env(self, action: Tensor) -> Tensor:
-        scaled = torch.addcmul(self.offset, self.scale, action).clamp(self.low, self.high)  # [..., d]
-        return scaled if len(self.shape) == 1 else scaled.reshape(*action.shape[:-1], *self.shape)
-
-
-def action_head(space: Space, kind: str = "gaussian") -> ActionHead:
-    """The head of an action space; `kind` ("gaussian" or "tanh") is for Box alone.
-
-    Raises ValueError for a space that has no head or an unknown kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r} of a continuous policy; allowed: {', '.join(KINDS)}")
-    if isinstance(space, Discrete):
-        return CategoricalHead(space)
-    if isinstance(space, MultiDiscrete):
-        return MultiCategoricalHead(space)
-    if isinstance(space, MultiBinary):
-        return BernoulliHead(space)
-    if isinstance(space, Box) and row_dtype(space) == "float32":
-        return BoxHead(space, kind)
-    given = f"Box of {space.dtype}" if isinstance(space, Box) else type(space).__name__
-    raise ValueError(
-        f"no policy acts in a {given} action space; "
-        "allowed: Discrete, MultiDiscrete, MultiBinary, Box of floats"
-    )
+def _sum(terms: list[Tensor]) -> Tensor:
+    """Their sum, term by term."""
+    return torch.stack(terms).sum(0)
 
 
 D = TypeVar("D", bound=Distribution)
@@ -368,17 +292,3 @@ def _same(mine: D, other: Distribution) -> D:
     if not isinstance(other, type(mine)):
         raise TypeError(f"kl takes two of a class; got {type(mine).__name__} and {type(other).__name__}")
     return other
-
-
-def _refuse_mask(mask: Tensor | None, space: str) -> None:
-    if mask is not None:
-        raise ValueError(
-            f"an action mask needs choices; a {space} action has none: drop it, or use Discrete actions"
-        )
-
-
-def _inward(bound: np.ndarray, towards: float) -> np.ndarray:
-    """The bound in float32, moved `towards` the inside where rounding would step over it."""
-    rounded = bound.astype(np.float32)
-    outside = rounded < bound if towards > 0 else rounded > bound
-    return np.where(outside, np.nextafter(rounded, np.float32(towards)), rounded)
