@@ -10,6 +10,11 @@ R_t = A_t + V_old(s_t), several epochs of minibatch steps on
 
 Means run over valid transitions: the row after an episode's end is no transition and has weight 0. Terminations do not
 bootstrap, truncations and the rollout's end do (see rlkit.returns.gae).
+
+With a network that remembers, the rollout is cut into sequences of L = `sequence` rows, and minibatches are made of
+whole sequences. Each begins with the memory that an unroll of the whole rollout, at the start of `learn` and without
+gradients, has there: gradients go back to their sequence's first row and no further (truncated backpropagation through
+time, Williams and Peng, 1990). A network without memory has L = 1: its sequences are the transitions.
 """
 
 from __future__ import annotations
@@ -20,19 +25,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit.buffers import Rows, minibatches, select, transitions
+from rlkit import registry
+from rlkit.buffers import Rows, cut, minibatches, select, sequences, uncut
 from rlkit.config import OptimConfig
 from rlkit.distributions import Distribution, action_head
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.nn.norm import ReturnScale
 from rlkit.optim import Optimiser, schedule
-from rlkit.options import option
+from rlkit.options import ConfigError, option
 from rlkit.returns import gae
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
 
-FEED = "rollouts"
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
+FEED = "rollouts"
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clipped")
 
 
@@ -43,6 +49,7 @@ class Config:
     steps: int = option(128, min=1, help="T: transitions per lane and rollout")
     epochs: int = option(10, min=1, help="passes over each rollout")
     minibatch: int = option(256, min=1, help="transitions per gradient step")
+    sequence: int = option(16, min=1, help="L: rows of a sequence, where the network has memory")
     gamma: float = option(0.99, min=0, max=1, help="discount")
     lam: float = option(0.95, min=0, max=1, help="lambda of GAE: 0 is TD(0), 1 is Monte Carlo")
     clip: float = option(0.2, above=0, help="eps: how far rho may leave 1")
@@ -68,11 +75,17 @@ class Policy(nn.Module):
         self.noise_size = self.head.noise_size
         self.network = Network(spec, network, {"policy": (self.head.size, 0.01), "value": (1, 1.0)})
         self.log_std = (
-            nn.Parameter(torch.full((self.head.size,), config.log_std_init))
-            if self.head.needs_log_std
+            nn.Parameter(torch.full((self.head.log_std_size,), config.log_std_init))
+            if self.head.log_std_size
             else None
         )
         self.return_scale = ReturnScale(config.gamma)
+        if not self.network.memoryless and config.steps % config.sequence:
+            nearest = max(round(config.steps / config.sequence), 1) * config.sequence
+            raise ConfigError(
+                f"agent.steps={config.steps}: core={network.core} learns from sequences of agent.sequence="
+                f"{config.sequence} rows; steps must be a multiple of it: type agent.steps={nearest}"
+            )
 
     def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
         """Memory before any observation; every leaf is [lanes, ...]."""
@@ -93,6 +106,10 @@ class Policy(nn.Module):
         action = pi.mode() if noise is None else pi.sample(noise[None])  # [1, N, ...]
         return action[0], state, {"log_prob": pi.log_prob(action)[0], "value": value[0]}
 
+    def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
+        """V(s) of rows obs [T, N, ...], first [T, N]: [T, N]."""
+        return self.evaluate(obs, first, state)[1]
+
     def to_env(self, action: Tensor) -> Tensor:
         """The action in the environment's units."""
         return self.head.to_env(action)
@@ -112,6 +129,7 @@ class Agent:
         compile: bool = False,
     ) -> None:
         self.policy, self.config = policy, config
+        self.length = 1 if policy.network.memoryless else config.sequence  # L
         self.optim = Optimiser(policy, self.loss, optim, precision=precision, compile=compile)
         self.generator = torch.Generator(self.optim.flat.device).manual_seed(seed)
         coefficients = (1.0, config.value_coef, -config.entropy_coef, 0.0, 0.0)  # of METRICS in the loss
@@ -125,27 +143,28 @@ class Agent:
         valid = rollout.valid
         if config.normalise_reward:
             rollout.reward = self.policy.return_scale(rollout.reward, rollout.first, rollout.last)
-        rows = transitions(rollout)
-        everything = torch.arange(rollout.first.numel(), device=valid.device)  # indices of the (T+1)*N rows
-        last_row = self.values(rows, everything[-valid.shape[1] :])
+        rows = sequences(rollout, self.length, self.unroll)
+        total = valid.numel() // self.length  # sequences of transitions; N more open with the last row
+        everything = torch.arange(total + valid.shape[1], device=valid.device)
+        last_row = self.values(rows, everything[total:])[0]
         # V of the acting weights, and of the newest ones for the row that nobody acted on
         value = torch.cat([rollout.extra["value"], last_row[None]])  # [T+1, N]
         batch: dict[str, Any] = {
             "rows": rows,
-            "action": rollout.action.flatten(0, 1),
-            "log_prob": rollout.extra["log_prob"].flatten(),
+            "action": cut(rollout.action, self.length),
+            "log_prob": cut(rollout.extra["log_prob"], self.length),
             # mean 1, and 0 where there is no transition
-            "weight": (valid / valid.float().mean().clamp(min=1 / valid.numel())).flatten(),
+            "weight": cut(valid / valid.float().mean().clamp(min=1 / valid.numel()), self.length),
         }
         batch |= self.advantages(rollout, value, batch["weight"])
         metrics: list[tuple[Tensor, Tensor]] = []
         epochs = 0
         for epoch in range(config.epochs):
             if config.recompute_advantage and epoch > 0:
-                value = self.values(rows, everything).view_as(value)
+                value = uncut(self.values(rows, everything), valid.shape[1])[: len(value)]
                 batch |= self.advantages(rollout, value, batch["weight"])
             start = len(metrics)
-            for index in minibatches(valid.numel(), config.minibatch, self.generator):
+            for index in minibatches(total, config.minibatch / self.length, self.generator):
                 metrics.append(self.optim.minimise(batch, index, clip))
             epochs += 1
             if config.target_kl is not None:
@@ -161,12 +180,12 @@ class Agent:
         }
 
     def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """value [T+1, N], weight [T*N] -> advantage, target and old value, flat [T*N]."""
+        """value [T+1, N], weight [L, S] -> advantage, target and old value, in sequences [L, S]."""
         config = self.config
         advantage = gae(
             rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
         )  # [T, N]
-        old, advantage = value[:-1].flatten(), advantage.flatten()
+        old, advantage = cut(value[:-1], self.length), cut(advantage, self.length)
         target = advantage + old
         if config.normalise_advantage:
             mean = (weight * advantage).mean()
@@ -175,33 +194,36 @@ class Agent:
         return {"advantage": advantage, "target": target, "value": old}
 
     def loss(self, batch: dict[str, Any], index: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
-        """L and the weighted means of METRICS over the transitions `index` [B] of a rollout's batch."""
-        pi, value, _ = self.policy.evaluate(*select(batch["rows"], index))
-        value = value[0]  # [1, B] -> [B]
-        advantage, target = batch["advantage"][index], batch["target"][index]
-        log_ratio = pi.log_prob(batch["action"][index][None])[0] - batch["log_prob"][index]
+        """The loss and the weighted means of METRICS over the sequences `index` [B] of a rollout's batch."""
+        pi, value, _ = self.policy.evaluate(*select(batch["rows"], index))  # [L, B]
+        advantage, target = batch["advantage"][:, index], batch["target"][:, index]
+        log_ratio = pi.log_prob(batch["action"][:, index]) - batch["log_prob"][:, index]
         ratio = log_ratio.exp()
         # -min(rho A, clip(rho, 1 - eps, 1 + eps) A)
         policy_loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
         # (V - R)^2
         value_loss = (value - target).square()
         if self.config.value_clip is not None:
-            old, limit = batch["value"][index], self.config.value_clip
+            old, limit = batch["value"][:, index], self.config.value_clip
             near = old + (value - old).clamp(-limit, limit)
             value_loss = torch.maximum(value_loss, (near - target).square())
         # KL(pi_old || pi) ~ (rho - 1) - log rho, unbiased and never negative (Schulman, 2020)
         kl = (ratio - 1 - log_ratio).detach()
         clipped = ((ratio - 1).abs() > clip).float()
-        terms = torch.stack([policy_loss, value_loss, pi.entropy()[0], kl, clipped])  # [5, B]
-        means = (terms * batch["weight"][index]).mean(1)  # [5]
+        terms = torch.stack([policy_loss, value_loss, pi.entropy(), kl, clipped])  # [5, L, B]
+        means = (terms * batch["weight"][:, index]).mean((1, 2))  # [5]
         return means @ self.coefficients, means.detach()
 
     @torch.no_grad()
     def values(self, rows: Rows, index: Tensor) -> Tensor:
-        """V of the rows `index` [B], in pieces that fit any memory: [B]."""
-        return torch.cat(
-            [self.policy.evaluate(*select(rows, piece))[1][0] for piece in torch.split(index, 4096)]
-        )
+        """V in the sequences `index` [B], in pieces that fit any memory: [L, B]."""
+        pieces = torch.split(index, max(4096 // self.length, 1))
+        return torch.cat([self.policy.value(*select(rows, piece)) for piece in pieces], 1)
+
+    @torch.no_grad()
+    def unroll(self, obs: Obs, first: Tensor, state: State) -> State:
+        """The memory of all lanes after rows obs [L, N, ...], first [L, N]."""
+        return self.policy.evaluate(obs, first, state)[2]
 
     def state_dict(self) -> dict[str, Any]:
         """What learning depends on beside the policy's own state."""
@@ -215,4 +237,5 @@ class Agent:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where PPO cannot act in `spec`."""
+    registry.check_actions("ppo", spec.action)
     action_head(spec.action, config.distribution)

@@ -16,7 +16,7 @@ CHECKS = ("space", "finite", "none")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size."""
+    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size, then keep."""
 
     name: str = option("", help="the configuration's name")
     id: str = option("", help='Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
@@ -34,6 +34,9 @@ class EnvConfig:
     skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
     gray: bool = option(False, help="turn RGB frames [H, W, 3] into luminance [H, W]")
     size: int = option(0, min=0, max=4096, help="shrink frames to size x size pixels; 0: keep")
+    keep: tuple[int, ...] = option(
+        (), min=0, help="entries of a vector observation that the agent sees; (): all of them"
+    )
     stack: int = option(
         1, min=1, max=64, help="frames that the policy sees at once; the environment emits one"
     )
@@ -51,13 +54,16 @@ class EnvConfig:
     )
     extra: str = option("", help="pip extra that provides the environment (atari, mujoco)")
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", tuple(self.keep))  # YAML and JSON have lists
+
     def validate(self) -> None:
         """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value out of range."""
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
         if self.backend in ("native", "batched"):
-            for name in ("skip", "gray", "size", "time_limit"):
+            for name in ("skip", "gray", "size", "keep", "time_limit"):
                 if getattr(self, name) != getattr(EnvConfig(), name):
                     raise ValueError(
                         f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "

@@ -15,6 +15,7 @@ import gymnasium
 
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.frames import FrameSkip, Picture
+from rlkit.envs.keep import Keep
 from rlkit.envs.lookup import find_class, prepare_display
 from rlkit.spaces import Dict, Space, from_gymnasium
 
@@ -28,10 +29,10 @@ MEASURE = 0.3  # seconds that choosing a backend may take
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """One environment with its wrappers: time limit, frame skip, gray, size (stacking is the policy's).
+    """One environment with its wrappers: time limit, frame skip, gray, size, keep (stacking is the policy's).
 
-    Raises ValueError for an unknown id, a missing package, wrong arguments or frames that cannot be made
-    gray.
+    Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
+    entries that are not there to keep.
     """
     prepare_display(render_mode)
     kind = find_class(config.id)
@@ -59,6 +60,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = FrameSkip(env, skip)
     if config.gray or config.size:
         env = Picture(env, config.gray, config.size)
+    if config.keep:
+        env = Keep(env, config.keep)
     made: gymnasium.Env[Any, Any] = env
     return made
 

@@ -12,26 +12,32 @@ from rlkit.agents.ppo import METRICS, Agent, Config, Policy
 from rlkit.config import OptimConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.optim import schedule
+from rlkit.options import ConfigError
+from rlkit.returns import gae
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Rollout
+from rlkit.types import EnvSpec, Rollout, tree_map
 
 T, N = 6, 4
 
 
-def spec_of(action: Space) -> EnvSpec:
-    return EnvSpec("test", Box((3,), "float32"), action)
+def spec_of(action: Space, stack: int = 1) -> EnvSpec:
+    return EnvSpec("test", Box((3,), "float32"), action, stack)
 
 
-def make_agent(action: Space, **options: object) -> Agent:
-    optim = {name: options.pop(name) for name in ("lr", "clip_norm", "lr_schedule") if name in options}
+def make_agent(action: Space, compile: bool = False, **options: object) -> Agent:
+    optim = {
+        name: options.pop(name) for name in ("lr", "clip_norm", "lr_schedule", "name") if name in options
+    }
+    network = NetworkConfig(core=str(options.pop("core", "identity")), core_size=8, window=4)
+    spec = spec_of(action, int(options.pop("stack", 1)))  # type: ignore[call-overload]
     torch.manual_seed(0)
-    config = Config(**{"minibatch": T * N, "epochs": 1} | options)  # type: ignore[arg-type]
-    policy = Policy(spec_of(action), NetworkConfig(), config)
-    return Agent(policy, config, OptimConfig(**optim), compile=False)  # type: ignore[arg-type]
+    config = Config(**{"steps": T, "minibatch": T * N, "epochs": 1, "sequence": 3} | options)  # type: ignore[arg-type]
+    policy = Policy(spec, network, config)
+    return Agent(policy, config, OptimConfig(**optim), compile=compile)  # type: ignore[arg-type]
 
 
 def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
-    """Random rows with terminations, truncations and the reset rows after them."""
+    """Random rows with terminations, truncations and the reset rows after them, in the middle of episodes."""
     generator = torch.Generator().manual_seed(seed)
     last = torch.rand(T + 1, N, generator=generator) < 0.3
     last[1:] &= ~last[:-1]
@@ -41,14 +47,18 @@ def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
     terminated = last[1:] & (torch.rand(T, N, generator=generator) < 0.5)
     obs = torch.randn(T + 1, N, 3, generator=generator)
     noise = torch.rand(T, N, agent.policy.noise_size, generator=generator).clamp(1e-6, 1 - 1e-6)
+    earlier = torch.randn(3, N, 3, generator=generator)
     with torch.no_grad():
-        steps = [
-            agent.policy.act(obs[t], first[t], agent.policy.initial_state(N), noise[t]) for t in range(T)
-        ]
-    extra = {name: torch.stack([step[2][name] for step in steps]) for name in ("log_prob", "value")}
+        none = torch.zeros(3, N, dtype=torch.bool)
+        opening = state = agent.policy.evaluate(earlier, none, agent.policy.initial_state(N))[2]
+        actions, extras = [], []
+        for t in range(T):
+            action, state, extra = agent.policy.act(obs[t], first[t], state, noise[t])
+            actions.append(action)
+            extras.append(extra)
     reward = torch.randn(T, N, generator=generator) * ~last[:-1]
-    action = torch.stack([step[0] for step in steps])
-    return Rollout(obs, first, last, action, reward, terminated, agent.policy.initial_state(N), extra)
+    reported = {name: torch.stack([extra[name] for extra in extras]) for name in ("log_prob", "value")}
+    return Rollout(obs, first, last, torch.stack(actions), reward, terminated, opening, reported)
 
 
 def plain_batch(agent: Agent, size: int) -> dict[str, Any]:
@@ -57,13 +67,13 @@ def plain_batch(agent: Agent, size: int) -> dict[str, Any]:
     obs, state = torch.randn(1, size, 3), agent.policy.initial_state(size)
     pi, value, _ = agent.policy.evaluate(obs, first, state)
     return {
-        "rows": {"obs": obs[0], "first": first[0], "cores": state[1:]},
-        "action": action,
-        "log_prob": pi.log_prob(action[None])[0].detach(),
-        "value": value[0].detach(),
-        "advantage": torch.ones(size),
-        "target": torch.zeros(size),
-        "weight": torch.ones(size),
+        "rows": {"obs": obs, "first": first, "cores": state[1:]},
+        "action": action[None],
+        "log_prob": pi.log_prob(action[None]).detach(),
+        "value": value.detach(),
+        "advantage": torch.ones(1, size),
+        "target": torch.zeros(1, size),
+        "weight": torch.ones(1, size),
     }
 
 
@@ -125,11 +135,93 @@ def test_first_step_has_ratio_one() -> None:
         assert float(metrics["policy/clipped"]) == 0
 
 
+CORES = ["identity", "lstm", "gru", "transformer"]
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("stack", [1, 3])
+def test_sequences_begin_where_acting_was(core: str, stack: int) -> None:
+    """What was reported while acting, row by row, is what sequences, stacks and memories included, say again."""
+    agent = make_agent(Discrete(3), core=core, stack=stack)
+    rollout = make_rollout(agent)
+    metrics = agent.learn(rollout, 0.0)
+    assert abs(float(metrics["policy/kl"])) < 1e-6
+    value = agent.policy.value(rollout.obs, rollout.first, rollout.state)
+    assert value.shape == (T + 1, N)
+    agent = make_agent(Discrete(3), core=core, stack=stack)  # with the weights that acted
+    value = agent.policy.value(rollout.obs, rollout.first, rollout.state)
+    torch.testing.assert_close(value[:-1], rollout.extra["value"], rtol=1e-4, atol=1e-5)
+
+
+def slow_gradient(agent: Agent, rollout: Rollout, shift: float) -> torch.Tensor:
+    """One unroll over all rows and lanes, whose memory passes no gradient on where a sequence starts."""
+    config, policy, state = agent.config, agent.policy, rollout.state
+    with torch.no_grad():
+        value = policy.value(rollout.obs, rollout.first, rollout.state)
+    advantage = gae(rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam)
+    chosen = advantage[rollout.valid]
+    scaled = (advantage - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8)
+    total = torch.zeros(())
+    for t in range(0, T, config.sequence):
+        rows = slice(t, t + config.sequence)
+        state = tree_map(torch.Tensor.detach, state)
+        pi, now, state = policy.evaluate(rollout.obs[rows], rollout.first[rows], state)  # type: ignore[index]
+        ratio = (pi.log_prob(rollout.action[rows]) - rollout.extra["log_prob"][rows] - shift).exp()
+        gain = torch.minimum(
+            ratio * scaled[rows], ratio.clamp(1 - config.clip, 1 + config.clip) * scaled[rows]
+        )
+        error = (now - advantage[rows] - value[rows]).square()
+        terms = -gain + config.value_coef * error - config.entropy_coef * pi.entropy()
+        total = total + terms[rollout.valid[rows]].sum()
+    agent.optim.gradient.zero_()
+    (total / rollout.valid.sum()).backward()  # type: ignore[no-untyped-call]
+    return agent.optim.gradient.clone()
+
+
+@pytest.mark.parametrize(
+    ("core", "sequence", "compile"),
+    [*((core, sequence, False) for core in CORES for sequence in (1, 2, T)), ("lstm", 2, True)],
+)
+def test_gradient_is_that_of_one_unroll_cut_at_sequence_starts(
+    core: str, sequence: int, compile: bool
+) -> None:
+    agent = make_agent(
+        Discrete(3),
+        core=core,
+        sequence=sequence,
+        entropy_coef=0.1,
+        name="sgd",
+        lr=1.0,
+        clip_norm=0.0,
+        compile=compile,
+    )
+    rollout = make_rollout(agent)
+    before, expected = agent.optim.flat.detach().clone(), slow_gradient(agent, rollout, 0.1)
+    rollout.extra["log_prob"] = rollout.extra["log_prob"] + 0.1
+    agent.learn(rollout, 0.0)
+    torch.testing.assert_close(before - agent.optim.flat, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_stop_at_sequence_starts() -> None:
+    """The same rollout in longer sequences gives another gradient: the memory's past is learned from."""
+    found = []
+    for sequence in (1, T):
+        agent = make_agent(Discrete(3), core="lstm", sequence=sequence)
+        found.append(slow_gradient(agent, make_rollout(agent), 0.0))
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_steps_that_are_no_multiple_of_the_sequence_say_what_to_type() -> None:
+    with pytest.raises(ConfigError, match=r"agent\.steps=6: core=lstm .*sequence=4 .*type agent\.steps=8"):
+        make_agent(Discrete(2), core="lstm", sequence=4)
+    make_agent(Discrete(2), sequence=4)  # without memory there are no sequences
+
+
 def test_clip_stops_the_gradient() -> None:
     """With rho far outside the trust region on the improving side, the policy's gradient is exactly 0."""
     agent = make_agent(Discrete(2), value_coef=0.0, normalise_advantage=False, epochs=1)
     batch = plain_batch(agent, 8)
-    ones = torch.ones(8)
+    ones = torch.ones(1, 8)
     for advantage, shift, moves in (
         (ones, -1.0, False),
         (ones, 1.0, True),
