@@ -23,7 +23,6 @@ renew it (R2D2: Kapturowski et al., ICLR 2019). An action of several choices is 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlkit.accelerate import Compiled
+from rlkit.choices import Choices, check_choices
 from rlkit.config import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
@@ -41,7 +41,6 @@ from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
 from rlkit.registry import check_actions
 from rlkit.returns import n_step
-from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 FEED = "replay"
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
 METRICS = ("loss/td", "q/mean", "q/target")
-LARGEST = 4096  # combinations of choices that are enumerated
 PRIORITY_OF_MAXIMUM = 0.9  # a sequence's priority is 0.9 max |td| + 0.1 mean |td| (R2D2)
 
 
@@ -70,39 +68,6 @@ class Config:
     epsilon_end: float = option(0.05, min=0, max=1, help="share of random actions at last")
     epsilon_fraction: float = option(0.1, above=0, max=1, help="share of the run in which it falls to that")
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-
-
-class Choices(nn.Module):
-    """A space of choices as one choice among n, in the order of `itertools.product`."""
-
-    table: Tensor
-    column: Tensor
-
-    def __init__(self, space: Space) -> None:
-        super().__init__()
-        nvec = _nvec(space)
-        grid = torch.cartesian_prod(*(torch.arange(n) for n in nvec)).view(-1, len(nvec))  # [n, k]
-        offset = torch.tensor([0, *nvec[:-1]]).cumsum(0)
-        self.n, self.single, self.binary = (
-            len(grid),
-            isinstance(space, Discrete),
-            isinstance(space, MultiBinary),
-        )
-        self.register_buffer("table", grid.to(torch.int8 if self.binary else torch.int64), persistent=False)
-        self.register_buffer("column", grid + offset, persistent=False)  # of a mask: [n, k]
-
-    def to_env(self, action: Tensor) -> Tensor:
-        """Numbers of choices [...] -> actions [..., k] (Discrete: [...])."""
-        return action if self.single else self.table[action]
-
-    def allowed(self, obs: Obs) -> Tensor | None:
-        """[..., n] bool by the mask in an observation, or None; rows that allow nothing allow everything."""
-        if not isinstance(obs, dict) or "action_mask" not in obs:
-            return None
-        mask = obs["action_mask"].bool()
-        if not self.single:
-            mask = mask[..., self.column].all(-1)  # [..., n, k] -> [..., n]
-        return mask | ~mask.any(-1, keepdim=True)
 
 
 class Policy(nn.Module):
@@ -161,15 +126,10 @@ class Policy(nn.Module):
         row = tree_map(lambda x: x[None], obs)
         z, state = self.returns(self.network, row, first[None], state, noisy=noise is not None)
         action = self.q(z[0], obs).argmax(-1)
-        if noise is None:
-            return action, state, {}
-        allowed = self.choices.allowed(obs)
-        if allowed is None:
-            random = (noise[:, 1] * self.choices.n).long()
-        else:  # the first of the allowed actions that floor(u * their number) others come before
-            count = allowed.cumsum(-1)  # [N, n]
-            random = (count > (noise[:, 1:] * count[:, -1:]).floor()).to(torch.uint8).argmax(-1)
-        return torch.where(noise[:, 0] < self.epsilon, random, action), state, {}
+        if noise is not None:
+            random = self.choices.random(noise[:, 1], self.choices.allowed(obs))
+            action = torch.where(noise[:, 0] < self.epsilon, random, action)
+        return action, state, {}
 
     def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
         """max Q over the allowed actions of rows obs [T, N, ...]: [T, N]."""
@@ -317,25 +277,7 @@ class Agent:
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where DQN cannot act in `spec`."""
     check_actions("dqn", spec.action)
-    count = math.prod(_nvec(spec.action))
-    if count > LARGEST:
-        raise ValueError(
-            f"its actions have {count:,} combinations, each of which needs a Q value of its own; "
-            f"dqn takes up to {LARGEST:,}; type agent=ppo"
-        )
-    masked = isinstance(spec.observation, Dict) and "action_mask" in dict(spec.observation.entries)
-    if masked and isinstance(spec.action, MultiBinary):
-        raise ValueError("an action mask needs choices; a MultiBinary action has none: make it MultiDiscrete")
-
-
-def _nvec(space: Space) -> tuple[int, ...]:
-    """The number of each choice."""
-    if isinstance(space, Discrete):
-        return (space.n,)
-    if isinstance(space, MultiDiscrete):
-        return space.nvec
-    assert isinstance(space, MultiBinary), "check() admits spaces of choices alone"
-    return (2,) * space.n
+    check_choices(spec)
 
 
 def _of_action(z: Tensor, action: Tensor) -> Tensor:
