@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from rlkit.config import RunConfig
 from rlkit.evaluate import MAX_STEPS, EndlessEpisode
 from rlkit.sources import RolloutSource
 from rlkit.types import Rollout, tree_map
+
+if TYPE_CHECKING:
+    from rlkit.replay import Replay
 
 
 class Feed(Protocol):
@@ -157,6 +160,19 @@ class EpisodeFeed(RolloutFeed):
         return super().load_state_dict(state)
 
 
+class ReplayFeed(RolloutFeed):
+    """Every rollout goes into a replay memory; the batch is the memory itself, which knows how many updates are due."""
+
+    def __init__(self, source: RolloutSource, replay: Replay, window: int = 100) -> None:
+        super().__init__(source, window)
+        self.replay = replay
+
+    def next(self) -> tuple[Any, int]:
+        rollout, steps = super().next()
+        self.replay.add(rollout)
+        return self.replay, steps
+
+
 def complete(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """first, last [T+1, N] -> [T, N]: transitions of episodes that open and close within these rows."""
     row, end = np.arange(len(first))[:, None], len(first)
@@ -201,4 +217,15 @@ def make_feed(
         return RolloutFeed(source)
     if kind == "episodes":
         return EpisodeFeed(source, config.agent.episodes, next(policy.parameters()).device)
-    raise ValueError(f"FEED={kind!r}: no such feed; allowed: rollouts, episodes")
+    if kind == "replay":
+        from rlkit.replay import Replay
+
+        agent = config.agent
+        device = next(policy.parameters()).device
+        replay = Replay(
+            agent.replay, policy, lanes=config.env.lanes, steps=agent.steps, gamma=agent.gamma,
+            seed=config.seed, device=device, folder=folder / "replay",
+        )  # fmt: skip
+        say(replay.statement)
+        return ReplayFeed(source, replay)
+    raise ValueError(f"FEED={kind!r}: no such feed; allowed: rollouts, episodes, replay")

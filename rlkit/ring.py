@@ -1,0 +1,206 @@
+"""The memory of a replay: rows of N lanes in a ring, its size stated and checked before it is taken.
+
+Row t lies at place t mod C of every field. Each observation is stored once: frame stacks and next observations are
+places, not copies. Beside the rows that can be drawn the ring holds the k-1 rows of history that a stack of k reads,
+the newest row, and some slack: rows that are no longer drawn. As long as those added since a snapshot fit into the
+slack, everything that the snapshot speaks of is still there, and saving it later needs no copy of the ring.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlkit.options import ConfigError
+
+SHARE = 0.9  # of what is available
+FLAGS = ("first", "last", "terminated")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a ring: [places, lanes, *shape]."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    large: bool  # goes to disk where the storage is disk
+
+    @property
+    def bytes(self) -> int:
+        """Of one place of one lane."""
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a ring holds: `rows` places of each of `fields`, `starts` places of each of `states`."""
+
+    rows: int  # C
+    lanes: int  # N
+    fields: tuple[Field, ...]
+    starts: int  # S, places for stored memory
+    states: tuple[Field, ...]
+    disk: bool
+    beside: int  # bytes of memory for priorities
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """(in memory, on disk)."""
+        parts = [(self.rows, field) for field in self.fields] + [
+            (self.starts, field) for field in self.states
+        ]
+        sizes = [(count * self.lanes * field.bytes, self.disk and field.large) for count, field in parts]
+        return (
+            sum(size for size, on_disk in sizes if not on_disk) + self.beside,
+            sum(size for size, on_disk in sizes if on_disk),
+        )
+
+
+class Ring:
+    """The arrays of a layout, zero at first and taken from the system as they are filled.
+
+    folder: where a ring on disk keeps its files, which no other process may use; they are scratch, and removed by
+    `close`. Raises ConfigError where the disk cannot hold them.
+    """
+
+    def __init__(self, layout: Layout, folder: Path) -> None:
+        self.layout, self.folder = layout, folder
+        if layout.disk:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.fields = {field.name: self._array(field, layout.rows) for field in layout.fields}
+        self.states = [self._array(field, layout.starts) for field in layout.states]
+        self.obs = {
+            name.removeprefix("obs/"): array for name, array in self.fields.items() if name.startswith("obs/")
+        }
+        self.start = np.zeros(layout.starts, np.int64)  # [S] rows at which the memory of `states` was stored
+
+    def _array(self, field: Field, count: int) -> npt.NDArray[Any]:
+        shape = (count, self.layout.lanes, *field.shape)
+        if not (self.layout.disk and field.large):
+            return np.zeros(shape, field.dtype)
+        path = self.folder / f"{field.name.replace('/', '-')}.bin"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as file:  # reserved now: a disk that fills up later cannot end the run
+                os.posix_fallocate(file.fileno(), 0, max(count * self.layout.lanes * field.bytes, 1))
+            return np.memmap(path, field.dtype, "r+", shape=shape)
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise ConfigError(f"agent.replay.storage=disk: cannot make {path} ({error.strerror})") from error
+
+    def put(self, name: str, row: int, values: npt.NDArray[Any]) -> None:
+        """Write `values` [R, N, ...] to the rows from `row` on."""
+        write(self.fields[name], row % self.layout.rows, values)
+
+    def get(self, name: str, row: int, count: int) -> npt.NDArray[Any]:
+        """`count` rows [count, N, ...] from `row` on; a view where they lie together."""
+        array, place = self.fields[name], row % self.layout.rows
+        if place + count <= len(array):
+            return array[place : place + count]
+        return np.concatenate([array[place:], array[: place + count - len(array)]])
+
+    def close(self) -> None:
+        """Remove files."""
+        if self.layout.disk:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def write(array: npt.NDArray[Any], place: int, values: npt.NDArray[Any]) -> None:
+    """Write `values` [R, ...] to the places from `place` on, past the end to those from 0 on; R <= len(array)."""
+    fit = len(array) - place
+    if len(values) <= fit:
+        array[place : place + len(values)] = values
+    else:
+        array[place:] = values[:fit]
+        array[: len(values) - fit] = values[fit:]
+
+
+def fitting(layout: Callable[[int], Layout], capacity: int, lanes: int, folder: Path) -> Layout:
+    """layout(capacity). Raises ConfigError, with the largest capacity that fits, where memory or disk are too small."""
+    memory, disk = (int(SHARE * count) for count in available(folder))
+
+    def fits(capacity: int) -> bool:
+        in_memory, on_disk = layout(capacity).bytes
+        return in_memory <= memory and on_disk <= disk
+
+    wanted = layout(capacity)
+    if fits(capacity):
+        return wanted
+    low, high = 0, capacity  # low fits, high does not
+    while high - low > max(lanes, capacity // 1000):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    in_memory, on_disk = wanted.bytes
+    parts = [
+        f"{gib(count)} {where}, and {gib(free)} may be used"
+        for count, free, where in ((in_memory, memory, "of memory"), (on_disk, disk, "of disk"))
+        if count > free
+    ]
+    remedy = f"type agent.replay.capacity={low // lanes * lanes} or less"
+    if not wanted.disk:
+        remedy += ", or agent.replay.storage=disk"
+    raise ConfigError(f"agent.replay.capacity={capacity}: it takes {' and '.join(parts)}; {remedy}")
+
+
+def available(folder: Path) -> tuple[int, int]:
+    """Bytes that a process may still take: (memory, disk of `folder`)."""
+    free = min([_system_memory(), *_group_memory()])
+    while not folder.exists():
+        folder = folder.parent
+    return max(free, 0), shutil.disk_usage(folder).free
+
+
+def _system_memory() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:  # no Linux
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _group_memory() -> Iterator[int]:
+    """What each control group above this process (a container's limit) leaves; its page cache can be taken back."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
+            continue
+        names = ("memory.max", "memory.current", "inactive_file")
+        base = root
+        if controllers:
+            base = root / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        group = base / path.lstrip("/")
+        for each in (group, *group.parents):
+            if each != base and base not in each.parents:
+                break
+            try:
+                limit, used = ((each / name).read_text().strip() for name in names[:2])
+                stat = dict(row.split() for row in (each / "memory.stat").read_text().splitlines())
+            except (OSError, ValueError):
+                continue
+            if limit != "max":
+                yield int(limit) - int(used) + int(stat.get(names[2], 0))
+
+
+def gib(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("GiB", "MiB"):
+        size = 2.0 ** {"GiB": 30, "MiB": 20}[unit]
+        if count >= 0.01 * size:
+            return f"{count / size:,.2f} {unit}"
+    return f"{count / 1024:,.1f} KiB"
