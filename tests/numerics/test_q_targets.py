@@ -99,7 +99,7 @@ def test_masks_forbid_in_the_bootstrap(double: bool) -> None:
     batch = transitions(
         agent, [0, 0, 0, 0], [0, 0, 0, 0], [1.0] * 4, [1, 1, 0, 1], [0.5, 0.5, 0.5, 0.5], mask_after=mask
     )
-    # state 1 without action 0 is worth 5, else 20; state 0 without action 1 is worth 10; nothing allowed: as if all were
+    # state 1 without action 0: 5, else 20; state 0 without action 1 is worth 10; none allowed: as if all were
     assert target_of(agent, batch).tolist() == [[3.5, 11.0, 6.0, 11.0]]
 
 
@@ -163,7 +163,7 @@ def test_quantile_loss_against_loops() -> None:
     old = agent.target.heads["q"].weight.detach().T.reshape(STATES, 2, 3).tolist()  # type: ignore[operator, union-attr]
     total = 0.0
     for s, a, r, after, discount in [(0, 0, 0.3, 1, 0.5), (1, 1, -0.7, 2, 0.0), (2, 1, 1.0, 0, 0.5)]:
-        best = max(range(2), key=lambda b: sum(online[after][b]))  # noqa: B023
+        best = max(range(2), key=lambda b: sum(online[after][b]))
         for i in range(3):
             for j in range(3):
                 u = r + discount * old[after][best][j] - online[s][a][i]
@@ -244,7 +244,7 @@ def test_sequences_against_a_slow_version(n: int, burn_in: int, double: bool) ->
                 k += 1
                 if last[k][b] or k == L or k - t == n:
                     break
-            best = max(range(2), key=lambda a: judge[k][b][a])  # noqa: B023
+            best = max(range(2), key=lambda a: judge[k][b][a])
             y += scale * q["old"][k][b][best]
             u = abs(y - q["online"][t][b][int(batch.action[t, b])])
             errors.append(u)
