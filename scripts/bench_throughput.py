@@ -37,6 +37,10 @@ CASES: dict[str, dict[str, Any]] = {
         "id": "CarRacing-v3", "lanes": 8, "steps": 128, "minibatch": 128, "epochs": 4, "hidden": [],
         "activation": "relu", "pixels": True, "normalise": False, "measure": (6_144, 5_120),
     },
+    "pong": {
+        "id": "pong", "lanes": 8, "steps": 128, "minibatch": 256, "epochs": 4, "hidden": [],
+        "activation": "relu", "pixels": True, "normalise": False, "measure": (8_192, 5_120),
+    },
 }  # fmt: skip
 LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
 SETTINGS = {
@@ -56,6 +60,12 @@ SETTINGS = {
         {"threads": 1, "source": "thread", "backend": "workers"},
     ],
     ("carracing", "sb3"): [{"threads": 2, "subprocesses": True}, {"threads": 2, "subprocesses": False}],
+    ("pong", "rlkit"): [
+        {"threads": 2},
+        {"threads": 2, "backend": "workers"},
+        {"threads": 1, "source": "thread"},
+    ],
+    ("pong", "sb3"): [{"threads": 2, "subprocesses": True}, {"threads": 2, "subprocesses": False}],
     ("learner", "rlkit"): [{"threads": 2}],
     ("learner", "sb3"): [{"threads": 2}],
 }
@@ -111,7 +121,18 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(setting["threads"])
     p = CASES[case]
     kind = SubprocVecEnv if setting.get("subprocesses") else DummyVecEnv
-    env = make_vec_env(lambda: gymnasium.make(p["id"]), n_envs=p["lanes"], vec_env_cls=kind)
+    if case == "pong":
+        from stable_baselines3.common.env_util import make_atari_env
+        from stable_baselines3.common.vec_env import VecFrameStack
+
+        # the emulator skips, as ours does: faster for SB3 than its own wrapper, which draws every frame
+        emulator = {"frameskip": 4, "repeat_action_probability": 0.0}
+        env: Any = make_atari_env(
+            "ALE/Pong-v5", p["lanes"], vec_env_cls=kind, env_kwargs=emulator, wrapper_kwargs={"frame_skip": 1}
+        )
+        env = VecFrameStack(env, 4)
+    else:
+        env = make_vec_env(lambda: gymnasium.make(p["id"]), n_envs=p["lanes"], vec_env_cls=kind)
     if p["normalise"]:
         env = VecNormalize(env)
     activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[p["activation"]]
