@@ -25,7 +25,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,16 +40,13 @@ from rlkit.nn.noisy import Noise
 from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
 from rlkit.registry import check_actions
+from rlkit.replay import Replay, following
 from rlkit.returns import n_step
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
-
-if TYPE_CHECKING:
-    from rlkit.replay import Replay
 
 FEED = "replay"
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
 METRICS = ("loss/td", "q/mean", "q/target")
-PRIORITY_OF_MAXIMUM = 0.9  # a sequence's priority is 0.9 max |td| + 0.1 mean |td| (R2D2)
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,8 @@ class Agent:
             with torch.no_grad(), self.optim.autocast:
                 target, state = self._targets(rows)
             report, norm = self.optim.minimise(rows, target, state)
-            replay.prioritise(batch.extra["index"], report[3:])
+            index = batch.extra["index"]  # [B]
+            replay.prioritise(index, report[3:].view(-1, len(index)))
             reports.append(torch.cat([report[:3], norm[None]]))
             self.updates += 1
             if self.updates % config.target_every == 0:
@@ -207,6 +205,7 @@ class Agent:
             "reward": batch.reward,
             "terminated": batch.terminated,
             "discount": batch.extra["discount"],
+            "after": () if self.memory else following(batch),
             "weight": batch.extra["weight"],
         }
 
@@ -215,7 +214,7 @@ class Agent:
         obs, first, state = rows["obs"], rows["first"], rows["state"]
         online = old = state
         if not self.memory:  # the row after the transition is all that is read
-            obs, first, online, old = tree_map(lambda x: x[1:], obs), first[1:], *self._after(rows)
+            obs, first, online, old = tree_map(lambda x: x[1:], obs), first[1:], rows["after"], rows["after"]
         elif self.burn_in:
             head = tree_map(lambda x: x[: self.burn_in], (obs, first))
             online, old = (network(*head, state)[1] for network in (self.network, self.target))
@@ -232,7 +231,7 @@ class Agent:
         return n_step(rewards, value, *ends, self.config.gamma, self.config.replay.n_step), online
 
     def loss(self, rows: dict[str, Any], target: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """L, and METRICS followed by the priorities [B] of what was drawn."""
+        """L, and METRICS followed by |y - Q| [L' * B]."""
         now = slice(self.burn_in, -1)
         obs, first = tree_map(lambda x: x[now], (rows["obs"], rows["first"]))
         z, _ = self.policy.returns(self.network, obs, first, state)  # [L', B, n, M]
@@ -246,16 +245,8 @@ class Agent:
         mean = valid / valid.sum().clamp(min=1)  # weights of a mean over real transitions
         q, y = z.detach().mean(-1), target.mean(-1)
         loss = (mean * rows["weight"] * loss).sum()
-        td = (y - q).abs() * valid
-        if self.memory:  # eta max |td| + (1 - eta) mean |td|
-            average = td.sum(0) / valid.sum(0).clamp(min=1)
-            td = PRIORITY_OF_MAXIMUM * td.amax(0, keepdim=True) + (1 - PRIORITY_OF_MAXIMUM) * average
         means = torch.stack([loss.detach(), (mean * q).sum(), (mean * y).sum()])
-        return loss, torch.cat([means, td[0]])
-
-    def _after(self, rows: dict[str, Any]) -> tuple[State, State]:
-        """Memory before the row after a transition: the frame history alone, the same for both networks."""
-        return rows["state"], rows["state"]
+        return loss, torch.cat([means, ((y - q).abs() * valid).flatten()])
 
     def state_dict(self) -> dict[str, Any]:
         """What learning depends on beside the policy's own state."""

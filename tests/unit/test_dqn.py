@@ -33,7 +33,8 @@ class Batches:
             yield random_batch(self.agent, self.generator)
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
-        assert index.shape == td.shape == (B,)
+        assert td.shape == (self.agent.config.replay.sequence if self.agent.memory else 1, B)
+        assert index.shape == (B,)
         self.priorities.append(td)
 
 
