@@ -33,6 +33,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rlkit import registry
 from rlkit.config import OptimConfig
 from rlkit.distributions import Distribution, action_head
 from rlkit.nn.config import NetworkConfig
@@ -224,4 +225,5 @@ class Agent:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where REINFORCE cannot act in `spec`."""
+    registry.check_actions("reinforce", spec.action)
     action_head(spec.action, config.distribution)

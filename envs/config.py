@@ -37,6 +37,12 @@ class EnvConfig:
     keep: tuple[int, ...] = option(
         (), min=0, help="entries of a vector observation that the agent sees; (): all of them"
     )
+    action_mask: str = option(
+        "auto",
+        choices=("auto", "info", "none"),
+        help='info: info["action_mask"] of reset and step says which choices are allowed; none: all are; '
+        "auto: info if the environment gives one",
+    )
     stack: int = option(
         1, min=1, max=64, help="frames that the policy sees at once; the environment emits one"
     )
@@ -62,6 +68,11 @@ class EnvConfig:
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
+        if self.backend == "batched" and self.action_mask == "info":
+            raise ValueError(
+                "env.action_mask=info: env.backend=batched shows masks as an entry action_mask of its "
+                "observations; allowed: auto, none"
+            )
         if self.backend in ("native", "batched"):
             for name in ("skip", "gray", "size", "keep", "time_limit"):
                 if getattr(self, name) != getattr(EnvConfig(), name):

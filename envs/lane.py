@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from rlkit.envs.actions import unpack
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.faults import EnvFault
 from rlkit.envs.quirks import Pen, fresh_world
@@ -229,13 +230,14 @@ class Block:
     """Lanes [start, stop) of a vector environment, stepped one after the other in this process."""
 
     def __init__(self, config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> None:
-        from rlkit.envs.make import action_spaces, make_env
+        from rlkit.envs.make import make_env
 
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
         self.envs = [make_env(config, mode) for _ in range(start, stop)]
         self.observation: Space = from_gymnasium(self.envs[0].observation_space)
-        self.action, self.action_space = action_spaces(config, self.envs[0])
+        self.action_space: Any = self.envs[0].action_space
+        self.action: Space = from_gymnasium(self.action_space)
         self.lanes: list[Lane] = []
 
     def attach(self, rows: Rows) -> None:
@@ -254,7 +256,7 @@ class Block:
     def step(self) -> None:
         """Apply the block's rows of `rows.action`. Raises EnvFault."""
         cursor, start = self.rows.cursor, self.start
-        for lane, action in zip(self.lanes, self.convert(self.actions), strict=True):
+        for lane, action in zip(self.lanes, unpack(self.action_space, self.actions), strict=True):
             cursor[start] = lane.index
             lane.step(action)
         self.verify()
@@ -263,7 +265,7 @@ class Block:
         """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
         for lane, number, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
-            lane.restore(int(number), self.convert(history), beat)
+            lane.restore(int(number), unpack(self.action_space, history), beat)
         self.verify()
 
     def verify(self) -> None:
@@ -271,19 +273,6 @@ class Block:
         finding = self.check.find()
         if finding is not None:
             raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
-
-    def convert(self, actions: Array) -> list[Any]:
-        """Rows [n, ...] as the environment's own actions: ints for Discrete, else arrays of its dtype."""
-        space = self.action_space
-        if not len(actions):
-            return []
-        if isinstance(space, spaces.Discrete):
-            choices: list[Any] = actions.tolist()
-            return [choice + int(space.start) for choice in choices] if space.start else choices
-        values = np.array(actions, dtype=space.dtype)  # a copy: an environment may keep its action
-        if isinstance(space, spaces.MultiDiscrete):
-            values += np.ravel(getattr(space, "start", np.zeros_like(space.nvec))).astype(space.dtype)
-        return list(values.reshape(len(values), *(space.shape or ())))
 
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""

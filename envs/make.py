@@ -17,7 +17,8 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.frames import FrameSkip, Picture
 from rlkit.envs.keep import Keep
 from rlkit.envs.lookup import find_class, prepare_display
-from rlkit.spaces import Dict, Space, from_gymnasium
+from rlkit.envs.masks import KEY, ActionMask, gives_mask
+from rlkit.spaces import check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ MEASURE = 0.3  # seconds that choosing a backend may take
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """One environment with its wrappers: time limit, frame skip, gray, size, keep (stacking is the policy's).
+    """One environment with its wrappers: time limit, frame skip, gray, size, keep, mask (stacking is the policy's).
 
     Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
     entries that are not there to keep.
@@ -62,24 +63,14 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = Picture(env, config.gray, config.size)
     if config.keep:
         env = Keep(env, config.keep)
+    if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
+        env = ActionMask(env)
     made: gymnasium.Env[Any, Any] = env
     return made
 
 
 def _is_atari(id: str) -> bool:
     return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")
-
-
-def action_spaces(config: EnvConfig, env: Any) -> tuple[Space, Any]:
-    """(our action space, Gymnasium's own) of an environment; refuses composite ones."""
-    space = env.single_action_space if hasattr(env, "single_action_space") else env.action_space
-    found = from_gymnasium(space)
-    if isinstance(found, Dict):
-        raise ValueError(
-            f"env.id={config.id}: its actions are a {type(space).__name__}; allowed: Box, Discrete, "
-            f"MultiDiscrete, MultiBinary; flatten them (gymnasium.spaces.utils.flatten_space)"
-        )
-    return found, space
 
 
 def probe(config: EnvConfig) -> EnvSpec:
@@ -90,13 +81,18 @@ def probe(config: EnvConfig) -> EnvSpec:
         vector = make_vec(replace(config, lanes=1, backend="batched"), seed=0)
         spec = vector.spec
         vector.close()
-        return spec
-    env = make_env(config)
+    else:
+        env = make_env(config)
+        try:
+            spaces = from_gymnasium(env.observation_space), from_gymnasium(env.action_space)
+            spec = EnvSpec(config.id, *spaces, config.stack)
+        finally:
+            env.close()  # type: ignore[no-untyped-call]
     try:
-        observation = from_gymnasium(env.observation_space)
-        return EnvSpec(config.id, observation, action_spaces(config, env)[0], config.stack)
-    finally:
-        env.close()  # type: ignore[no-untyped-call]
+        check_mask(spec.observation, spec.action)
+    except ValueError as error:
+        raise ValueError(f"env.id={config.id}: {error}") from error
+    return spec
 
 
 def is_batched(config: EnvConfig) -> bool:
@@ -155,7 +151,7 @@ def make_vec(
 
 
 def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
-    """`config` with backend and workers decided; env.backend=auto steps one lane for up to 0.3 s.
+    """`config` with backend, workers and action_mask decided; env.backend=auto steps one lane for up to 0.3 s.
 
     Slow steps (above 1 ms) go to worker processes where there are several lanes and cores, others stay here.
     """
@@ -166,7 +162,11 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
             f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
         )
     if batched:
-        return replace(config, backend="batched")
+        return replace(config, backend="batched", action_mask="none")
+    if config.action_mask == "auto":
+        env = make_env(config)
+        config = replace(config, action_mask="info" if isinstance(env, ActionMask) else "none")
+        env.close()  # type: ignore[no-untyped-call]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(config.workers or cores, config.lanes)
     if config.backend == "workers" and os.name != "posix":
@@ -186,17 +186,20 @@ def _step_seconds(config: EnvConfig) -> float:
     import numpy as np
     import torch
 
+    from rlkit.envs.actions import allow, pack
     from rlkit.envs.lane import Seeds
     from rlkit.envs.vector import InProcess
 
     vector = InProcess(replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1))
-    space = vector.block.action_space
+    space, mask, generator = vector.block.action_space, vector.rows.obs.get(KEY), np.random.default_rng(0)
     space.seed(0)
     spent, count, began = 0.0, 0, time.perf_counter()
     try:
         row = vector.restore(np.zeros(1, np.int64), [vector.rows.action[:0]])
         while count < 50 and time.perf_counter() - began < MEASURE:
-            sample = np.ravel(space.sample() - getattr(space, "start", 0))
+            sample = pack(space, space.sample())
+            if mask is not None:
+                allow(vector.spec.action, sample, mask[0], generator)
             action = torch.from_numpy(sample.reshape(vector.rows.action.shape))
             opens, before = bool(row.last[0]), time.perf_counter()
             row = vector.step(action)

@@ -26,10 +26,11 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from rlkit.envs.actions import allow, unpack_batch
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lane import Seeds, lane_fault, observation_leaves
-from rlkit.envs.make import action_spaces
-from rlkit.envs.rows import Array, Check, Rows
+from rlkit.envs.masks import KEY, Masks, add_mask, with_mask
+from rlkit.envs.rows import Check, Rows
 from rlkit.envs.vector import reward_scale, rows_step
 from rlkit.envs.watchdog import Guard, Hang
 from rlkit.spaces import from_gymnasium
@@ -45,11 +46,18 @@ class Native:
         self.env, self.config, self.seeds = env, config, seeds
         self.lanes, self.device = config.lanes, torch.device("cpu")
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        observation = from_gymnasium(env.single_observation_space)
-        action, self.action_space = action_spaces(config, env)
+        action, shown = from_gymnasium(env.single_action_space), env.single_observation_space
+        self.nested = isinstance(shown, gymnasium.spaces.Dict)
+        self.masks = Masks(action) if config.action_mask == "info" else None
+        self.latest = np.zeros(
+            (0, 0), np.int8
+        )  # [N, choices] masks of the vector's present states, shown or not
+        if self.masks is not None:
+            shown = with_mask(shown, self.masks.size)
+        observation = from_gymnasium(shown)
         self.spec = EnvSpec(config.id, observation, action, config.stack)
         self.rows = Rows(observation, action, self.lanes)
-        self.leaves = observation_leaves(env.single_observation_space, self.rows.obs)
+        self.leaves = observation_leaves(shown, self.rows.obs)
         self.check = Check(observation, self.rows.obs, self.rows.reward, config.check)
         self.row = rows_step(self.rows, observation)
         self.scale = reward_scale(config, seeds)
@@ -82,10 +90,11 @@ class Native:
         rows.episode[:] = episode + replayed
         seeds = self._seeds()
         try:
-            obs, _ = self.env.reset(seed=seeds)
+            obs, infos = self.env.reset(seed=seeds)
         except (TypeError, ValueError, gymnasium.error.Error):  # this vector takes one seed for all lanes
-            obs, _ = self.env.reset(seed=seeds[0])
-        self._first(obs, np.ones(self.lanes, np.bool_))
+            obs, infos = self.env.reset(seed=seeds[0])
+        everywhere = np.ones(self.lanes, np.bool_)
+        self._first(self._masked(obs, infos, ~everywhere), everywhere)
         return self._finish()
 
     def step(self, action: Tensor) -> EnvStep:
@@ -107,20 +116,29 @@ class Native:
         rows.episode += opening
         rows.steps += 1
         if self.mode == AutoresetMode.DISABLED and opening.any():
-            self.env.reset(options={"reset_mask": opening.copy()})
-        obs, reward, terminated, truncated, infos = self.env.step(self._actions())
+            obs, infos = self.env.reset(options={"reset_mask": opening.copy()})
+            self._masked(obs, infos, ~opening)
+        if self.masks is not None and self.mode != AutoresetMode.NEXT_STEP:
+            for lane in np.flatnonzero(opening):  # the hidden step: its action was chosen for another state
+                action = rows.action[lane : lane + 1].reshape(-1)
+                allow(self.spec.action, action, self.latest[lane], np.random.default_rng(0))
+        actions = unpack_batch(self.env.single_action_space, self.env.action_space, rows.action)
+        obs, reward, terminated, truncated, infos = self.env.step(actions)
         rows.reward[:], rows.terminated[:] = reward, terminated
         np.logical_or(terminated, truncated, out=rows.last)
         rows.first[:] = False
-        self._put(obs, np.arange(self.lanes))
+        self._put(self._masked(obs, infos, rows.last | opening), np.arange(self.lanes))
         if self.mode == AutoresetMode.SAME_STEP:
             for lane in np.flatnonzero(rows.last & ~opening):
-                self._put(_final(infos["final_obs"], int(lane)), lane)
+                final = _final(infos["final_obs"], int(lane))
+                if self.masks is not None:  # no action follows
+                    final = add_mask(final, np.ones(self.masks.size, np.int8), self.nested)
+                self._put(final, lane)
         if opening.any():
             if self.mode != AutoresetMode.NEXT_STEP:
                 seeds = self._seeds()
-                obs, _ = self.env.reset(seed=seeds, options={"reset_mask": opening.copy()})
-            self._first(obs, opening)
+                obs, infos = self.env.reset(seed=seeds, options={"reset_mask": opening.copy()})
+            self._first(self._masked(obs, infos, ~opening), opening)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
@@ -141,12 +159,17 @@ class Native:
     def _seeds(self) -> Any:
         return [self.seeds.of(lane, int(episode)) for lane, episode in enumerate(self.rows.episode)]
 
-    def _actions(self) -> Array:
-        """Action rows [N, ...] as the vector's own batched action."""
-        single, batch = self.action_space, self.env.action_space
-        start = np.ravel(getattr(single, "start", 0))
-        values = self.rows.action + (start if np.any(start) else 0)
-        return np.asarray(values, batch.dtype).reshape(batch.shape or values.shape)
+    def _masked(self, obs: Any, infos: dict[str, Any], excused: Mask) -> Any:
+        """Batched observations with the masks of `infos`; excused [N]: lanes that need not give one."""
+        if self.masks is None:
+            return obs
+        given = infos.get(f"_{KEY}", np.zeros(self.lanes, np.bool_))
+        rows = [
+            self.masks.read({KEY: _final(infos[KEY], lane)} if given[lane] else {}, bool(excused[lane]))
+            for lane in range(self.lanes)
+        ]
+        self.latest = np.stack(rows)
+        return add_mask(obs, self.latest, self.nested)
 
     def _put(self, obs: Any, lanes: Any) -> None:
         """Write batched observations ([len(lanes), ...] per leaf), or one lane's own, into rows `lanes`."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves, row_dtype
+from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, action_row, leaves, row_dtype
 
 Array = npt.NDArray[Any]
 
@@ -66,8 +66,7 @@ def _fields(observation: Space, action: Space) -> Iterator[tuple[str, tuple[int,
     """(name, shape of one row, dtype) of every array, in the order of the buffer."""
     for name, leaf in leaves(observation):
         yield f"obs.{name}", leaf.shape, row_dtype(leaf)
-    assert not isinstance(action, Dict), "composite actions are refused before rows are made"
-    yield "action", action.shape, row_dtype(action)
+    yield "action", *action_row(action)
     yield from (
         ("reward", (), "float32"),
         ("terminated", (), "bool"),

@@ -160,6 +160,20 @@ def choices(space: Space) -> int:
     return total
 
 
+def check_mask(observation: Space, action: Space) -> None:
+    """Raise ValueError where an observation's entry `action_mask` cannot mask the action space."""
+    entry = dict(observation).get("action_mask") if isinstance(observation, Dict) else None
+    if entry is None:
+        return
+    size = choices(action)
+    if not isinstance(entry, Box | MultiBinary) or not size or entry.shape != (size,):
+        allowed = f"a MultiBinary({size}) or Box({size},) of 0 and 1, or another name" if size else "another name"
+        raise ValueError(
+            f"its observations' entry action_mask is {describe(entry)}, and its action space {describe(action)} "
+            f"has {size or 'no'} choices; allowed: {allowed}"
+        )
+
+
 def native_action(space: Space, row: npt.NDArray[Any]) -> Any:
     """The environment's own action of a row in its units: starts added, a Dict's (or Tuple's) structure restored."""
     if isinstance(space, Dict):

@@ -2,13 +2,13 @@
 
 import copy
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs.actions import unpack
 from rlkit.envs.lane import Seeds
 from rlkit.envs.rows import Check
 from rlkit.seeding import episode_seed
@@ -183,19 +183,6 @@ def test_checks_of_bounds():
 
 
 def test_actions_reach_the_environment_in_its_own_terms():
-    class Echo(gymnasium.Env):
-        observation_space = spaces.Box(-100.0, 100.0, (1,), np.float32)
-
-        def reset(self, *, seed=None, options=None):
-            return np.zeros(1, np.float32), {}
-
-        def step(self, action):
-            self.action = action
-            return np.zeros(1, np.float32), 0.0, False, False, {}
-
-    from rlkit.envs.lane import Block
-    from rlkit.envs.make import action_spaces
-
     cases = [
         (spaces.Discrete(3, start=7), np.array([0, 2]), [7, 9]),
         (spaces.Box(-1, 1, (2,), np.float64), np.array([[0.5, 1.0]], np.float32), [[0.5, 1.0]]),
@@ -203,11 +190,7 @@ def test_actions_reach_the_environment_in_its_own_terms():
         (spaces.MultiBinary((2, 2)), np.array([[0, 1, 1, 0]], np.int8), [[[0, 1], [1, 0]]]),
     ]
     for space, given, expected in cases:
-        env = Echo()
-        env.action_space = space
-        block = Block.__new__(Block)
-        block.action, block.action_space = action_spaces(EnvConfig(id="Echo"), env)
-        got = block.convert(given)
+        got = unpack(space, given)
         assert [np.asarray(x).tolist() for x in got] == expected
         for action in got:
             assert space.contains(action)

@@ -11,7 +11,7 @@ import torch
 
 from rlkit.envs import EnvConfig, make_env, make_vec, probe
 from rlkit.envs.make import choose_backend
-from rlkit.spaces import Box, Discrete, MultiDiscrete
+from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
 TOYS = "rlkit.envs.toys:"
@@ -47,6 +47,11 @@ class Composite(Mine):
     def __init__(self):
         super().__init__()
         self.action_space = spaces.Dict({"a": spaces.Discrete(2)})
+
+class Written(Mine):
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces.Text(3)
 
 gymnasium.register("MineRegistered-v0", entry_point=Mine, max_episode_steps=4)
 '''
@@ -90,9 +95,8 @@ def test_users_class_from_the_current_directory(mine, backend, name):
         vector.close()
 
 
-def test_composite_actions_are_refused(mine):
-    with pytest.raises(ValueError, match=r"its actions are a Dict; allowed: Box"):
-        probe(EnvConfig(id=f"{mine}:Composite"))
+def test_probe_reads_composite_actions(mine):
+    assert probe(EnvConfig(id=f"{mine}:Composite")).action == Dict((("a", Discrete(2)),))
 
 
 def test_probe_reads_spaces_through_wrappers():
@@ -142,7 +146,9 @@ def test_wrong_arguments_and_wrong_frames_are_for_the_user():
     with pytest.raises(ValueError, match="makes no vector of its own"):
         make_vec(EnvConfig(id="Pendulum-v1", backend="native"), 0)
     with pytest.raises(ValueError, match="workers take plain values"):
-        make_vec(EnvConfig(id="CartPole-v1", backend="workers", kwargs={"x": object()}), 0)
+        make_vec(
+            EnvConfig(id="CartPole-v1", backend="workers", kwargs={"x": object()}, action_mask="none"), 0
+        )
     with pytest.raises(ValueError, match=r"env\.backend=workers: not possible"):
         make_vec(EnvConfig(id="rlkit.envs.toys.batched:Quadratic", backend="workers"), 0)
     with pytest.raises(ValueError, match="evaluation lanes count from 0"):
@@ -150,8 +156,9 @@ def test_wrong_arguments_and_wrong_frames_are_for_the_user():
 
 
 def test_users_errors_from_a_worker_are_the_same(mine):
-    with pytest.raises(ValueError, match=r"its actions are a Dict"):
-        make_vec(EnvConfig(id=f"{mine}:Composite", backend="workers"), 0)
+    for backend in ("inprocess", "workers"):
+        with pytest.raises(ValueError, match=r"space Text is not supported"):
+            make_vec(EnvConfig(id=f"{mine}:Written", backend=backend), 0)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
