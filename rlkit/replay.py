@@ -27,13 +27,14 @@ from rlkit.config import ReplayConfig
 from rlkit.options import ConfigError
 from rlkit.priorities import Ints, SumTree
 from rlkit.ring import FLAGS, Field, Layout, Ring, fitting, gib
-from rlkit.sampling import Array, Batches, draw, follow, following, gather, unroll
+from rlkit.sampling import Array, Batches, Shape, draw, following
 from rlkit.types import Obs, Rollout, State, empty_rows, tree_leaves, tree_map
 
 __all__ = ["Replay", "following"]
 
 ETA = 0.9  # a sequence's error is eta max_t |td_t| + (1 - eta) mean_t |td_t| (R2D2)
 CHUNK = 1 << 24  # bytes of uniform batches that are drawn at once
+COUNTERS = ("collected", "valid", "written", "_begun", "_low", "_high", "_drawn")
 
 
 class Replay:
@@ -56,11 +57,12 @@ class Replay:
         device: torch.device | str = "cpu",
         folder: Path = Path("replay"),
     ) -> None:
-        self.config, self.lanes, self.steps, self.gamma = config, lanes, steps, gamma
+        self.config, self.lanes, self.steps = config, lanes, steps
         self.device = torch.device(device)
         self.memory = not policy.network.memoryless
         self.stack: int = policy.spec.stack
         self.length = config.burn_in + config.sequence if self.memory else 1  # L
+        self.shape = Shape(self.memory, self.length, self.stack, config.n_step, gamma)
         self.agent_rows = config.burn_in if self.memory else 0
         self.batch = max(config.batch // config.sequence, 1) if self.memory else config.batch  # B
         self.rows = config.capacity // lanes  # R, of each lane that can be drawn from
@@ -70,8 +72,8 @@ class Replay:
         prototype = _prototype(policy)
         layout = fitting(lambda capacity: self._layout(prototype, capacity), config.capacity, lanes, folder)
         self.ring = Ring(layout, folder)
-        self.initial: State = policy.initial_state(self.batch, self.device)
-        self.flat = not isinstance(prototype[0], dict)
+        self._initial: State = policy.initial_state(self.batch, self.device)
+        self._at_once = max(CHUNK // (self.batch * self.shape.frames * layout.item_bytes), 1)
         self._key = np.uint64(np.random.SeedSequence([seed, 0x7265706C]).generate_state(1, np.uint64)[0])
         self._none = np.zeros(max(layout.starts * lanes, 1), bool)
         self._batches: Batches | None = None
@@ -84,6 +86,8 @@ class Replay:
         self._begun = 0  # starts ever stored, of which those numbered [low, high) can be drawn
         self._low = self._high = 0
         self._drawn = 0  # random numbers used
+        self._touched = 0  # the newest row that was ever written to
+        self._kept = 0  # the oldest row that the latest snapshot speaks of
 
     def _check_sizes(self) -> None:
         config, lanes = self.config, self.lanes
@@ -151,6 +155,7 @@ class Replay:
             )
         ring, row = self.ring, self.written
         first, last = _array(rollout.first), _array(rollout.last)  # [T+1, N]
+        self._touched = row + steps
         if row > 0:
             self._end_lost(first[0])
         oldest, after = self.oldest, max(row + steps - self.rows, 0)
@@ -241,10 +246,10 @@ class Replay:
         """
         left = self.due
         while left > 0:
-            count = self._fill(left, progress)
-            for rollout in self._batches.rollouts[:count]:  # type: ignore[union-attr]
+            rollouts = self._fill(left, progress)
+            left -= len(rollouts)
+            for rollout in rollouts:
                 yield replace(rollout, extra=dict(rollout.extra))
-            left -= count
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
         """Priorities of drawn items index [B] from their TD errors: td [B], or [rows, B] of sequences.
@@ -259,21 +264,16 @@ class Replay:
             error = ETA * error.amax(0) + (1 - ETA) * error.mean(0)
         self.tree.update(_array(index), _array(error.float()))
 
-    def _fill(self, wanted: int, progress: float) -> int:
-        """Draw up to `wanted` batches (one where priorities may change between them); returns how many."""
-        fitting = max(CHUNK // max(self._batch_bytes(), 1), 1)
-        count = 1 if self.tree is not None else min(wanted, fitting)
+    def _fill(self, wanted: int, progress: float) -> list[Rollout]:
+        """Up to `wanted` batches: those that fit, or one where learning from it changes what is drawn next."""
+        count = 1 if self.tree is not None else min(wanted, self._at_once)
         if self._batches is None or self._batches.depth < count:
-            self._batches = self._make_batches(count)
-        batches, host = self._batches, self._batches.host
+            self._batches = Batches(self.ring, self.shape, count, self.batch, self.device, self._initial)
+        batches = self._batches
         batches.wait()
-        self._draw(host["index"][:count], host["weight"][:count], progress)
-        if self.memory:
-            self._fill_sequences(host, count)
-        else:
-            self._fill_transitions(host, count)
-        batches.move(count)
-        return count
+        self._draw(batches.host["index"][:count], batches.host["weight"][:count], progress)
+        batches.fill(count, self.written)
+        return batches.rollouts[:count]
 
     def _draw(self, index: Array, weight: Array, progress: float) -> None:
         """Fill index [D, B] and weight [D, B]."""
@@ -291,94 +291,59 @@ class Replay:
             refused = ring.fields["last"].reshape(-1)
         self._drawn = draw(self._key, self._drawn, *span, places, self.lanes, refused, index.reshape(-1))
 
-    def _fill_transitions(self, host: dict[str, Array], count: int) -> None:
-        ring, fields = self.ring, self.ring.fields
-        index, rows = host["index"][:count], host["rows"][:count]  # [D, B], [D, R, B]
-        newest = self.written % ring.layout.rows * self.lanes
-        first, last, terminated = (fields[name].reshape(-1) for name in FLAGS)
-        reward, discount, ended = (host[name][:count, 0] for name in ("reward", "discount", "terminated"))
-        follow(
-            index, newest, self.lanes, self.config.n_step, self.gamma, self.stack, first, last, terminated,
-            fields["reward"].reshape(-1), rows, reward, discount, ended,
-        )  # fmt: skip
-        for name, array in ring.obs.items():
-            gather(array, rows, host[f"obs/{name}"][:count])
-        gather(fields["action"], index, host["action"][:count, 0])
-        host["last"][:count, 1] = last[rows[:, self.stack]]
+    @property
+    def urgent(self) -> bool:
+        """Whether the next rollout overwrites rows that the latest snapshot speaks of."""
+        return self._kept + self.ring.layout.rows <= self.written + self.steps
 
-    def _fill_sequences(self, host: dict[str, Array], count: int) -> None:
-        ring, fields = self.ring, self.ring.fields
-        index, rows = host["index"][:count], host["rows"][:count]  # [D, B], [D, k-1 + L+1, B]
-        unroll(index, ring.start, ring.layout.rows, self.lanes, self.stack, fields["first"].reshape(-1), rows)
-        for name, array in ring.obs.items():
-            gather(array, rows, host[f"obs/{name}"][:count])
-        now = np.ascontiguousarray(rows[:, self.stack - 1 :])  # [D, L+1, B]
-        for name in ("first", "last"):
-            gather(fields[name], now, host[name][:count])
-        now = np.ascontiguousarray(now[:, :-1])  # [D, L, B]
-        for name in ("action", "reward", "terminated"):
-            gather(fields[name], now, host[name][:count])
-        np.multiply(~host["terminated"][:count], np.float32(self.gamma), out=host["discount"][:count])
-        for i, array in enumerate(ring.states):
-            gather(array, index, host[f"state/{i}"][:count])
+    def snapshot(self) -> dict[str, Any]:
+        """What the memory is, but for the rows: these stay where they are until the memory is `urgent`."""
+        self._kept = max(self.oldest - self.stack + 1, 0)
+        return {
+            "places": self.ring.layout.rows,
+            "lanes": self.lanes,
+            "starts": self.ring.layout.starts,
+            **{name: getattr(self, name) for name in COUNTERS},
+            "priorities": None if self.tree is None else self.tree.leaves.copy(),
+            "largest": None if self.tree is None else self.tree.largest,
+        }
 
-    def _frames(self) -> int:
-        """Observation rows of one item: for a stack of k, its history too."""
-        if self.memory:
-            return self.stack - 1 + self.length + 1
-        return self.stack + 1 + (self.stack - 1 if self.config.n_step > 1 else 0)
+    def saved(self, snapshot: dict[str, Any]) -> dict[str, Any]:
+        """The rows that the latest snapshot speaks of, among others; views."""
+        ring, written = self.ring, snapshot["written"]
+        assert self._kept + ring.layout.rows > self._touched, "rows of the snapshot are overwritten"
+        places = min(written + 1, ring.layout.rows) if written else 0
+        starts = min(snapshot["_begun"], ring.layout.starts)
+        return {
+            "fields": {name: array[:places] for name, array in ring.fields.items()},
+            "states": [array[:starts] for array in ring.states],
+            "start": ring.start[:starts],
+        }
 
-    def _batch_bytes(self) -> int:
-        layout = self.ring.layout
-        return self.batch * (
-            self._frames() * sum(field.bytes for field in layout.fields)
-            + sum(field.bytes for field in layout.states)
-        )
+    def load(self, snapshot: dict[str, Any], saved: dict[str, Any]) -> None:
+        """Continue from a snapshot and its rows. Raises ConfigError where they are of a memory of another size."""
+        ring, layout = self.ring, self.ring.layout
+        sizes = {"places": layout.rows, "lanes": self.lanes, "starts": layout.starts}
+        fits = all(snapshot[name] == size for name, size in sizes.items())
+        fits = fits and (snapshot["priorities"] is None) == (self.tree is None)
+        if not fits or {*saved["fields"]} != {*ring.fields}:
+            raise ConfigError(
+                "the replay memory in the checkpoint has another size than agent.replay, agent.steps and env.lanes in "
+                "the run's config.yaml describe; take back what was changed there"
+            )
+        for name, array in ring.fields.items():
+            array[: len(saved["fields"][name])] = saved["fields"][name]
+        for array, rows in zip(ring.states, saved["states"], strict=True):
+            array[: len(rows)] = rows
+        ring.start[: len(saved["start"])] = saved["start"]
+        for name in COUNTERS:
+            setattr(self, name, snapshot[name])
+        if self.tree is not None:
+            self.tree.load(snapshot["priorities"], snapshot["largest"])
 
-    def _make_batches(self, depth: int) -> Batches:
-        """Room for `depth` batches, and the rollouts that show them."""
-        L, B, layout = self.length, self.batch, self.ring.layout
-        batches = Batches(depth, self.device)
-        for field in layout.fields:
-            flag = field.name in ("first", "last")
-            rows = self._frames() if field.name.startswith("obs/") else L + flag
-            batches.make(field.name, (rows, B, *field.shape), field.dtype)
-        for field in layout.states:
-            batches.make(field.name, (B, *field.shape), field.dtype)
-        batches.make("discount", (L, B), "float32")
-        batches.make("index", (B,), "int64")
-        batches.make("weight", (B,), "float32")
-        batches.host["weight"][:] = 1
-        batches.host["rows"] = np.zeros((depth, self._frames(), B), np.int64)
-        batches.move(depth)
-        batches.rollouts = [self._view(batches.tensors, d) for d in range(depth)]
-        return batches
-
-    def _view(self, tensors: dict[str, Tensor], d: int) -> Rollout:
-        """Batch number d of the tensors [D, ...]."""
-        k, n_step = self.stack, not self.memory and self.config.n_step > 1
-        each = {name: x[d] for name, x in tensors.items()}
-        frames = {name: each[f"obs/{name}"] for name in self.ring.obs}  # [R, B, ...]
-        rows = slice(k - 1, k + 1 if not self.memory else None)
-        obs = {name: x[rows] for name, x in frames.items()}
-        state, extra = self.initial, {name: each[name] for name in ("discount", "index", "weight")}
-        if self.memory:
-            leaves = iter([each[field.name] for field in self.ring.layout.states])
-            state = (state[0], *tree_map(lambda _: next(leaves), state[1:]))
-        if k > 1:
-            x = frames[""]
-            state = ((x[: k - 1].transpose(0, 1),), *state[1:])
-            extra["history"] = (x[k + 1 :] if n_step else x[1:k]).transpose(0, 1)
-        return Rollout(
-            obs=obs[""] if self.flat else obs,
-            first=each["first"],
-            last=each["last"],
-            action=each["action"],
-            reward=each["reward"],
-            terminated=each["terminated"],
-            state=state,
-            extra=extra,
-        )
+    def close(self) -> None:
+        """Remove what lies on disk."""
+        self.ring.close()
 
 
 def _prototype(policy: Any) -> tuple[Obs, Tensor, State]:

@@ -52,6 +52,11 @@ class Layout:
     beside: int  # bytes of memory for priorities
 
     @property
+    def item_bytes(self) -> int:
+        """Of one row of one lane."""
+        return sum(field.bytes for field in self.fields)
+
+    @property
     def bytes(self) -> tuple[int, int]:
         """(in memory, on disk)."""
         parts = [(self.rows, field) for field in self.fields] + [
@@ -86,7 +91,7 @@ class Ring:
         shape = (count, self.layout.lanes, *field.shape)
         if not (self.layout.disk and field.large):
             return np.zeros(shape, field.dtype)
-        path = self.folder / f"{field.name.replace('/', '-')}.bin"
+        path = self.folder / f"{field.name.strip('/').replace('/', '-')}.bin"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(path, "wb") as file:  # reserved now: a disk that fills up later cannot end the run
@@ -201,6 +206,6 @@ def gib(count: float) -> str:
     """A number of bytes for people."""
     for unit in ("GiB", "MiB"):
         size = 2.0 ** {"GiB": 30, "MiB": 20}[unit]
-        if count >= 0.01 * size:
+        if count >= 0.1 * size:
             return f"{count / size:,.2f} {unit}"
     return f"{count / 1024:,.1f} KiB"

@@ -5,6 +5,7 @@ A place of a lane is one number, place * N + lane: the row after it lies N furth
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rlkit.priorities import Ints, compiled, uniform
-from rlkit.types import Rollout, State
+from rlkit.ring import FLAGS, Ring
+from rlkit.types import Rollout, State, tree_map
 
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
@@ -57,7 +59,7 @@ def follow(
 ) -> None:
     """The n-step transitions from the places index [D, B]: their rows [D, R, B], reward, discount, terminated [D, B].
 
-    R counts the k-1 rows of history of o_t, o_t, o_{t+m} and, for n > 1, the k-1 rows of history of o_{t+m}.
+    The rows are the k-1 of o_t's history, o_t, o_{t+m} and, for n > 1, the k-1 of o_{t+m}'s history.
     newest: place of the newest row of lane 0, from which no step has been made.
     """
     size = len(last)
@@ -109,18 +111,52 @@ def unroll(index: Ints, start: Ints, places: int, lanes: int, stack: int, first:
                     place -= places * lanes
 
 
-class Batches:
-    """Tensors for `depth` batches of B items on `device`, filled again and again; on the host they are NumPy arrays."""
+@dataclass(frozen=True)
+class Shape:
+    """What an item is: L rows, of frames stacked k high."""
 
-    def __init__(self, depth: int, device: torch.device) -> None:
-        self.depth, self.device = depth, device
+    memory: bool  # a sequence of L = `length` rows, else one transition over up to n_step rows
+    length: int
+    stack: int
+    n_step: int
+    gamma: float
+
+    @property
+    def frames(self) -> int:
+        """R, the observation rows of an item: the k-1 rows of history first, for n-step transitions twice."""
+        if self.memory:
+            return self.stack - 1 + self.length + 1
+        return self.stack + 1 + (self.stack - 1 if self.n_step > 1 else 0)
+
+
+class Batches:
+    """`depth` batches of B = `batch` items of a ring, on `device`; filled again and again, on the host as arrays.
+
+    initial: memory before any observation of B lanes, for what a ring does not store.
+    """
+
+    def __init__(
+        self, ring: Ring, shape: Shape, depth: int, batch: int, device: torch.device, initial: State
+    ) -> None:
+        self.ring, self.shape, self.depth, self.device, self.initial = ring, shape, depth, device, initial
         self.host: dict[str, Array] = {}
         self.tensors: dict[str, Tensor] = {}
-        self.rollouts: list[Rollout] = []  # `depth` views of the tensors
         self._staged: list[tuple[Tensor, Tensor]] = []
         self._moved = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        for field in ring.layout.fields:
+            rows = shape.length + (field.name in ("first", "last"))
+            rows = shape.frames if field.name.startswith("obs/") else rows
+            self._make(field.name, (rows, batch, *field.shape), field.dtype)
+        for field in ring.layout.states:
+            self._make(field.name, (batch, *field.shape), field.dtype)
+        self._make("discount", (shape.length, batch), "float32")
+        self._make("index", (batch,), "int64")
+        self._make("weight", (batch,), "float32")
+        self.host["weight"][:] = 1
+        self.host["rows"] = np.zeros((depth, shape.frames, batch), np.int64)
+        self.rollouts = [self._view(d) for d in range(depth)]
 
-    def make(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+    def _make(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         """A tensor [depth, *shape] of zeros, and its array."""
         pinned = self.device.type == "cuda"  # from where the device fetches by itself
         host = torch.zeros((self.depth, *shape), dtype=getattr(torch, dtype), pin_memory=pinned)
@@ -134,12 +170,78 @@ class Batches:
         if self._moved is not None:
             self._moved.synchronize()
 
-    def move(self, count: int) -> None:
-        """Bring the first `count` batches to the device."""
+    def fill(self, count: int, newest: int) -> None:
+        """Gather the first `count` batches of the items in host["index"] and bring them to the device.
+
+        newest: the newest row of the ring, from which no step has been made.
+        """
+        if self.shape.memory:
+            self._sequences(count)
+        else:
+            self._transitions(count, newest)
         for host, tensor in self._staged:
             tensor[:count].copy_(host[:count], non_blocking=True)
         if self._moved is not None:
             self._moved.record()
+
+    def _transitions(self, count: int, newest: int) -> None:
+        ring, fields, shape = self.ring, self.ring.fields, self.shape
+        host = {name: array[:count] for name, array in self.host.items()}
+        lanes, rows = ring.layout.lanes, host["rows"]  # [D, R, B]
+        first, last, ended = (fields[name].reshape(-1) for name in FLAGS)
+        reward, discount, terminated = (host[name][:, 0] for name in ("reward", "discount", "terminated"))
+        follow(
+            host["index"], newest % ring.layout.rows * lanes, lanes, shape.n_step, shape.gamma, shape.stack,
+            first, last, ended, fields["reward"].reshape(-1), rows, reward, discount, terminated,
+        )  # fmt: skip
+        for name, array in ring.obs.items():
+            gather(array, rows, host[f"obs/{name}"])
+        gather(fields["action"], host["index"], host["action"][:, 0])
+        host["last"][:, 1] = last[rows[:, shape.stack]]
+
+    def _sequences(self, count: int) -> None:
+        ring, fields, k = self.ring, self.ring.fields, self.shape.stack
+        host = {name: array[:count] for name, array in self.host.items()}
+        rows, index = host["rows"], host["index"]  # [D, k-1 + L+1, B], [D, B]
+        unroll(index, ring.start, ring.layout.rows, ring.layout.lanes, k, fields["first"].reshape(-1), rows)
+        for name, array in ring.obs.items():
+            gather(array, rows, host[f"obs/{name}"])
+        now = np.ascontiguousarray(rows[:, k - 1 :])  # [D, L+1, B]
+        for name in ("first", "last"):
+            gather(fields[name], now, host[name])
+        now = np.ascontiguousarray(now[:, :-1])  # [D, L, B]
+        for name in ("action", "reward", "terminated"):
+            gather(fields[name], now, host[name])
+        np.multiply(~host["terminated"], np.float32(self.shape.gamma), out=host["discount"])
+        for field, array in zip(ring.layout.states, ring.states, strict=True):
+            gather(array, index, host[field.name])
+
+    def _view(self, d: int) -> Rollout:
+        """Batch number d as a rollout."""
+        k, memory = self.shape.stack, self.shape.memory
+        each = {name: x[d] for name, x in self.tensors.items()}
+        frames = {name: each[f"obs/{name}"] for name in self.ring.obs}  # [R, B, ...]
+        rows = slice(k - 1, None if memory else k + 1)
+        obs = {name: x[rows] for name, x in frames.items()}
+        state, extra = self.initial, {name: each[name] for name in ("discount", "index", "weight")}
+        if memory:
+            leaves = iter([each[field.name] for field in self.ring.layout.states])
+            state = (state[0], *tree_map(lambda _: next(leaves), state[1:]))
+        if k > 1:
+            x = frames[""]
+            state = ((x[: k - 1].transpose(0, 1),), *state[1:])
+            if not memory:
+                extra["history"] = (x[k + 1 :] if self.shape.n_step > 1 else x[1:k]).transpose(0, 1)
+        return Rollout(
+            obs=obs.get("", obs),  # one leaf without a name, or named ones
+            first=each["first"],
+            last=each["last"],
+            action=each["action"],
+            reward=each["reward"],
+            terminated=each["terminated"],
+            state=state,
+            extra=extra,
+        )
 
 
 def gather(array: Array, rows: Ints, out: Array) -> None:
