@@ -59,50 +59,121 @@ class Optimiser:
         self.loss = loss
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.flat, self.gradient = flatten(module)
-        self.torch = _torch_optimiser(self.flat, config)
+        self.lr = config.lr
+        self.vector = self.flat.detach()  # the same memory
+        self.step = (
+            _Adam(self.vector, config) if config.name in ("adam", "adamw") else _Torch(self.flat, config)
+        )
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
         self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
-        self.torch.param_groups[0]["lr"] = self.config.lr * schedule(self.config.lr_schedule, progress)
+        self.lr = self.config.lr * schedule(self.config.lr_schedule, progress)
 
     def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
-        return self.minimise_sum([batch])
+        gradient, metrics = self._differentiate(*batch)
+        return metrics, self._descend(gradient)
 
     def minimise_sum(self, batches: Iterable[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
         """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics."""
-        self.gradient.zero_()
-        metrics = torch.stack([self._accumulate(*batch) for batch in batches]).sum(0)
-        norm = self.gradient.norm()
-        if self.config.clip_norm > 0:
-            # g <- g min(1, c / |g|)
-            self.gradient.mul_((self.config.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        self.torch.step()
-        return metrics, norm
+        total, metrics = torch.zeros_like(self.gradient), []
+        for batch in batches:
+            gradient, each = self._differentiate(*batch)
+            total += gradient
+            metrics.append(each)
+        return torch.stack(metrics).sum(0), self._descend(total)
 
-    def _accumulate(self, *batch: Any) -> Tensor:
-        """Add the gradient of loss(*batch); returns its metrics."""
+    def _differentiate(self, *batch: Any) -> tuple[Tensor, Tensor]:
+        """The gradient of loss(*batch), valid until the next call, and its metrics."""
         with self.autocast:
             if self._compiled is not None:
-                gradient, metrics = self._compiled(*batch)
-                self.gradient += gradient
-                return metrics  # type: ignore[no-any-return]
+                return self._compiled(*batch)  # type: ignore[no-any-return]
             loss, metrics = self.loss(*batch)
+        self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
-        return metrics
+        return self.gradient, metrics
+
+    @torch.no_grad()
+    def _descend(self, gradient: Tensor) -> Tensor:
+        """Clip and step; returns |g| before clipping."""
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        limit = self.config.clip_norm
+        # g <- g / max(1, |g| / c)
+        self.step(gradient, self.lr, ((norm + 1e-6) / limit).clamp_(min=1.0) if limit > 0 else None)
+        return norm
 
     def state_dict(self) -> dict[str, Any]:
         """Moments and step count; the parameters belong to the module."""
-        return {name: value.clone() for name, value in self.torch.state.get(self.flat, {}).items()}
+        return {name: value.clone() for name, value in self.step.state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`'s value."""
-        self.torch.state[self.flat] = {
-            name: value.to(self.flat.device if value.dim() else value.device, copy=True)
-            for name, value in state.items()
+        self.step.load(
+            {
+                name: value.to(self.flat.device if value.dim() else value.device, copy=True)
+                for name, value in state.items()
+            }
+        )
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) or AdamW: torch's fused kernel, which also divides the gradient.
+
+    Called directly: for small networks torch.optim's own bookkeeping takes longer than the step.
+    """
+
+    def __init__(self, flat: Tensor, config: OptimConfig) -> None:
+        self.flat = flat
+        self.kernel = torch._fused_adamw_ if config.name == "adamw" else torch._fused_adam_
+        self.constants: dict[str, Any] = {
+            "beta1": config.betas[0], "beta2": config.betas[1], "weight_decay": config.weight_decay,
+            "eps": config.eps, "amsgrad": False, "maximize": False,
+        }  # fmt: skip
+        self.state = {
+            "step": torch.zeros((), device=flat.device),
+            "exp_avg": torch.zeros_like(flat),
+            "exp_avg_sq": torch.zeros_like(flat),
         }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
+        step, mean, square = self.state.values()
+        step += 1
+        self.kernel(
+            [self.flat], [gradient], [mean], [square], [], [step], lr=lr, grad_scale=divisor, **self.constants
+        )
+
+
+class _Torch:
+    """RMSprop or SGD as torch.optim has them."""
+
+    def __init__(self, flat: nn.Parameter, config: OptimConfig) -> None:
+        self.flat = flat
+        if config.name == "rmsprop":
+            self.torch: torch.optim.Optimizer = torch.optim.RMSprop(
+                [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+        else:
+            self.torch = torch.optim.SGD(
+                [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+            )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {name: x for name, x in self.torch.state.get(self.flat, {}).items() if isinstance(x, Tensor)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.torch.state[self.flat] = state
+
+    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
+        self.flat.grad = gradient if divisor is None else gradient.div_(divisor)
+        self.torch.param_groups[0]["lr"] = lr
+        self.torch.step()
 
 
 @torch.no_grad()
@@ -127,18 +198,3 @@ def flatten(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
     vector = nn.Parameter(flat)
     vector.grad = gradient
     return vector, gradient
-
-
-def _torch_optimiser(flat: nn.Parameter, config: OptimConfig) -> torch.optim.Optimizer:
-    if config.name == "rmsprop":
-        return torch.optim.RMSprop(
-            [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    if config.name == "sgd":
-        return torch.optim.SGD(
-            [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-        )
-    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(
-        [flat], config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
-    )
