@@ -1,0 +1,42 @@
+"""train 2N = train N, kill, resume N: bit for bit, for every agent and every kind of memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from runs import digest, launch, rlkit, wait_for
+
+COMMON = [
+    "preset=none", "env.backend=inprocess", "env.lanes=4", "threads=1", "evaluate.every=1000", "evaluate.episodes=2",
+    "log.every=250", "log.tensorboard=false", "checkpoint.every=400", "checkpoint.keep=100", "network.core_size=16",
+]  # fmt: skip
+SMALL = "network.hidden=[16] agent.steps=32 agent.minibatch=64 agent.epochs=4"
+CASES = {  # options of each run
+    "ppo": f"agent=ppo env=cartpole {SMALL} network.normalise=true agent.normalise_reward=true total_steps=2000",
+    "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} total_steps=2000",
+    "ppo-gru-stack-thread": f"agent=ppo env=cartpole network=gru env.stack=3 source=thread {SMALL} total_steps=2000",
+    "ppo-transformer": f"agent=ppo env=pendulum_novel network=transformer network.window=8 {SMALL} total_steps=2000",
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_a_killed_run_continues_exactly(tmp_path: Path, options: str) -> None:
+    """Killed at an arbitrary moment after its second checkpoint, memories in the middle of episodes."""
+    arguments = ["train", *COMMON, *options.split()]
+    process = launch(tmp_path, *arguments, "name=b")
+    saved = tmp_path / "runs" / "b" / "checkpoints"
+    wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= 2, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    code, output = rlkit(tmp_path, *arguments, "name=a")
+    assert code == 0, output
+    code, output = rlkit(tmp_path, "resume", "runs/b")
+    assert code == 0, output
+    assert "resuming from" in output
+    assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
