@@ -98,18 +98,24 @@ class Quadratic(gymnasium.Env[Vector, Vector]):
         return self.x, -float(np.mean(np.square(self.x))), False, self.t == self.length, {}
 
 
-class Cue(gymnasium.Env[Vector, int]):
+class Cue(gymnasium.Env[Vector, Any]):
     """A cue in the first row only, asked for in the last: no memoryless policy does better than guessing.
 
     obs = one-hot cue of `choices` (zeros after the first row) and a flag in the row whose action is paid: 1
     if it names the cue, else 0. The best return is 1, without memory 1 / choices. Episodes have `delay` + 1
     actions.
+
+    continuous: the cues stand for numbers y, evenly spaced from -1/2 to 1/2, actions a lie in [-1, 1], and the
+    one that is paid gets 1 - (a - y)^2 / var(y). The best return is 1, without memory (a = 0) it is 0.
     """
 
-    def __init__(self, choices: int = 2, delay: int = 4) -> None:
+    def __init__(self, choices: int = 2, delay: int = 4, continuous: bool = False) -> None:
         self.choices, self.delay = choices, delay
+        self.answers = np.linspace(-0.5, 0.5, choices)
         self.observation_space = spaces.Box(0.0, 1.0, (choices + 1,), np.float32)
-        self.action_space = spaces.Discrete(choices)
+        self.action_space = (
+            spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(choices)
+        )
 
     def _observe(self) -> Vector:
         obs = np.zeros(self.choices + 1, np.float32)
@@ -118,6 +124,12 @@ class Cue(gymnasium.Env[Vector, int]):
         obs[-1] = self.t == self.delay
         return obs
 
+    def _pay(self, action: Any) -> float:
+        if isinstance(self.action_space, spaces.Discrete):
+            return float(action == self.cue)
+        error = float(np.clip(action[0], -1.0, 1.0)) - self.answers[self.cue]
+        return float(1.0 - error**2 / self.answers.var())
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Vector, dict[str, Any]]:
@@ -125,9 +137,9 @@ class Cue(gymnasium.Env[Vector, int]):
         self.cue, self.t = int(self.np_random.integers(self.choices)), 0
         return self._observe(), {}
 
-    def step(self, action: int) -> Step:
+    def step(self, action: Any) -> Step:
         asked = self.t == self.delay
-        reward = float(asked and action == self.cue)
+        reward = self._pay(action) if asked else 0.0
         self.t += 1
         return self._observe(), reward, asked, False, {}
 

@@ -1,0 +1,315 @@
+"""Deep Deterministic Policy Gradient (Lillicrap et al., 2016, arXiv:1509.02971), with the three changes of TD3.
+
+A deterministic actor mu(s) in [-1, 1]^d and a critic Q(s, a) learn from transitions in a replay memory. With slowly
+following copies Q' and mu', and d_t = gamma^m (1 - terminated) of the m-step transition that the memory hands out,
+
+    y_t   = r_t + d_t Q'(s_{t+m}, mu'(s_{t+m}))
+    L_Q   =  mean_t w_t (Q(s_t, a_t) - y_t)^2                  (w_t: importance weights of prioritised replay)
+    L_mu  = -mean_t Q(s_t, mu(s_t))                            (its gradient flows through the action into mu alone)
+    theta' <- theta' + tau (theta - theta')
+
+Actions are tried out with noise: mu(s) + N(0, sigma^2), or an Ornstein-Uhlenbeck process x <- (1 - kappa) x + sigma z.
+Three options, each on its own, make it TD3 (Fujimoto, van Hoof and Meger, 2018, arXiv:1802.09477; agent=td3):
+
+    critics=2     y_t takes min(Q'_1, Q'_2); both critics learn it; the actor follows Q_1
+    smoothing     y_t takes mu'(s) + clip(N(0, smoothing^2), -smoothing_clip, smoothing_clip), clipped to [-1, 1]
+    actor_every   the actor and all targets move once in so many updates of the critics
+
+Every network reads the observation through a trunk (encoder -> core); the action enters at the last hidden layer, the
+second of two as in the paper. With memory, actor and critics remember side by side in one state: sequences start with
+the one stored when they were collected, and rows of burn-in only renew it. Where all share a trunk (network.shared;
+pixels) the critics' loss alone trains it, and the actor reads its features.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.accelerate import Compiled
+from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.distributions import action_head
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.hidden import HiddenHead
+from rlkit.nn.network import Network
+from rlkit.optim import Optimiser, flatten, soft_update
+from rlkit.options import option
+from rlkit.registry import check_actions
+from rlkit.returns import n_step
+from rlkit.sampling import following
+from rlkit.spaces import Box, leaves
+from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+
+if TYPE_CHECKING:
+    from rlkit.replay import Replay
+
+ACTIONS = ("Box",)
+FEED = "replay"
+METRICS = ("loss/critic", "q/mean", "q/target")
+PIXEL_HIDDEN = 256  # width of the last hidden layer where images are seen
+
+
+@dataclass(frozen=True)
+class Config:
+    """The papers' hyperparameters, with their symbols."""
+
+    steps: int = option(1, min=1, help="T: transitions per lane between two calls of learn")
+    gamma: float = option(0.99, min=0, max=1, help="discount")
+    tau: float = option(0.005, above=0, max=1, help="how far the targets follow at each update")
+    noise: Literal["gaussian", "ou"] = option("gaussian", help="of exploration; ou: Ornstein-Uhlenbeck")
+    noise_std: float = option(0.1, min=0, help="sigma, where actions span [-1, 1]")
+    noise_decay: float = option(0.15, above=0, max=1, help="kappa: how fast noise=ou returns to 0")
+    critics: int = option(1, min=1, max=2, help="2: the smaller of two estimates is the target (TD3)")
+    smoothing: float = option(0.0, min=0, help="deviation of the noise on target actions (TD3: 0.2)")
+    smoothing_clip: float = option(0.5, min=0, help="the largest such noise")
+    actor_every: int = option(1, min=1, help="updates of the critics per update of the actor (TD3: 2)")
+    actor_lr: float | None = option(None, above=0, help="learning rate of the actor; null: optim.lr")
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+class Policy(nn.Module):
+    """mu, Q and exploration. Its state is that of the network and, last, that of the noise."""
+
+    random: Tensor
+
+    def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
+        super().__init__()
+        check(spec, config)
+        if not network.hidden:
+            raise ValueError(
+                "network.hidden=[]: the action enters at the last hidden layer; give at least one"
+            )
+        self.spec, self.config = spec, config
+        self.scale = action_head(spec.action, "tanh")
+        self.noise_size = d = self.scale.noise_size
+        self.names = [f"critic{i}" for i in range(config.critics)]
+        trunks = dict.fromkeys(["actor", *self.names])
+        self.network = Network(spec, replace(network, hidden=network.hidden[:-1]), trunks)
+        pixels = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
+        shape = (PIXEL_HIDDEN if pixels else network.hidden[-1], network.activation)
+        self.actor = HiddenHead(self.network.width("actor"), 0, d, *shape)
+        self.critics = nn.ModuleList(
+            [HiddenHead(self.network.width(name), d, 1, *shape) for name in self.names]
+        )
+        self.register_buffer("random", torch.tensor(config.replay.warmup > 0))  # warm-up: act at random
+
+    def parts(self) -> tuple[nn.ModuleList, nn.ModuleList]:
+        """What L_mu trains and what L_Q trains."""
+        actor, critic = nn.ModuleList([self.actor]), nn.ModuleList(list(self.critics))
+        read = {self.network.trunk_of[name] for name in self.names}
+        for i, trunk in enumerate(zip(self.network.encoders, self.network.cores, strict=True)):
+            (critic if i in read else actor).extend(trunk)
+        return actor, critic
+
+    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [lanes, ...]."""
+        x = (torch.zeros(lanes, self.noise_size, device=device),) if self.config.noise == "ou" else ()
+        return (*self.network.initial_state(lanes, device), x)
+
+    def mu(self, features: dict[str, Tensor]) -> Tensor:
+        """mu(s) in [-1, 1]: [T, N, d]."""
+        return torch.tanh(self.actor(features["actor"]))
+
+    def q(self, features: dict[str, Tensor], action: Tensor) -> Tensor:
+        """Q(s, a) of every critic, action [T, N, d]: [critics, T, N]."""
+        pairs = zip(self.names, self.critics, strict=True)
+        return torch.stack([critic(features[name], action).squeeze(-1) for name, critic in pairs])
+
+    def act(
+        self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
+    ) -> tuple[Tensor, State, dict[str, Tensor]]:
+        """obs [N, ...], first [N], noise [N, d] or None for mu(s) itself -> action [N, d], state, {}."""
+        rows = tree_map(lambda x: x[None], obs)
+        # critics remember what the actor sees, so that a stored state starts both
+        names = ["actor"] if self.network.memoryless else None
+        features, memory = self.network.features(rows, first[None], state[:-1], names)
+        action, process = self.mu(features)[0], state[-1]
+        if noise is not None:
+            x = self.config.noise_std * 2**0.5 * torch.erfinv(2 * noise - 1)  # sigma z
+            if isinstance(process, tuple) and process:
+                # x <- (1 - kappa) x + sigma z, from 0 where an episode opens
+                x = x + (1 - self.config.noise_decay) * torch.where(first[:, None], 0.0, process[0])  # type: ignore[arg-type]
+                process = (x,)
+            action = torch.where(self.random, 2 * noise - 1, (action + x).clamp(-1, 1))
+        return action, (*memory, process), {}
+
+    def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
+        """The smallest Q(s, mu(s)): obs [T, N, ...], first [T, N] -> [T, N]."""
+        features, _ = self.network.features(obs, first, state[:-1])
+        return self.q(features, self.mu(features)).amin(0)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """From [-1, 1] to the bounds of the environment's actions."""
+        return self.scale.to_env(action)
+
+
+class Agent:
+    """A policy, its targets, optimisers of actor and critics, and one call: `learn`."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: Config,
+        optim: OptimConfig,
+        *,
+        seed: int = 0,
+        precision: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        self.policy, self.config = policy, config
+        self.memory = not policy.network.memoryless
+        self.burn_in = config.replay.burn_in if self.memory else 0
+        self.target = copy.deepcopy(policy)
+        self.target_actor, self.target_critic = (flatten(part)[0].detach() for part in self.target.parts())
+        actor, critic = policy.parts()
+        how: dict[str, Any] = {"precision": precision, "compile": compile}
+        self.critic = Optimiser(critic, self.critic_loss, optim, **how)
+        actor_optim = replace(optim, lr=config.actor_lr or optim.lr)
+        self.actor = Optimiser(actor, self.actor_loss, actor_optim, reads=policy, **how)
+        both = nn.ModuleList([policy, self.target])
+        self._targets = Compiled(both, self.targets) if compile else self.targets
+        self.generator = torch.Generator(self.target_critic.device).manual_seed(seed)
+        self.updates = 0
+
+    def learn(self, replay: Replay, progress: float) -> dict[str, Tensor]:
+        """The updates that are due; `progress` = step / total_steps drives the schedules."""
+        critic: list[Tensor] = []
+        actor: list[Tensor] = []
+        self.critic.set_progress(progress)
+        self.actor.set_progress(progress)
+        for batch in replay.batches(progress):
+            for policy in (self.policy, self.target):
+                policy.network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
+            rows = self.rows(batch)
+            with torch.no_grad(), self.critic.autocast:
+                rows |= self._targets(rows, self.noise(batch))
+            metrics, norm = self.critic.minimise(rows)
+            critic.append(torch.cat([metrics[:3], norm[None]]))
+            replay.prioritise(batch.extra["index"], metrics[3:].view_as(rows["target"]))
+            self.updates += 1
+            if self.updates % self.config.actor_every == 0:
+                metrics, norm = self.actor.minimise(rows)
+                actor.append(torch.cat([metrics, norm[None]]))
+                soft_update(self.target_critic, self.critic.flat, self.config.tau)
+                soft_update(self.target_actor, self.actor.flat, self.config.tau)
+        self.policy.random.fill_(not replay.ready)
+        report = {"updates": torch.tensor(self.updates)}
+        if critic:
+            report |= dict(zip((*METRICS, "gradient_norm"), torch.stack(critic).mean(0), strict=True))
+        if actor:
+            report |= dict(
+                zip(("loss/actor", "gradient_norm/actor"), torch.stack(actor).mean(0), strict=True)
+            )
+        return report
+
+    def rows(self, batch: Rollout) -> dict[str, Any]:
+        """What the losses read of L transitions [L, B] and the row after each, as a tree of tensors."""
+        memories = len(self.policy.network.cores) + 1
+        return {
+            **{
+                name: getattr(batch, name)
+                for name in ("obs", "first", "last", "action", "reward", "terminated")
+            },
+            **{name: batch.extra[name] for name in ("discount", "weight")},
+            "state": batch.state[:memories],
+            "following": following(batch)[:memories],
+        }
+
+    def noise(self, batch: Rollout) -> tuple[Tensor, ...]:
+        """The smoothing of target actions, [L - burn_in, B, d]; () without."""
+        if self.config.smoothing == 0:
+            return ()
+        shape, limit = batch.action[self.burn_in :].shape, self.config.smoothing_clip
+        z = torch.randn(shape, generator=self.generator, device=self.generator.device)
+        return ((self.config.smoothing * z).clamp_(-limit, limit),)
+
+    def targets(self, rows: dict[str, Any], noise: tuple[Tensor, ...]) -> dict[str, Any]:
+        """Of the L' = L - burn_in rows that are learned from: y, the weights [L', B], and the state before them."""
+        obs, first, state, start = rows["obs"], rows["first"], rows["state"], self.burn_in
+        if self.memory:
+            features, _ = self.target.network.features(obs, first, state)
+            features = {name: x[start + 1 :] for name, x in features.items()}
+            if start:
+                opening = tree_map(lambda x: x[:start], obs)
+                _, state = self.policy.network.features(opening, first[:start], state)
+        else:  # of the row after a transition nothing but its frame history lies before
+            after = tree_map(lambda x: x[1:], obs)
+            features, _ = self.target.network.features(after, first[1:], rows["following"])
+        action = self.target.mu(features)
+        if noise:
+            action = (action + noise[0]).clamp(-1, 1)
+        value = self.target.q(features, action).amin(0)  # [L', B] of s_{t+1}
+        reward, terminated = rows["reward"][start:], rows["terminated"][start:]
+        if self.memory:
+            values = torch.cat([value[:1], value])  # whose first row is not read
+            replay = self.config.replay
+            y = n_step(reward, values, terminated, rows["last"][start:], self.config.gamma, replay.n_step)
+        else:
+            y = reward + rows["discount"] * value
+        # mean 1 over transitions, times their importance, and 0 where there is none
+        valid = (~rows["last"][start:-1]).float()
+        weight = valid / valid.mean().clamp(min=1 / valid.numel()) * rows["weight"]
+        return {"target": y, "weight": weight, "state": state}
+
+    def critic_loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """L_Q, summed over critics; METRICS, then |Q - y| of every row [3 + L' B]."""
+        y, weight = rows["target"], rows["weight"]
+        features = self.features(rows, self.policy.names)
+        q = self.policy.q(features, rows["action"][self.burn_in :])  # [critics, L', B]
+        loss = (weight * (q - y).square().sum(0)).mean()
+        with torch.no_grad():
+            error = (q - y).abs().mean(0) * (weight > 0)
+            means = torch.stack([loss, (weight * q[0]).mean(), (weight * y).mean()])
+        return loss, torch.cat([means, error.flatten()])
+
+    def actor_loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """L_mu, and again for its metrics [1]."""
+        policy, trunk_of = self.policy, self.policy.network.trunk_of
+        with torch.no_grad():  # what a critic sees of s does not depend on the action
+            features = self.features(rows, ["critic0"])
+        if trunk_of["actor"] == trunk_of["critic0"]:
+            features["actor"] = features["critic0"]
+        else:
+            features |= self.features(rows, ["actor"])
+        q = policy.critics[0](features["critic0"], policy.mu(features)).squeeze(-1)  # [L', B]
+        valid = (rows["weight"] > 0).float()
+        loss = -(valid * q).sum() / valid.sum().clamp(min=1)
+        return loss, loss.detach()[None]
+
+    def features(self, rows: dict[str, Any], names: list[str]) -> dict[str, Tensor]:
+        """What the heads `names` read of the rows that are learned from: [L', B, D]."""
+        obs, first = tree_map(lambda x: x[self.burn_in : -1], (rows["obs"], rows["first"]))
+        return self.policy.network.features(obs, first, rows["state"], names)[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What learning depends on beside the policy's own state."""
+        return {
+            "critic": self.critic.state_dict(),
+            "actor": self.actor.state_dict(),
+            "target": {name: x.clone() for name, x in self.target.state_dict().items()},
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s value."""
+        self.critic.load_state_dict(state["critic"])
+        self.actor.load_state_dict(state["actor"])
+        self.target.load_state_dict(state["target"])
+        self.updates = state["updates"]
+        self.generator.set_state(state["generator"].cpu())
+
+
+def check(spec: EnvSpec, config: Config) -> None:
+    """Raise ValueError where DDPG cannot act in `spec`."""
+    check_actions("ddpg", spec.action)
+    assert isinstance(spec.action, Box), "check_actions lets Boxes through"
+    if not spec.action.bounded:
+        raise ValueError(
+            "its actions have no finite bounds, and DDPG fills a bounded Box; type agent=ppo, or bound the action "
+            "space of the environment"
+        )
