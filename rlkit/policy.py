@@ -21,7 +21,7 @@ from rlkit import checkpoint, registry
 from rlkit.config import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
-from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, leaves, row_dtype
+from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, leaves, native_action, row_dtype
 from rlkit.types import EnvSpec, State, tree_map
 
 
@@ -36,21 +36,16 @@ class AgentPolicy:
     def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
         """One decision.
 
-        obs: as the (wrapped) environment gives it; state: what the last call returned, None to open an episode.
-        greedy=False samples (with torch's global generator). Returns the action in the environment's units, and state.
+        obs: as the (wrapped) environment gives it, with the entry action_mask where one was there in training; state:
+        what the last call returned, None to open an episode. greedy=False samples (with torch's global generator).
+        Returns the action in the environment's units and structure, and state.
         """
         first = torch.tensor([state is None])
         if state is None:
             state = self.policy.initial_state(1)
         noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
         action, state, _ = self.policy.act(self._row(obs), first, state, noise)
-        command = self.policy.to_env(action)[0].numpy()
-        space = self.spec.action
-        if isinstance(space, Discrete):
-            return int(command) + space.start, state
-        if isinstance(space, MultiDiscrete):
-            return command + np.array(space.start), state
-        return command, state
+        return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
 
     def _row(self, obs: Any) -> Any:
         """One observation as a row of one lane: [1, ...]."""
@@ -59,6 +54,8 @@ class AgentPolicy:
             value = obs
             for part in filter(None, name.split(".")):
                 value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
+            if name == "action_mask" and isinstance(value, (tuple, list)):  # one part per component
+                value = np.concatenate([np.ravel(part) for part in value])
             array = np.asarray(value)
             if isinstance(leaf, (MultiDiscrete, MultiBinary)):
                 array = array.ravel()

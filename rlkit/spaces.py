@@ -55,6 +55,7 @@ class MultiDiscrete:
 
     nvec: tuple[int, ...]
     start: tuple[int, ...]
+    dims: tuple[int, ...] = ()  # of the environment's own arrays, where these are no vectors
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,6 +67,7 @@ class MultiBinary:
     """n bits."""
 
     n: int
+    dims: tuple[int, ...] = ()  # of the environment's own arrays, where these are no vectors
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,7 +169,9 @@ def check_mask(observation: Space, action: Space) -> None:
         return
     size = choices(action)
     if not isinstance(entry, Box | MultiBinary) or not size or entry.shape != (size,):
-        allowed = f"a MultiBinary({size}) or Box({size},) of 0 and 1, or another name" if size else "another name"
+        allowed = (
+            f"a MultiBinary({size}) or Box({size},) of 0 and 1, or another name" if size else "another name"
+        )
         raise ValueError(
             f"its observations' entry action_mask is {describe(entry)}, and its action space {describe(action)} "
             f"has {size or 'no'} choices; allowed: {allowed}"
@@ -186,9 +190,10 @@ def native_action(space: Space, row: npt.NDArray[Any]) -> Any:
     if isinstance(space, Discrete):
         return int(row.item()) + space.start
     if isinstance(space, MultiDiscrete):
-        return row.astype(np.int64) + np.array(space.start)
-    dtype = "int8" if isinstance(space, MultiBinary) else space.dtype
-    return row.astype(dtype).reshape(space.shape)
+        return (row.astype(np.int64) + np.array(space.start)).reshape(space.dims or space.shape)
+    if isinstance(space, MultiBinary):
+        return row.astype(np.int8).reshape(space.dims or space.shape)
+    return row.astype(space.dtype).reshape(space.shape)
 
 
 def from_gymnasium(space: Any) -> Space:
@@ -205,11 +210,10 @@ def from_gymnasium(space: Any) -> Space:
         return Discrete(int(space.n), int(space.start))
     if kind == "MultiDiscrete":
         start = getattr(space, "start", np.zeros_like(space.nvec))
-        return MultiDiscrete(
-            tuple(int(n) for n in np.ravel(space.nvec)), tuple(int(n) for n in np.ravel(start))
-        )
+        nvec = tuple(int(n) for n in np.ravel(space.nvec))
+        return MultiDiscrete(nvec, tuple(int(n) for n in np.ravel(start)), _dims(space))
     if kind == "MultiBinary":
-        return MultiBinary(int(np.prod(space.shape)))
+        return MultiBinary(int(np.prod(space.shape)), _dims(space))
     if kind == "Dict":
         return Dict(tuple((str(name), from_gymnasium(sub)) for name, sub in space.spaces.items()))
     if kind == "Tuple":
@@ -232,9 +236,10 @@ def to_json(space: Space) -> dict[str, Any]:
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": space.n, "start": space.start}
     if isinstance(space, MultiDiscrete):
-        return {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
+        found = {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
+        return found | ({"dims": list(space.dims)} if space.dims else {})
     if isinstance(space, MultiBinary):
-        return {"kind": "MultiBinary", "n": space.n}
+        return {"kind": "MultiBinary", "n": space.n} | ({"dims": list(space.dims)} if space.dims else {})
     entries = [[name, to_json(sub)] for name, sub in space]
     return {"kind": "Dict", "entries": entries} | ({"tuple": True} if space.is_tuple else {})
 
@@ -249,12 +254,17 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "Discrete":
         return Discrete(data["n"], data["start"])
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]))
+        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), tuple(data.get("dims", ())))
     if kind == "MultiBinary":
-        return MultiBinary(data["n"])
+        return MultiBinary(data["n"], tuple(data.get("dims", ())))
     if kind == "Dict":
         return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]), data.get("tuple", False))
     raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
+
+
+def _dims(space: Any) -> tuple[int, ...]:
+    """The shape of a Gymnasium space whose values are no vectors, else ()."""
+    return tuple(int(n) for n in space.shape) if len(space.shape) != 1 else ()
 
 
 def _uniform(bound: npt.NDArray[np.float64]) -> Bound:

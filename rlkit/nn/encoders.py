@@ -262,8 +262,8 @@ class Flatten(nn.Module):
 class Pixels(nn.Module):
     """Images as floats [B, k*C, H, W] in channels-last memory, uint8 scaled to [0, 1].
 
-    Rows are [B, H, W], [B, H, W, C] or [B, C, H, W] (C first where the first axis is 1, 3 or 4 and the last
-    is not), with a frame stack [B, k, ...]. The dtype is that of the surrounding autocast, so pixels are
+    Rows are [B, H, W], [B, H, W, C] or [B, C, H, W] (see
+    `_channels_first`), with a frame stack [B, k, ...]. The dtype is that of the surrounding autocast, so pixels are
     converted once.
     """
 
@@ -275,7 +275,7 @@ class Pixels(nn.Module):
                 f"encoder {name} reads images of shape (H, W) or (H, W, C); got {given}: use mlp"
             )
         rank3, first, final = len(space.shape) == 3, space.shape[0], space.shape[-1]
-        channels_first = rank3 and first in CHANNELS and final not in CHANNELS
+        channels_first = rank3 and _channels_first(first, final)
         height, width = space.shape[1:] if channels_first else space.shape[:2]
         channels = (first if channels_first else final) if rank3 else 1
         if min(height, width) < smallest:
@@ -302,6 +302,16 @@ class Pixels(nn.Module):
         if self.scale is not None:
             x = x.mul_(self.scale)
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def _channels_first(first: int, final: int) -> bool:
+    """Whether the channels of an image are its first axis: usual counts tell, then the smaller one; else the last is.
+
+    [3, 96, 96] yes, [96, 96, 3] no, [3, 5, 4] no; [5, 96, 96] yes, [96, 96, 5] no.
+    """
+    if (first in CHANNELS) != (final in CHANNELS):
+        return first in CHANNELS
+    return first not in CHANNELS and first < final
 
 
 def _auto(space: Space) -> str:

@@ -1,5 +1,6 @@
 """Encoders: every kind of observation, the published shapes, layout of pixels, normalisation, errors."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -285,3 +286,26 @@ def test_compiles(space):
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(rows(space)), net(rows(space)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "size"),
+    [
+        ((3, 96, 80), 3, (96, 80)),
+        ((96, 80, 3), 3, (96, 80)),
+        ((5, 96, 80), 5, (96, 80)),  # no usual number of channels: the smaller axis
+        ((96, 80, 5), 5, (96, 80)),
+        ((2, 3, 1), 1, (2, 3)),  # the usual number wins over the smaller axis
+        ((3, 5, 4), 4, (3, 5)),  # both are usual: the last
+        ((40, 44), 1, (40, 44)),
+    ],
+)
+def test_the_channel_axis_of_an_image(shape, channels, size):
+    pixels = Pixels(Box(shape, "uint8"), 1, "small_cnn")
+    assert (pixels.channels, pixels.size) == (channels, size)
+    image = torch.arange(math.prod(shape)).remainder(251).to(torch.uint8).reshape(1, *shape)
+    if len(shape) == 2:
+        expected = image[:, None]
+    else:
+        expected = image if shape[0] == channels else image.permute(0, 3, 1, 2)
+    torch.testing.assert_close(pixels(image) * 255, expected.float())
