@@ -3,6 +3,7 @@ and so on.
 """
 
 from rlkit.envs.toys.faulty import Faulty
+from rlkit.envs.toys.structured import Drive, Locked
 from rlkit.envs.toys.tasks import Bandit, Cue, Identity, Quadratic, Scripted
 
-__all__ = ["Bandit", "Cue", "Faulty", "Identity", "Quadratic", "Scripted"]
+__all__ = ["Bandit", "Cue", "Drive", "Faulty", "Identity", "Locked", "Quadratic", "Scripted"]
