@@ -2,10 +2,12 @@
 
     step-000123456/  policy.safetensors  policy.json     enough to act, watch, serve
                      state.safetensors   state.json      everything else that the run is
+                     replay.safetensors  replay.json     the rows of a replay memory, where the agent has one
                      manifest.json                       format, step, size and SHA-256 of each file
 
 A checkpoint is written to a temporary name, fsynced and renamed; older ones go only after that. `newest` verifies the
-sums and falls back to the one before. Nothing is unpickled or evaluated.
+sums and falls back to the one before. Nothing is unpickled or evaluated. Tensors go from where they lie to the file and
+come back as views of it, so even a replay memory that fills the machine is saved and read without a copy of it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,12 @@ import torch
 from torch import Tensor
 
 FORMAT = 1
+_PIECE = 1 << 24  # bytes written or summed at once
+_DTYPES = {  # names in the safetensors format
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 _NAME = re.compile(r"step-(\d{9,})")
 
 
@@ -88,8 +96,6 @@ def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
 
     Raises CheckpointError where the disk is full or the folder cannot be written; what existed stays.
     """
-    from safetensors.torch import save
-
     parent = folder.parent
     temporary = parent / f".{folder.name}.{os.getpid()}.tmp"
     replaced = parent / f".{folder.name}.{os.getpid()}.old"
@@ -97,19 +103,16 @@ def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        files = {}
+        sums = {}
         for name, tree in parts.items():
             value, tensors = pack(tree)
-            files[f"{name}.json"] = json.dumps(value, indent=1).encode()
-            files[f"{name}.safetensors"] = save(tensors)
-        sums = {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-            for name, data in files.items()
-        }
+            text = json.dumps(value, indent=1).encode()
+            sums[f"{name}.json"] = _write_synced(temporary / f"{name}.json", [text])
+            sums[f"{name}.safetensors"] = _write_synced(
+                temporary / f"{name}.safetensors", _safetensors(tensors)
+            )
         manifest = {"format": FORMAT, "step": step, "files": sums}
-        files["manifest.json"] = json.dumps(manifest, indent=1).encode()
-        for name, data in files.items():
-            _write_synced(temporary / name, data)
+        _write_synced(temporary / "manifest.json", [json.dumps(manifest, indent=1).encode()])
         _sync(temporary)
         if folder.exists():
             os.rename(folder, replaced)
@@ -130,25 +133,25 @@ def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
 def read(folder: Path, *names: str) -> dict[str, Any]:
     """The parts `names` of a checkpoint, verified. Raises CheckpointError naming what is wrong."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load_file
 
     manifest = _manifest(folder)
     parts = {}
     for name in names:
-        contents = []
-        for file in (f"{name}.json", f"{name}.safetensors"):
-            expected = manifest["files"].get(file)
+        paths = [folder / f"{name}.json", folder / f"{name}.safetensors"]
+        for path in paths:
+            expected = manifest["files"].get(path.name)
             if expected is None:
-                raise CheckpointError(f"{folder} holds no {file}")
+                raise CheckpointError(f"{folder} holds no {path.name}")
             try:
-                data = (folder / file).read_bytes()
+                with open(path, "rb") as opened:
+                    found = hashlib.file_digest(opened, "sha256").hexdigest()
             except OSError as error:
-                raise CheckpointError(f"{folder / file}: {_reason(error)}") from error
-            if hashlib.sha256(data).hexdigest() != expected["sha256"]:
-                raise CheckpointError(f"{folder / file} is damaged: its SHA-256 is not the manifest's")
-            contents.append(data)
+                raise CheckpointError(f"{path}: {_reason(error)}") from error
+            if found != expected["sha256"]:
+                raise CheckpointError(f"{path} is damaged: its SHA-256 is not the manifest's")
         try:
-            parts[name] = unpack(json.loads(contents[0]), load(contents[1]))
+            parts[name] = unpack(json.loads(paths[0].read_bytes()), load_file(paths[1]))
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise CheckpointError(f"{folder}: {name} cannot be read: {error}") from error
     return parts
@@ -222,11 +225,36 @@ def first_whole(
     raise CheckpointError("no checkpoint to read")
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The safetensors file of `tensors` (huggingface.co/docs/safetensors) in pieces: the length and text of a header,
+    then the tensors as they lie in memory, those of wide numbers first so that each begins at a multiple of its width.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, end = {}, 0
+    for name in order:
+        x = tensors[name]
+        begin, end = end, end + x.numel() * x.element_size()
+        header[name] = {"dtype": _DTYPES[x.dtype], "shape": list(x.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in order:
+        if tensors[name].numel():
+            yield tensors[name].flatten().view(torch.uint8).numpy().data
+
+
+def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write the pieces one after the other; returns size and SHA-256 of the file."""
+    digest, size = hashlib.sha256(), 0
     with open(path, "wb") as file:
-        file.write(data)
+        for piece in pieces:
+            for start in range(0, len(piece), _PIECE):
+                part = piece[start : start + _PIECE]
+                digest.update(part)
+                size += file.write(part)
         file.flush()
         os.fsync(file.fileno())
+    return {"sha256": digest.hexdigest(), "bytes": size}
 
 
 def _sync(folder: Path) -> None:

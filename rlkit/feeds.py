@@ -92,6 +92,22 @@ class RolloutFeed:
         self.episodes = state["episodes"]
         return self.source.load_state_dict(state["source"])
 
+    @property
+    def urgent(self) -> bool:
+        """Whether the next batch destroys what the latest `state_dict` only refers to."""
+        return False
+
+    def parts(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint holds beside the latest `state_dict` value, as parts of its own."""
+        return {}
+
+    def load_parts(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+        """Take these back, before `load_state_dict`."""
+
+    def close(self) -> None:
+        """End the source and free what lies on disk."""
+        self.source.close()
+
 
 class EpisodeFeed(RolloutFeed):
     """Whole episodes, each once, as soon as they are complete.
@@ -172,6 +188,23 @@ class ReplayFeed(RolloutFeed):
         self.replay.add(rollout)
         return self.replay, steps
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"replay": self.replay.snapshot()}
+
+    @property
+    def urgent(self) -> bool:
+        return self.replay.urgent
+
+    def parts(self, state: dict[str, Any]) -> dict[str, Any]:
+        return {"replay": self.replay.saved(state["replay"])}
+
+    def load_parts(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+        self.replay.load(state["replay"], parts["replay"])
+
+    def close(self) -> None:
+        super().close()
+        self.replay.close()
+
 
 def complete(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """first, last [T+1, N] -> [T, N]: transitions of episodes that open and close within these rows."""
@@ -207,6 +240,11 @@ def join(rollouts: list[Rollout]) -> Rollout:
         },
         state=rollouts[0].state,
     )
+
+
+def parts_of(kind: str) -> tuple[str, ...]:
+    """The parts of a checkpoint that the feed `kind` saves on its own."""
+    return ("replay",) if kind == "replay" else ()
 
 
 def make_feed(

@@ -141,15 +141,20 @@ class CheckpointHook(Hook):
     """Keeps the state of the last update in memory; writes it every `every` steps and when the run ends, however.
 
     An interrupt may fall into the middle of a rollout or of a gradient step; what it cut is made again on resume.
-    snapshot(): a copy of the run's whole state; save(state): write it.
+    snapshot(): a copy of the run's whole state; save(state): write it; urgent(): whether the next update would destroy
+    what the latest snapshot only refers to (rows of a replay memory), so that a new one is due.
     """
 
     MIN_SECONDS = 0.2  # between snapshots: very short updates do not each pay for a copy
 
     def __init__(
-        self, every: int, snapshot: Callable[[], dict[str, Any]], save: Callable[[dict[str, Any]], None]
+        self,
+        every: int,
+        snapshot: Callable[[], dict[str, Any]],
+        save: Callable[[dict[str, Any]], None],
+        urgent: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.every, self.snapshot, self.save = every, snapshot, save
+        self.every, self.snapshot, self.save, self.urgent = every, snapshot, save, urgent
         self._latest: dict[str, Any] | None = None
         self._taken = -1e9
         self._saved = True
@@ -160,7 +165,7 @@ class CheckpointHook(Hook):
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         due = clock.due(self.every) or clock.finished
-        if due or time.monotonic() - self._taken > self.MIN_SECONDS:
+        if due or time.monotonic() - self._taken > self.MIN_SECONDS or self.urgent():
             with shielded():
                 self._take()
                 if due:

@@ -14,7 +14,6 @@ Every real transition (every complete sequence) is equally likely, or likely by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from rlkit.types import Obs, Rollout, State, empty_rows, tree_leaves, tree_map
 __all__ = ["Replay", "following"]
 
 ETA = 0.9  # a sequence's error is eta max_t |td_t| + (1 - eta) mean_t |td_t| (R2D2)
-CHUNK = 1 << 24  # bytes of uniform batches that are drawn at once
+CHUNK = 1 << 18  # bytes of uniform batches drawn at once: what stays in a cache
 COUNTERS = ("collected", "valid", "written", "_begun", "_low", "_high", "_drawn")
 
 
@@ -86,6 +85,8 @@ class Replay:
         self._begun = 0  # starts ever stored, of which those numbered [low, high) can be drawn
         self._low = self._high = 0
         self._drawn = 0  # random numbers used
+        self._ratio = Fraction(str(config.ratio)).as_integer_ratio()
+        self._resumed = False  # the next rollout may not go on where the one before ended
         self._touched = 0  # the newest row that was ever written to
         self._kept = 0  # the oldest row that the latest snapshot speaks of
 
@@ -156,35 +157,43 @@ class Replay:
         ring, row = self.ring, self.written
         first, last = _array(rollout.first), _array(rollout.last)  # [T+1, N]
         self._touched = row + steps
-        if row > 0:
+        if self._resumed:
             self._end_lost(first[0])
         oldest, after = self.oldest, max(row + steps - self.rows, 0)
-        self.valid -= int((~ring.get("last", oldest, after - oldest)).sum())
-        for name, x in _leaves(rollout.obs).items():
-            ring.put(f"obs/{name}", row, _array(x))
-        for name, values in (("first", first), ("last", last)):
-            ring.put(name, row, values)
-        for name in ("action", "reward", "terminated"):
-            ring.put(name, row, _array(getattr(rollout, name)))
-        fresh = int((~last[:-1]).sum())
+        if after > oldest:
+            gone = ring.get("last", oldest, after - oldest)
+            self.valid -= gone.size - int(np.count_nonzero(gone))
+        obs = rollout.obs if isinstance(rollout.obs, dict) else {"": rollout.obs}
+        values = {f"obs/{name}": _array(x) for name, x in obs.items()}
+        values |= {"first": first, "last": last, "action": _array(rollout.action)}
+        values |= {"reward": _array(rollout.reward), "terminated": _array(rollout.terminated)}
+        ring.put(row, values)
         if self.memory:
             self._add_start(rollout.state)
+        fresh = steps * lanes - int(np.count_nonzero(last[:-1]))
         self.valid += fresh
         self.written = row + steps
         if self.memory:
             self._move_starts()
         elif self.tree is not None:
             self._prioritise_rows(oldest, after, last)
-        ratio, warmup = Fraction(str(self.config.ratio)), self.config.warmup
-        before, now = (ratio * max(n - warmup, 0) // 1 for n in (self.collected, self.collected + fresh))
+        before = self._owed()
         self.collected += fresh
-        self.due = int(now - before) if self.ready else 0
+        self.due = self._owed() - before if self.ready else 0
+
+    def _owed(self) -> int:
+        """Updates for all transitions so far: floor(ratio (collected - warmup)), exactly."""
+        updates, transitions = self._ratio
+        return updates * max(self.collected - self.config.warmup, 0) // transitions
 
     def _end_lost(self, first: Array) -> None:
-        """Where a lane was opened anew (first [N], but its newest row was not), the step to that row never happened.
+        """After a resume: a lane that was opened anew (first [N]) never made the step to its newest row.
 
-        The row before it then ends its episode, untold how.
+        The row before that one then closes its episode.
         """
+        self._resumed = False
+        if not self.written:
+            return
         fields, places = self.ring.fields, self.ring.layout.rows
         place, before = self.written % places, (self.written - 1) % places
         lost = first & ~fields["first"][place] & ~fields["last"][before]
@@ -249,7 +258,7 @@ class Replay:
             rollouts = self._fill(left, progress)
             left -= len(rollouts)
             for rollout in rollouts:
-                yield replace(rollout, extra=dict(rollout.extra))
+                yield Rollout(**{**vars(rollout), "extra": {**rollout.extra}})  # the agent may change its own
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
         """Priorities of drawn items index [B] from their TD errors: td [B], or [rows, B] of sequences.
@@ -338,6 +347,7 @@ class Replay:
         ring.start[: len(saved["start"])] = saved["start"]
         for name in COUNTERS:
             setattr(self, name, snapshot[name])
+        self._resumed = True
         if self.tree is not None:
             self.tree.load(snapshot["priorities"], snapshot["largest"])
 
@@ -367,4 +377,4 @@ def _leaves(obs: Obs) -> dict[str, Tensor]:
 
 
 def _array(x: Tensor) -> Array:
-    return x.numpy() if x.device.type == "cpu" else x.cpu().numpy()
+    return x.numpy() if x.is_cpu else x.cpu().numpy()

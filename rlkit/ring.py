@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +101,16 @@ class Ring:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise ConfigError(f"agent.replay.storage=disk: cannot make {path} ({error.strerror})") from error
 
-    def put(self, name: str, row: int, values: npt.NDArray[Any]) -> None:
-        """Write `values` [R, N, ...] to the rows from `row` on."""
-        write(self.fields[name], row % self.layout.rows, values)
+    def put(self, row: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write to each named field its values [R, N, ...], R at most all places, from `row` on."""
+        place, end = row % self.layout.rows, self.layout.rows
+        for name, x in values.items():
+            array, fit = self.fields[name], end - place
+            if len(x) <= fit:
+                array[place : place + len(x)] = x
+            else:
+                array[place:] = x[:fit]
+                array[: len(x) - fit] = x[fit:]
 
     def get(self, name: str, row: int, count: int) -> npt.NDArray[Any]:
         """`count` rows [count, N, ...] from `row` on; a view where they lie together."""
@@ -116,16 +123,6 @@ class Ring:
         """Remove files."""
         if self.layout.disk:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def write(array: npt.NDArray[Any], place: int, values: npt.NDArray[Any]) -> None:
-    """Write `values` [R, ...] to the places from `place` on, past the end to those from 0 on; R <= len(array)."""
-    fit = len(array) - place
-    if len(values) <= fit:
-        array[place : place + len(values)] = values
-    else:
-        array[place:] = values[:fit]
-        array[: len(values) - fit] = values[fit:]
 
 
 def fitting(layout: Callable[[int], Layout], capacity: int, lanes: int, folder: Path) -> Layout:

@@ -20,7 +20,7 @@ from rlkit import accelerate, checkpoint, registry, trust, video
 from rlkit.actor import Actor
 from rlkit.config import RunConfig, compose, from_yaml, to_yaml
 from rlkit.evaluate import Episode, run_episodes
-from rlkit.feeds import make_feed
+from rlkit.feeds import make_feed, parts_of
 from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook
 from rlkit.logging import Console, MetricsWriter
 from rlkit.options import ConfigError
@@ -75,7 +75,12 @@ class Run:
         )
         self.clock = Clock(config.total_steps)
         self.feed = make_feed(
-            agent.FEED, make_source(config.source, self.actor, self.policy), self.policy, config, folder, console.say
+            agent.FEED,
+            make_source(config.source, self.actor, self.policy),
+            self.policy,
+            config,
+            folder,
+            console.say,
         )
         self.console = console
         total = config.total_steps
@@ -89,7 +94,10 @@ class Run:
             self.feed,
         )
         self.checkpoints = CheckpointHook(
-            config.checkpoint.every or max(total // 10, 1), self.state_dict, self._save
+            config.checkpoint.every or max(total // 10, 1),
+            self.state_dict,
+            self._save,
+            lambda: self.feed.urgent,
         )
         self.hooks = [
             StopHook(config.stop.reward, config.stop.minutes),
@@ -120,7 +128,7 @@ class Run:
                     )
                 raise
             finally:
-                self.feed.source.close()
+                self.feed.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the run is, copied: parts `policy` and `state` of a checkpoint."""
@@ -147,6 +155,7 @@ class Run:
         self.clock.load_state_dict(state["clock"])
         self.agent.load_state_dict(state["agent"])
         self.evaluation.load_state_dict(state["evaluation"])
+        self.feed.load_parts(state["feed"], parts)
         warning = self.feed.load_state_dict(state["feed"])
         if warning:
             self.console.say(f"warning: {warning}")
@@ -154,6 +163,7 @@ class Run:
 
     def _save(self, parts: dict[str, Any]) -> None:
         step = parts["state"]["clock"]["step"]
+        parts = parts | self.feed.parts(parts["state"]["feed"])
         checkpoint.save_step(self.folder / "checkpoints", parts, step, self.config.checkpoint.keep)
 
     def _keep(self, step: int, mean: float) -> None:
@@ -229,7 +239,8 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
     console = console or Console(config.total_steps, folder.name)
     lock = _lock(folder)
     try:
-        step, path, parts = checkpoint.newest(folder / "checkpoints", "policy", "state", say=console.say)
+        names = ("policy", "state", *parts_of(registry.agent_module(config.agent_name).FEED))
+        step, path, parts = checkpoint.newest(folder / "checkpoints", *names, say=console.say)
         reason = parts["state"]["clock"]["stop_reason"]
         stopped = reason and parts["state"]["stop"] == asdict(config.stop)
         if stopped or step >= config.total_steps:

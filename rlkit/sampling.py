@@ -56,19 +56,18 @@ def follow(
     total: npt.NDArray[np.float32],
     discount: npt.NDArray[np.float32],
     terminated: Bools,
+    closes: Bools,
 ) -> None:
     """The n-step transitions from the places index [D, B]: their rows [D, R, B], reward, discount, terminated [D, B].
 
-    The rows are the k-1 of o_t's history, o_t, o_{t+m} and, for n > 1, the k-1 of o_{t+m}'s history.
-    newest: place of the newest row of lane 0, from which no step has been made.
+    The rows are the k-1 of o_t's history, o_t, o_{t+m} and, for n > 1, the k-1 of o_{t+m}'s history; closes
+    [D, 2, B] gets `last` of o_{t+m}. newest: place of the newest row of lane 0, from which no step has been made.
     """
     size = len(last)
     for d in range(index.shape[0]):
         for b in range(index.shape[1]):
-            place = index[d, b]
-            rows[d, stack - 1, b] = place
-            _history(place, first, lanes, rows[d, : stack - 1, b])
-            g, sum_, end = 1.0, 0.0, False
+            start = place = index[d, b]
+            g, sum_, end, close = 1.0, 0.0, False, False
             for _ in range(n):
                 # G = r_t + gamma r_{t+1} + ... + gamma^{m-1} r_{t+m-1}
                 sum_ += g * reward[place]
@@ -77,13 +76,17 @@ def follow(
                 place += lanes
                 if place >= size:
                     place -= size
-                if last[place] or newest <= place < newest + lanes:
+                close = last[place]
+                if close or newest <= place < newest + lanes:
                     break
-            rows[d, stack, b] = place
-            if n > 1:
-                _history(place, first, lanes, rows[d, stack + 1 :, b])
-            total[d, b], terminated[d, b] = sum_, end
+            total[d, b], terminated[d, b], closes[d, 1, b] = sum_, end, close
             discount[d, b] = 0.0 if end else g
+            rows[d, stack - 1, b] = start
+            rows[d, stack, b] = place
+            if stack > 1:
+                _history(start, first, lanes, rows[d, : stack - 1, b])
+                if n > 1:
+                    _history(place, first, lanes, rows[d, stack + 1 :, b])
 
 
 @compiled
@@ -193,11 +196,11 @@ class Batches:
         follow(
             host["index"], newest % ring.layout.rows * lanes, lanes, shape.n_step, shape.gamma, shape.stack,
             first, last, ended, fields["reward"].reshape(-1), rows, reward, discount, terminated,
+            host["last"],
         )  # fmt: skip
         for name, array in ring.obs.items():
             gather(array, rows, host[f"obs/{name}"])
         gather(fields["action"], host["index"], host["action"][:, 0])
-        host["last"][:, 1] = last[rows[:, shape.stack]]
 
     def _sequences(self, count: int) -> None:
         ring, fields, k = self.ring, self.ring.fields, self.shape.stack
@@ -246,7 +249,7 @@ class Batches:
 
 def gather(array: Array, rows: Ints, out: Array) -> None:
     """out [...] = array[rows [...]] for an array [places, lanes, ...] read by places of lanes."""
-    np.take(array.reshape(-1, *array.shape[2:]), rows, 0, out, "clip")  # "raise" would go through a copy
+    array.reshape(-1, *array.shape[2:]).take(rows, 0, out, "clip")  # "raise" would go through a copy
 
 
 def following(batch: Rollout) -> State:

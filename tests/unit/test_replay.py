@@ -210,6 +210,10 @@ def test_a_lane_that_was_opened_anew_does_not_continue_its_old_episode() -> None
     quiet.first[0] = True
     replay = make(policy, 2, 10, n_step=5, batch=200)
     feed(replay, quiet, policy, [10])
+    snapshot = replay.snapshot()
+    rows = replay.saved(snapshot)
+    replay = make(policy, 2, 10, n_step=5, batch=200)
+    replay.load(snapshot, rows)
     quiet.first[10, 1] = True
     feed(replay, quiet, policy, [10])
     assert replay.valid == 39
