@@ -71,9 +71,9 @@ class SumTree:
         """Their sum."""
         return float(self._tree[1])
 
-    def put(self, index: Ints, priority: Floats) -> None:
-        """Set the priorities of the items `index` [B] to `priority` [B]."""
-        _put(self._tree, self._leaves, index, priority)
+    def put(self, begin: int, priority: Floats) -> None:
+        """Set the priorities of the items from `begin` on to `priority` [K]."""
+        _put(self._tree, self._leaves, begin, priority)
 
     def update(self, index: Ints, td: npt.NDArray[Any]) -> None:
         """Set them from TD errors [B]; an error that is no number counts as the largest."""
@@ -106,17 +106,14 @@ class SumTree:
 
 
 @compiled
-def _set(tree: Floats, node: int, priority: float) -> None:
-    tree[node] = priority
-    while node > 1:
-        node //= 2
-        tree[node] = tree[2 * node] + tree[2 * node + 1]
-
-
-@compiled
-def _put(tree: Floats, leaves: int, index: Ints, priority: Floats) -> None:
-    for i in range(len(index)):
-        _set(tree, leaves + index[i], priority[i])
+def _put(tree: Floats, leaves: int, begin: int, priority: Floats) -> None:
+    low = leaves + begin
+    high = low + len(priority)
+    tree[low:high] = priority
+    while low > 1:
+        low, high = low // 2, (high + 1) // 2
+        for node in range(low, high):
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
 
 
 @compiled
@@ -127,7 +124,11 @@ def _update(tree: Floats, leaves: int, index: Ints, td: Floats, alpha: float, la
         if not priority < np.inf:
             priority = largest
         largest = max(largest, priority)
-        _set(tree, leaves + index[i], priority)
+        node = leaves + index[i]
+        tree[node] = priority
+        while node > 1:
+            node //= 2
+            tree[node] = tree[2 * node] + tree[2 * node + 1]
     return largest
 
 
@@ -138,8 +139,9 @@ def _draw(tree: Floats, leaves: int, key: np.uint64, counter: np.uint64, index: 
         node = 1
         while node < leaves:
             node *= 2
-            # to the right where the mass lies there; never into a part that holds nothing
-            if mass >= tree[node] and tree[node + 1] > 0:
-                mass -= tree[node]
-                node += 1
+            left = tree[node]
+            # to the right where the mass lies there, never into a part that holds nothing; no branch to mispredict
+            right = (mass >= left) & (tree[node + 1] > 0)
+            mass -= left * right
+            node += right
         index[i] = node - leaves

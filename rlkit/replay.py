@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlkit.config import ReplayConfig
 from rlkit.options import ConfigError
-from rlkit.priorities import Ints, SumTree
+from rlkit.priorities import Floats, SumTree
 from rlkit.ring import FLAGS, Field, Layout, Ring, fitting, gib
 from rlkit.sampling import Array, Batches, Shape, draw, following
 from rlkit.types import Obs, Rollout, State, empty_rows, tree_leaves, tree_map
@@ -201,8 +201,8 @@ class Replay:
             self.valid -= int(lost.sum())
             fields["last"][before] |= lost
             if self.tree is not None and not self.memory:
-                lanes = np.flatnonzero(lost)
-                self.tree.put(before * self.lanes + lanes, np.zeros(len(lanes)))
+                for lane in np.flatnonzero(lost):
+                    self.tree.put(before * self.lanes + int(lane), np.zeros(1))
 
     def _add_start(self, state: State) -> None:
         """Keep the memory before row W if the latest start is far enough behind."""
@@ -223,21 +223,24 @@ class Replay:
         while self._low < self._high and start[self._low % len(start)] < self.oldest:
             self._low += 1
         if self.tree is not None:
-            self._put(np.arange(high, self._high), self.tree.largest)
-            self._put(np.arange(low, self._low), 0.0)
+            self._put(high, np.full((self._high - high, self.lanes), self.tree.largest))
+            self._put(low, np.zeros((self._low - low, self.lanes)))
 
     def _prioritise_rows(self, oldest: int, after: int, last: Array) -> None:
         """New transitions get the largest priority so far, those that fell out none. last [T+1, N]."""
         assert self.tree is not None, "no priorities"
-        self._put(np.arange(oldest, after), 0.0)
-        self._put(np.arange(self.written - len(last) + 1, self.written), self.tree.largest * ~last[:-1])
+        self._put(oldest, np.zeros((after - oldest, self.lanes)))
+        self._put(self.written - len(last) + 1, self.tree.largest * ~last[:-1])
 
-    def _put(self, number: Ints, priority: Any) -> None:
-        """Set the priorities of rows (starts) `number` [K] of all lanes to `priority` ([K, N] or one number)."""
+    def _put(self, number: int, priority: Floats) -> None:
+        """Set the priorities of the rows (starts) from `number` on to `priority` [K, N]."""
         assert self.tree is not None, "no priorities"
         places = len(self.ring.start) if self.memory else self.ring.layout.rows
-        index = (number % places)[:, None] * self.lanes + np.arange(self.lanes)  # [K, N]
-        self.tree.put(index.ravel(), np.broadcast_to(np.float64(priority), index.shape).ravel())
+        begin = number % places
+        fit = places - begin
+        for place, part in ((begin, priority[:fit]), (0, priority[fit:])):
+            if len(part):
+                self.tree.put(place * self.lanes, part.ravel())
 
     def batches(self, progress: float) -> Iterator[Rollout]:
         """The batches [L, B] of the updates that are due, on the device; `progress` in [0, 1] moves beta to 1.

@@ -42,7 +42,7 @@ def test_by_hand() -> None:
     With beta 1/2, w = (5 P)^-1/2 = (5/8, 10/8, 20/8, 5/8)^-1/2, over the largest: 1, 1/sqrt 2, 1/2, 1.
     """
     tree = SumTree(5, alpha=1.0)
-    tree.put(np.array([0, 1, 3, 4]), np.array([1.0, 2, 4, 1]))
+    tree.put(0, np.array([1.0, 2, 0, 4, 1]))
     assert tree.total == 8
     seen: list[set[int]] = [set(), set(), set(), set()]
     index = np.zeros(4, np.int64)
@@ -78,12 +78,11 @@ def test_draws_are_those_of_the_cumulative_sum(size: int) -> None:
     rng = np.random.default_rng(size)
     tree, priorities = SumTree(size, alpha=1.0), np.zeros(size)
     for counter in range(0, 6400, 64):
-        changed = rng.integers(0, size, 8)
+        begin = int(rng.integers(0, size))
         # whole numbers: sums are exact in any order
-        values = rng.integers(0, 5, 8).astype(float)
-        tree.put(changed, values)
-        for i, value in zip(changed, values, strict=True):
-            priorities[i] = value
+        values = rng.integers(0, 5, min(int(rng.integers(1, 40)), size - begin)).astype(float)
+        tree.put(begin, values)
+        priorities[begin : begin + len(values)] = values
         assert tree.leaves.tolist() == priorities.tolist()
         assert tree.total == priorities.sum()
         if tree.total == 0:
