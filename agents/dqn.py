@@ -31,12 +31,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlkit.accelerate import Compiled
 from rlkit.choices import Choices, check_choices
 from rlkit.config import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.nn.noisy import Noise
+from rlkit.nn.norm import RunningNorm
 from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
 from rlkit.registry import check_actions
@@ -84,6 +84,10 @@ class Policy(nn.Module):
         if config.noisy:
             heads |= {f"{name}_noise": partial(Noise, outputs=size) for name, size in sizes.items()}
         self.network = Network(spec, replace(network, shared=True), heads)
+        for layer in (*self.network.encoders.modules(), *self.network.heads.modules()):
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                # smaller than orthogonal: a step on Q(s, a) moves the bootstrap less, which else may run away
+                layer.reset_parameters()
         self.register_buffer("epsilon", torch.ones(()))
 
     def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
@@ -154,15 +158,17 @@ class Agent:
         self.memory = not policy.network.memoryless
         self.burn_in = config.replay.burn_in if self.memory else 0
         self.target: Network = copy.deepcopy(policy.network)
-        self.optim = Optimiser(policy.network, self.loss, optim, precision=precision, compile=compile)
         self.target_flat = flatten(self.target)[0].detach()
         both = nn.ModuleDict({"network": self.network, "target": self.target})
-        self._targets = Compiled(both, self.targets) if compile else self.targets
+        self.optim = Optimiser(
+            self.network, self.loss, optim, precision=precision, compile=compile, reads=both
+        )
+        self.noises = [module for module in both.modules() if isinstance(module, Noise)]
+        self.normalised = any(isinstance(module, RunningNorm) for module in both.modules())
         device = self.target_flat.device
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.level = ((torch.arange(config.quantiles, device=device) + 0.5) / config.quantiles)[
-            :, None
-        ]  # [M, 1]
+        level = (torch.arange(config.quantiles, device=device) + 0.5) / config.quantiles
+        self.level = level[:, None]  # tau_i, [M, 1]
         self.updates = 0
 
     def learn(self, replay: Replay, progress: float) -> dict[str, Tensor]:
@@ -174,24 +180,23 @@ class Agent:
             epsilon = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
             self.policy.epsilon.fill_(0.0 if config.noisy else epsilon)
         for batch in replay.batches(progress):
-            for network in (self.network, self.target):
+            for network in (self.network, self.target) if self.normalised else ():
                 network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
-                for head in network.heads.values():
-                    if isinstance(head, Noise):
-                        head.resample(self.generator)
-            rows = self.rows(batch)
-            with torch.no_grad(), self.optim.autocast:
-                target, state = self._targets(rows)
-            report, norm = self.optim.minimise(rows, target, state)
+            for noise in self.noises:
+                noise.resample(self.generator)
+            report, norm = self.optim.minimise(self.rows(batch))
             index = batch.extra["index"]  # [B]
             replay.prioritise(index, report[3:].view(-1, len(index)))
-            reports.append(torch.cat([report[:3], norm[None]]))
+            reports.append((report, norm))
             self.updates += 1
             if self.updates % config.target_every == 0:
                 soft_update(self.target_flat, self.optim.flat, config.tau)
         metrics = {"policy/epsilon": self.policy.epsilon.clone(), "updates": torch.tensor(self.updates)}
         if reports:
-            metrics |= dict(zip((*METRICS, "gradient_norm"), torch.stack(reports).mean(0), strict=True))
+            metrics |= dict(
+                zip(METRICS, torch.stack([report[:3] for report, _ in reports]).mean(0), strict=True)
+            )
+            metrics["gradient_norm"] = torch.stack([norm for _, norm in reports]).mean()
         return metrics
 
     def rows(self, batch: Rollout) -> dict[str, Any]:
@@ -209,6 +214,7 @@ class Agent:
             "weight": batch.extra["weight"],
         }
 
+    @torch.no_grad()
     def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
         """y [L - burn_in, B, M], and the online network's memory [B, ...] after the burn-in."""
         obs, first, state = rows["obs"], rows["first"], rows["state"]
@@ -230,8 +236,9 @@ class Agent:
         rewards, ends = (reward[..., None], (terminated[..., None], last[..., None]))
         return n_step(rewards, value, *ends, self.config.gamma, self.config.replay.n_step), online
 
-    def loss(self, rows: dict[str, Any], target: Tensor, state: State) -> tuple[Tensor, Tensor]:
+    def loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """L, and METRICS followed by |y - Q| [L' * B]."""
+        target, state = self.targets(rows)  # [L', B, M]
         now = slice(self.burn_in, -1)
         obs, first = tree_map(lambda x: x[now], (rows["obs"], rows["first"]))
         z, _ = self.policy.returns(self.network, obs, first, state)  # [L', B, n, M]

@@ -32,6 +32,8 @@ def make_agent(
     config = Config(replay=ReplayConfig(**(replay or {})), gamma=0.5, **options)
     torch.manual_seed(0)
     policy = Policy(spec, NetworkConfig(hidden=(), core=core, core_size=8), config)
+    for head in policy.network.heads.values():
+        torch.nn.init.zeros_(head.bias)  # type: ignore[arg-type]
     return Agent(policy, config, OptimConfig(), compile=False)
 
 
@@ -71,8 +73,7 @@ def transitions(
 
 def target_of(agent: Agent, batch: Rollout) -> Tensor:
     """[L, B] expected targets."""
-    with torch.no_grad():
-        return agent.targets(agent.rows(batch))[0].mean(-1)
+    return agent.targets(agent.rows(batch))[0].mean(-1)
 
 
 def test_targets_by_hand() -> None:
@@ -131,7 +132,7 @@ def test_loss_by_hand() -> None:
     agent = table_agent(double=False)
     batch = transitions(agent, [0, 1], [0, 1], [1.25, -3.0], [0, 0], [0.0, 0.0], weight=[1.0, 0.5])
     rows = agent.rows(batch)
-    loss, report = agent.loss(rows, *agent.targets(rows))
+    loss, report = agent.loss(rows)
     # Q = 1 and 0, y = 1.25 and -3: u = 0.25 and -3; Huber 0.03125 and 2.5
     assert float(loss.detach()) == pytest.approx((0.03125 + 0.5 * 2.5) / 2)
     assert report.tolist() == pytest.approx([float(loss.detach()), 0.5, (1.25 - 3) / 2, 0.25, 3.0])
@@ -147,9 +148,9 @@ def test_one_quantile_is_the_huber_loss() -> None:
     agent = table_agent()
     batch = transitions(agent, [0, 1, 2], [0, 1, 1], [0.3, -2.0, 6.0], [1, 2, 0], [0.5, 0.0, 0.5])
     rows = agent.rows(batch)
-    y, state = agent.targets(rows)
+    y, _ = agent.targets(rows)
     q = torch.tensor([ONLINE[0][0], ONLINE[1][1], ONLINE[1][2]])
-    loss, _ = agent.loss(rows, y, state)
+    loss, _ = agent.loss(rows)
     assert float(loss.detach()) == pytest.approx(float(F.huber_loss(q, y[0, :, 0].detach())))
 
 
@@ -170,7 +171,7 @@ def test_quantile_loss_against_loops() -> None:
                 huber = u * u / 2 if abs(u) <= 1 else abs(u) - 0.5
                 total += 2 * abs((i + 0.5) / 3 - (u < 0)) * huber / 3
     rows = agent.rows(batch)
-    loss, _ = agent.loss(rows, *agent.targets(rows))
+    loss, _ = agent.loss(rows)
     assert float(loss.detach()) == pytest.approx(total / 3, rel=1e-5)
 
 
@@ -250,7 +251,6 @@ def test_sequences_against_a_slow_version(n: int, burn_in: int, double: bool) ->
             errors[t - burn_in, b] = u
             total += float(batch.extra["weight"][b]) * (u * u / 2 if u <= 1 else u - 0.5)
             count += 1
-    rows_ = agent.rows(batch)
-    loss, report = agent.loss(rows_, *agent.targets(rows_))
+    loss, report = agent.loss(agent.rows(batch))
     assert float(loss.detach()) == pytest.approx(total / count, rel=1e-4)
     assert report[3:].tolist() == pytest.approx(errors.flatten().tolist(), rel=1e-4)
