@@ -362,9 +362,8 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
     types = _types(name)
     if "name" not in types["agent"].__dataclass_fields__:
         plain = {**plain, "agent": {key: value for key, value in agent.items() if key != "name"}}  # type: ignore[union-attr]
-    known = sorted(
-        {*RunConfig.__dataclass_fields__, *(each.name for each in describe(RunConfig, types=types))}
-    )
+    found = {*RunConfig.__dataclass_fields__, *(each.name for each in describe(RunConfig, types=types))}
+    known = sorted(found - {"alias"})  # nobody types it
     hint = f"rlkit list options agent={name} shows all"
     return _check_env(build(RunConfig, plain, types=types, known=known, hint=hint))
 

@@ -103,7 +103,8 @@ def check_actions(algorithm: str, action: Space) -> None:
     if asked <= set(actions(algorithm)):
         return
     able = [name for name in names("agents") if asked <= set(actions(algorithm_of(name)))]
-    remedy = f"type {' or '.join(f'agent={name}' for name in able)}" if able else "no agent can"
+    *most, final = [f"agent={name}" for name in able] or ["no agent can"]
+    remedy = f"type {', '.join(most)} or {final}" if most else f"type {final}" if able else final
     if not able and "integer Box" in asked:
         remedy = "no agent chooses whole numbers from a Box: make it Discrete or MultiDiscrete"
     raise ValueError(

@@ -126,7 +126,7 @@ def test_who_cannot_act_is_told_who_can(tmp_path: Path, monkeypatch: pytest.Monk
     registry.check_actions("all", Dict((("a", Dict((("b", steer),))), ("c", MultiBinary(2)))))
     whole = (
         r"^its action space is Box\(1,\) of float32 in \[-1, 1\]; choosy acts in Discrete; "
-        r"type agent=all or agent=both or agent=smooth$"
+        r"type agent=all, agent=both or agent=smooth$"
     )
     with pytest.raises(ValueError, match=whole):
         registry.check_actions("choosy", steer)
