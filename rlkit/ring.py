@@ -94,8 +94,11 @@ class Ring:
         path = self.folder / f"{field.name.strip('/').replace('/', '-')}.bin"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:  # reserved now: a disk that fills up later cannot end the run
-                os.posix_fallocate(file.fileno(), 0, max(count * self.layout.lanes * field.bytes, 1))
+            with open(path, "wb") as file:
+                size = max(count * self.layout.lanes * field.bytes, 1)
+                file.truncate(size)
+                if hasattr(os, "posix_fallocate"):  # reserved: a disk that fills up later cannot end the run
+                    os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(path, field.dtype, "r+", shape=shape)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit import priorities
 from rlkit import ring as ring_module
 from rlkit.config import ReplayConfig
 from rlkit.nn.stack import stack_rows, stack_step
 from rlkit.options import ConfigError
 from rlkit.replay import Replay, following
+from rlkit.returns import n_step as n_step_returns
 from rlkit.types import Rollout
 from tests.unit.experience import Policy, Stream
 
@@ -114,6 +119,35 @@ def test_n_step_by_hand() -> None:
         *(x.tolist() for x in (batch.action[0], batch.reward[0], batch.extra["discount"][0])), strict=True
     )
     assert set(rows) == {(0, 3.0, 0.0), (1, 4.0, 0.0), (2, 4.0, 0.0), (4, 16.0, 0.25), (5, 16.0, 0.5)}
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_n_step_in_closed_form(n: int) -> None:
+    """Reward 1 without end: (1 - gamma^m) / (1 - gamma) and gamma^m, m = n but near the newest row."""
+    policy, none = Policy(), np.zeros((31, 2), bool)
+    stream = Stream(none.copy(), none, none[:-1], np.ones((30, 2), np.float32))
+    stream.first[0] = True
+    replay = make(policy, 2, 10, n_step=n, batch=300)
+    feed(replay, stream, policy, [10, 10, 10])
+    (batch,) = drawn(replay, 1)
+    m = torch.clamp(30 - batch.action[0], max=n).double()
+    assert torch.allclose(batch.reward[0].double(), (1 - GAMMA**m) / (1 - GAMMA), atol=1e-6)
+    assert torch.allclose(batch.extra["discount"][0].double(), GAMMA**m, atol=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_targets_are_those_of_the_rollout(n: int) -> None:
+    """reward + discount V(o_{t+m}) is `returns.n_step` of the rows as they were collected."""
+    policy, stream = Policy(), Stream.make(40, 2, seed=8)
+    whole = stream.rollout(policy, 0, 40)
+    value = torch.randn(41, 2, generator=torch.Generator().manual_seed(0))
+    expected = n_step_returns(whole.reward, value, whole.terminated, whole.last, GAMMA, n)
+    replay = make(policy, 2, 40, n_step=n, batch=300)
+    replay.add(whole)
+    (batch,) = drawn(replay, 1)
+    (t, lane), (after, _) = (row.long().T for row in batch.obs)  # type: ignore[union-attr]
+    target = batch.reward[0] + batch.extra["discount"][0] * value[after, lane]
+    assert torch.allclose(target, expected[t, lane], atol=1e-5)
 
 
 @pytest.mark.parametrize("n_step", [1, 2, 5])
@@ -312,3 +346,44 @@ def test_a_ring_on_disk_hands_out_the_same(tmp_path: Path) -> None:
     assert replay.ring.layout.bytes[1] == sum(p.stat().st_size for p in (tmp_path / "replay").iterdir())
     replay.close()
     assert not (tmp_path / "replay").exists()
+
+
+def test_a_disk_that_cannot_hold_the_ring_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ConfigError, match=r"storage=disk: cannot make .*obs.bin \(No space left on device\)"):
+        make(Policy(), 2, 5, storage="disk", folder=tmp_path / "replay")
+    assert not (tmp_path / "replay").exists()
+    monkeypatch.setattr(ring_module, "available", lambda folder: (2**30, 2**20))
+    with pytest.raises(ConfigError, match=r"of disk, and 0.90 MiB may be used; type .* or less$"):
+        make(Policy(), 2, 5, storage="disk", capacity=10**6, folder=tmp_path / "replay")
+
+
+def test_what_is_available_respects_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, disk = ring_module.available(tmp_path / "not" / "yet")
+    assert 0 < memory <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert disk == shutil.disk_usage(tmp_path).free or abs(disk - shutil.disk_usage(tmp_path).free) < 2**30
+    monkeypatch.setattr(ring_module, "_group_memory", lambda: iter([2**40, 12345]))
+    assert ring_module.available(tmp_path)[0] == 12345
+
+
+def test_without_a_folder_for_machine_code_it_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def njit(function: Any = None, cache: bool = False) -> Any:
+        if cache:
+
+            def locate(function: Any) -> Any:
+                raise RuntimeError("cannot cache function: no locator available")
+
+            return locate
+        made.append(function)
+        return function
+
+    monkeypatch.setattr(priorities.numba, "njit", njit)
+    kernel = priorities.compiled(len)
+    assert kernel("abc") == 3 and made == [len]
