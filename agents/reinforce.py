@@ -158,9 +158,10 @@ class Agent:
         )
         self.mean.lerp_((weight * target).sum(), RATE)
         self.policy.network.observe(tree_map(lambda x: x[:-1], rollout.obs), rows > 0)
-        named = dict(zip(METRICS, metrics, strict=True))
-        spread = (weight * (target - (weight * target).sum()).square()).sum()
-        return named | {"gradient_norm": norm, "value/explained": 1 - named["loss/value"] / (spread + 1e-8)}
+        report = dict(zip(METRICS, metrics, strict=True)) | {"gradient_norm": norm}
+        if self.config.baseline != "value":
+            del report["loss/value"]
+        return report
 
     def pieces(self, rollout: Rollout) -> Iterator[tuple[slice, Obs, Tensor]]:
         """The batch in rollouts of `steps` rows: their place in time, obs [steps, N, ...], first [steps, N]."""
@@ -188,10 +189,9 @@ class Agent:
         target = discounted(rollout.reward, rollout.terminated, rollout.last, end, config.gamma)
         advantage = target - (self.mean if config.baseline == "mean" else value[:-1])
         if not config.reward_to_go:
-            time = torch.arange(len(advantage), device=advantage.device)[:, None]
-            opened = (
-                torch.where(rollout.first[:-1], time, 0).cummax(0).values
-            )  # [T, N] row of the episode's start
+            row = torch.arange(len(advantage), device=advantage.device)[:, None]
+            # [T, N] the row in which the episode opened
+            opened = torch.where(rollout.first[:-1], row, 0).cummax(0).values
             advantage = advantage.gather(0, opened)
         if config.normalise_advantage:
             advantage = advantage - (weight * advantage).sum()

@@ -132,9 +132,7 @@ class EpisodeFeed(RolloutFeed):
         super().__init__(source, window)
         self.minimum, self.device, self.longest = minimum, device, longest
         self.kept: list[Rollout] = []  # consecutive, all of one length
-        self.learned_to: npt.NDArray[np.int64] | int = (
-            0  # [N] row of the kept ones before which all is learned from
-        )
+        self.learned_to: npt.NDArray[np.int64] | int = 0  # [N] the first of their rows not learned from
 
     def next(self) -> tuple[Rollout, int]:
         steps, begin = 0, self.episodes
@@ -210,9 +208,7 @@ def complete(first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_]) -> npt.N
     """first, last [T+1, N] -> [T, N]: transitions of episodes that open and close within these rows."""
     row, end = np.arange(len(first))[:, None], len(first)
     opened = np.maximum.accumulate(np.where(first, row, -1))  # the latest opening up to this row
-    closes = np.minimum.accumulate(np.where(last, row, end)[::-1])[
-        ::-1
-    ]  # the next closing row, this one included
+    closes = np.minimum.accumulate(np.where(last, row, end)[::-1])[::-1]  # the next closing, from this row on
     opens = np.minimum.accumulate(np.where(first, row, end)[::-1])[::-1]
     opens = np.concatenate([opens[1:], np.full_like(opens[:1], end)])  # the next opening after this row
     # an episode that was lost (a lane restarted on resume) is followed by an opening without a closing
