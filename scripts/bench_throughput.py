@@ -5,7 +5,10 @@
 Every competitor runs at each of its settings (threads, in-process or worker processes, eager or compiled) in a fresh
 process, in turn, `--repeat` times; its best setting by median is the one compared. Steps per second are of training
 (collecting and learning), counted after a warm-up of two updates; compilation is in the warm-up, which is reported.
-Needs `pip install "rlkit[sb3,mujoco]"`.
+Needs `pip install "rlkit[sb3,mujoco]" sb3-contrib`.
+
+recurrent: PPO with one LSTM of 64 for the policy and one for the value (sb3-contrib's default: not shared), and two
+layers of 64 each, which sb3-contrib has after the LSTM and we before it (so our LSTM reads 64 numbers, theirs 4).
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ CASES: dict[str, dict[str, Any]] = {
         "id": "CartPole-v1", "lanes": 8, "steps": 256, "minibatch": 256, "epochs": 10, "hidden": [64, 64],
         "activation": "tanh", "pixels": False, "normalise": False, "measure": (160_000, 60_000),
     },
+    "recurrent": {
+        "id": "CartPole-v1", "lanes": 8, "steps": 256, "minibatch": 256, "epochs": 10, "hidden": [64, 64],
+        "activation": "tanh", "pixels": False, "normalise": False, "measure": (40_000, 8_192), "lstm": 64,
+    },
     "halfcheetah": {
         "id": "HalfCheetah-v5", "lanes": 1, "steps": 512, "minibatch": 64, "epochs": 20, "hidden": [256, 256],
         "activation": "relu", "pixels": False, "normalise": True, "measure": (12_000, 6_000),
@@ -41,11 +48,24 @@ CASES: dict[str, dict[str, Any]] = {
         "id": "pong", "lanes": 8, "steps": 128, "minibatch": 256, "epochs": 4, "hidden": [],
         "activation": "relu", "pixels": True, "normalise": False, "measure": (8_192, 5_120),
     },
+    # RL Baselines3 Zoo's settings, one environment
+    "dqn-cartpole": {
+        "agent": "dqn", "id": "CartPole-v1", "lanes": 1, "steps": 256, "updates": 128, "batch": 64, "lr": 2.3e-3,
+        "capacity": 100_000, "target": 128, "warm": 6, "hidden": [256, 256], "activation": "relu", "pixels": False,
+        "normalise": False, "measure": (20_480, 7_680),
+    },
+    "dqn-pong": {
+        "agent": "dqn", "id": "pong", "lanes": 1, "steps": 4, "updates": 1, "batch": 32, "lr": 1e-4,
+        "capacity": 10_000, "target": 250, "warm": 270, "hidden": [], "activation": "relu", "pixels": True,
+        "normalise": False, "measure": (2_048, 1_024),
+    },
 }  # fmt: skip
 LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
 SETTINGS = {
     ("cartpole", "rlkit"): [{"threads": 1}, {"threads": 1, "compile": True}],
     ("cartpole", "sb3"): [{"threads": 1}, {"threads": 2}],
+    ("recurrent", "rlkit"): [{"threads": 1}, {"threads": 1, "compile": True}],
+    ("recurrent", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("halfcheetah", "rlkit"): [
         {"threads": 1},
         {"threads": 2},
@@ -66,6 +86,20 @@ SETTINGS = {
         {"threads": 1, "source": "thread"},
     ],
     ("pong", "sb3"): [{"threads": 2, "subprocesses": True}, {"threads": 2, "subprocesses": False}],
+    ("dqn-cartpole", "rlkit"): [
+        {"threads": 1},
+        {"threads": 1, "compile": True},
+        {"threads": 1, "compile": True, "precision": "bfloat16"},
+        {"threads": 1, "compile": True, "precision": "bfloat16", "source": "thread"},
+    ],
+    ("dqn-cartpole", "sb3"): [{"threads": 1}, {"threads": 2}],
+    ("dqn-pong", "rlkit"): [
+        {"threads": 2},
+        {"threads": 2, "compile": True},
+        {"threads": 1, "source": "thread"},
+        {"threads": 1, "compile": True, "source": "thread"},
+    ],
+    ("dqn-pong", "sb3"): [{"threads": 2}, {"threads": 1}],
     ("learner", "rlkit"): [{"threads": 2}],
     ("learner", "sb3"): [{"threads": 2}],
 }
@@ -81,20 +115,33 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
 
     p = CASES[case]
     values = {
-        "agent": "ppo", "env": p["id"], "preset": "none", "env.lanes": p["lanes"], "env.check": "finite",
-        "env.backend": setting.get("backend", "inprocess"), "source": setting.get("source", "sync"),
-        "agent.steps": p["steps"], "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"],
-        "agent.normalise_reward": p["normalise"], "network.normalise": p["normalise"],
+        "agent": p.get("agent", "ppo"), "env": p["id"], "preset": "none", "env.lanes": p["lanes"],
+        "env.check": "finite", "env.backend": setting.get("backend", "inprocess"),
+        "source": setting.get("source", "sync"), "agent.steps": p["steps"], "network.normalise": p["normalise"],
         "network.activation": p["activation"], "total_steps": 10**9, "threads": setting["threads"],
         "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False),
         "evaluate.every": 10**9, "checkpoint.every": 10**9,
     }  # fmt: skip
+    if values["agent"] == "dqn":
+        values |= {
+            "agent.double": False, "agent.target_every": p["target"], "agent.replay.batch": p["batch"],
+            "agent.replay.ratio": p["updates"] / p["steps"], "agent.replay.capacity": p["capacity"],
+            "agent.replay.warmup": 1000, "optim.lr": p["lr"], "optim.clip_norm": 10.0,
+        }  # fmt: skip
+    else:
+        values |= {
+            "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"], "agent.normalise_reward": p["normalise"]
+        }  # fmt: skip
     if not p["pixels"]:
         values["network.hidden"] = p["hidden"]
+    if "lstm" in p:
+        values |= {"network.core": "lstm", "network.core_size": p["lstm"]}
+
+    warm = p.get("warm", WARM_UPDATES)
 
     class Meter(Hook):
         def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
-            if clock.update == WARM_UPDATES:
+            if clock.update == warm:
                 self.begin, self.step = time.perf_counter(), clock.step
             elif clock.step - getattr(self, "step", clock.step) >= p["measure"][0]:
                 self.seconds, self.steps = time.perf_counter() - self.begin, clock.step - self.step
@@ -113,44 +160,60 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
     """Steps per second of SB3's PPO.learn."""
     import gymnasium
     import torch
-    from stable_baselines3 import PPO
+    from stable_baselines3 import DQN, PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
     torch.set_num_threads(setting["threads"])
     p = CASES[case]
-    kind = SubprocVecEnv if setting.get("subprocesses") else DummyVecEnv
-    if case == "pong":
+    vector = SubprocVecEnv if setting.get("subprocesses") else DummyVecEnv
+    if p["id"] == "pong":
         from stable_baselines3.common.env_util import make_atari_env
         from stable_baselines3.common.vec_env import VecFrameStack
 
         # the emulator skips, as ours does: faster for SB3 than its own wrapper, which draws every frame
         emulator = {"frameskip": 4, "repeat_action_probability": 0.0}
         env: Any = make_atari_env(
-            "ALE/Pong-v5", p["lanes"], vec_env_cls=kind, env_kwargs=emulator, wrapper_kwargs={"frame_skip": 1}
+            "ALE/Pong-v5",
+            p["lanes"],
+            vec_env_cls=vector,
+            env_kwargs=emulator,
+            wrapper_kwargs={"frame_skip": 1},
         )
         env = VecFrameStack(env, 4)
     else:
-        env = make_vec_env(lambda: gymnasium.make(p["id"]), n_envs=p["lanes"], vec_env_cls=kind)
+        env = make_vec_env(lambda: gymnasium.make(p["id"]), n_envs=p["lanes"], vec_env_cls=vector)
     if p["normalise"]:
         env = VecNormalize(env)
     activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[p["activation"]]
     arguments: dict[str, Any] = {} if p["pixels"] else {"net_arch": p["hidden"], "activation_fn": activation}
-    model = PPO(
-        "CnnPolicy" if p["pixels"] else "MlpPolicy", env, n_steps=p["steps"], batch_size=p["minibatch"],
-        n_epochs=p["epochs"], policy_kwargs=arguments, device="cpu",
-    )  # fmt: skip
-    batch = p["steps"] * p["lanes"]
+    kind: Any = PPO
+    policy = "CnnPolicy" if p["pixels"] else "MlpPolicy"
+    if "lstm" in p:
+        from sb3_contrib import RecurrentPPO
+
+        kind, policy = RecurrentPPO, "MlpLstmPolicy"
+        arguments["lstm_hidden_size"] = p["lstm"]
+    if p.get("agent") == "dqn":
+        kind, options = DQN, {
+            "train_freq": p["steps"], "gradient_steps": p["updates"], "batch_size": p["batch"],
+            "buffer_size": p["capacity"], "learning_starts": 1000, "learning_rate": p["lr"],
+            "target_update_interval": p["target"] * p["steps"] // p["updates"],
+        }  # fmt: skip
+    else:
+        options = {"n_steps": p["steps"], "batch_size": p["minibatch"], "n_epochs": p["epochs"]}
+    model = kind(policy, env, policy_kwargs=arguments, device="cpu", **options)
+    batch, warm = p["steps"] * p["lanes"], p.get("warm", WARM_UPDATES)
 
     class Meter(BaseCallback):
         begin = seconds = 0.0
         steps = rollouts = 0
 
         def _on_rollout_start(self) -> None:  # the moment after a whole update
-            if self.rollouts == WARM_UPDATES:
+            if self.rollouts == warm:
                 self.begin = time.perf_counter()
-            self.steps = max(self.rollouts - WARM_UPDATES, 0) * batch
+            self.steps = max(self.rollouts - warm, 0) * batch
             self.seconds = time.perf_counter() - self.begin
             self.rollouts += 1
 
