@@ -163,10 +163,15 @@ class Replay:
         if after > oldest:
             gone = ring.get("last", oldest, after - oldest)
             self.valid -= gone.size - int(np.count_nonzero(gone))
-        obs = rollout.obs if isinstance(rollout.obs, dict) else {"": rollout.obs}
-        values = {f"obs/{name}": _array(x) for name, x in obs.items()}
-        values |= {"first": first, "last": last, "action": _array(rollout.action)}
-        values |= {"reward": _array(rollout.reward), "terminated": _array(rollout.terminated)}
+        obs = _leaves(rollout.obs)
+        values = {
+            "first": first,
+            "last": last,
+            "action": _array(rollout.action),
+            "reward": _array(rollout.reward),
+            "terminated": _array(rollout.terminated),
+            **{f"obs/{name}": _array(x) for name, x in obs.items()},
+        }
         ring.put(row, values)
         if self.memory:
             self._add_start(rollout.state)

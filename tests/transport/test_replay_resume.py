@@ -6,9 +6,11 @@ import itertools
 import os
 import signal
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,6 +138,19 @@ def test_a_memory_of_another_size_is_refused(tmp_path: Path) -> None:
         other.load(snapshot, saved)
     with pytest.raises(ConfigError, match="take back what was changed there"):
         make(tmp_path, alpha=0.5)[0].load(snapshot, saved)
+
+
+def test_saving_and_reading_need_no_second_memory(tmp_path: Path) -> None:
+    rows = {"rows": np.random.default_rng(0).integers(0, 255, (64, 2**20), np.uint8)}
+    tracemalloc.start()
+    try:
+        path = checkpoint.write(tmp_path / "step", {"replay": rows}, 0)
+        again = checkpoint.read(path, "replay")["replay"]["rows"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(again, rows["rows"])
+    assert peak < 4 * 2**20
 
 
 RUN = [
