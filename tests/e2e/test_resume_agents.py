@@ -17,11 +17,16 @@ COMMON = [
     "log.every=250", "log.tensorboard=false", "checkpoint.every=400", "checkpoint.keep=100", "network.core_size=16",
 ]  # fmt: skip
 SMALL = "network.hidden=[16] agent.steps=32 agent.minibatch=64 agent.epochs=4"
+EPISODES = "network.hidden=[16] agent.steps=8 agent.episodes=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalise=true agent.normalise_reward=true total_steps=2000",
     "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} total_steps=2000",
     "ppo-gru-stack-thread": f"agent=ppo env=cartpole network=gru env.stack=3 source=thread {SMALL} total_steps=2000",
     "ppo-transformer": f"agent=ppo env=pendulum_novel network=transformer network.window=8 {SMALL} total_steps=2000",
+    "reinforce": f"agent=reinforce env=cartpole {EPISODES} network.normalise=true agent.baseline=mean total_steps=2000",
+    "reinforce-lstm-stack": f"agent=reinforce env=cartpole network=lstm env.stack=2 {EPISODES} total_steps=2000",
+    "reinforce-transformer-thread": f"agent=reinforce env=cartpole network=transformer network.window=8 "
+    f"source=thread {EPISODES} total_steps=2000",
 }
 
 

@@ -56,7 +56,7 @@ def test_quadratic_control(tmp_path: Path, distribution: str) -> None:
 
 CUE = {
     "env": f"{TOY}:Cue", "env.kwargs": {"choices": 4, "delay": 4}, "network.hidden": [32], "network.core_size": 32,
-    "agent.steps": 20, "total_steps": 24_000,
+    "agent.steps": 20, "total_steps": 32_000,
 }  # fmt: skip
 
 
