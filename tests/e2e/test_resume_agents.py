@@ -18,6 +18,8 @@ COMMON = [
 ]  # fmt: skip
 SMALL = "network.hidden=[16] agent.steps=32 agent.minibatch=64 agent.epochs=4"
 EPISODES = "network.hidden=[16] agent.steps=8 agent.episodes=4"
+REPLAY = "network.hidden=[16] agent.replay.warmup=200 agent.replay.ratio=0.2 agent.replay.capacity=1000"
+SEQUENCES = f"agent=dqn {REPLAY} agent.replay.batch=64 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalise=true agent.normalise_reward=true total_steps=2000",
     "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} total_steps=2000",
@@ -27,6 +29,12 @@ CASES = {  # options of each run
     "reinforce-lstm-stack": f"agent=reinforce env=cartpole network=lstm env.stack=2 {EPISODES} total_steps=2000",
     "reinforce-transformer-thread": f"agent=reinforce env=cartpole network=transformer network.window=8 "
     f"source=thread {EPISODES} total_steps=2000",
+    "dqn": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 network.normalise=true "
+    "agent.duelling=true agent.replay.n_step=3 total_steps=2000",
+    "dqn-lstm-stack": f"{SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
+    "total_steps=2000",
+    "dqn-transformer-thread": f"{SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "
+    "total_steps=2000",
 }
 
 
