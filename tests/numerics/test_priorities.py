@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit import priorities
 from rlkit.config import ReplayConfig
 from rlkit.priorities import EPSILON, SumTree, uniform
 from rlkit.replay import Replay
@@ -76,22 +77,34 @@ def test_updates_by_hand() -> None:
 def test_draws_are_those_of_the_cumulative_sum(size: int) -> None:
     """Slow version: the first item whose cumulative priority exceeds the mass (b + u) total / B."""
     rng = np.random.default_rng(size)
-    tree, priorities = SumTree(size, alpha=1.0), np.zeros(size)
+    tree, plain = SumTree(size, alpha=1.0), np.zeros(size)
     for counter in range(0, 6400, 64):
         begin = int(rng.integers(0, size))
         # whole numbers: sums are exact in any order
         values = rng.integers(0, 5, min(int(rng.integers(1, 40)), size - begin)).astype(float)
         tree.put(begin, values)
-        priorities[begin : begin + len(values)] = values
-        assert tree.leaves.tolist() == priorities.tolist()
-        assert tree.total == priorities.sum()
+        plain[begin : begin + len(values)] = values
+        assert tree.leaves.tolist() == plain.tolist()
+        assert tree.total == plain.sum()
         if tree.total == 0:
             continue
         index = np.zeros(64, np.int64)
         tree.draw(KEY, counter, index)
         mass = [(b + uniform(KEY, np.uint64(counter + b))) / 64 * tree.total for b in range(64)]
-        slow = [int(np.flatnonzero(np.cumsum(priorities) > m)[0]) for m in mass]
+        slow = [int(np.flatnonzero(np.cumsum(plain) > m)[0]) for m in mass]
         assert index.tolist() == slow
+
+
+def test_rounding_never_draws_what_has_no_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mass that rounds up to the total lies beyond the last item; the draw stays at that item."""
+    monkeypatch.setattr(priorities, "uniform", lambda key, counter: 1 - 2.0**-53)
+    rng = np.random.default_rng(3)
+    index = np.zeros(1, np.int64)
+    for _ in range(300):
+        tree = SumTree(13, alpha=1.0)
+        tree.put(2, rng.exponential(size=7))
+        priorities._draw.py_func(tree._tree, tree._leaves, KEY, np.uint64(0), index)  # type: ignore[attr-defined]
+        assert index[0] == 8
 
 
 def test_frequencies_are_the_probabilities() -> None:

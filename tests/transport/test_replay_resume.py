@@ -63,6 +63,16 @@ def advance(replay: Replay, policy: Policy, stream: Stream) -> list[torch.Tensor
     return seen
 
 
+def until_urgent(replay: Replay, policy: Policy, stream: Stream) -> list[list[torch.Tensor]]:
+    """What was drawn until the memory asked for a snapshot."""
+    drawn = []
+    for _ in range(20):
+        if replay.urgent:
+            return drawn
+        drawn.append(advance(replay, policy, stream))
+    raise AssertionError("the memory has gone round and asked for no snapshot")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("before", [0, 3, 8, 9, 30])
 def test_what_was_added_after_the_snapshot_is_taken_back(tmp_path: Path, kind: str, before: int) -> None:
@@ -72,9 +82,7 @@ def test_what_was_added_after_the_snapshot_is_taken_back(tmp_path: Path, kind: s
     for _ in range(before):
         advance(replay, policy, stream)
     snapshot = replay.snapshot()
-    expected = []
-    while not replay.urgent:
-        expected.append(advance(replay, policy, stream))
+    expected = until_urgent(replay, policy, stream)
     assert len(expected) >= 2
     path = checkpoint.write(tmp_path / "step", {"state": snapshot, "replay": replay.saved(snapshot)}, 0)
     parts = checkpoint.read(path, "state", "replay")
@@ -95,8 +103,7 @@ def test_the_slack_is_enough_for_the_next_rollout_and_no_more_is_promised(tmp_pa
         advance(replay, policy, stream)
     snapshot = replay.snapshot()
     assert not replay.urgent
-    while not replay.urgent:
-        advance(replay, policy, stream)
+    until_urgent(replay, policy, stream)
     replay.saved(snapshot)
     advance(replay, policy, stream)
     with pytest.raises(AssertionError, match="overwritten"):
