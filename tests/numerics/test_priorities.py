@@ -96,15 +96,15 @@ def test_draws_are_those_of_the_cumulative_sum(size: int) -> None:
 
 
 def test_rounding_never_draws_what_has_no_priority(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mass that rounds up to the total lies beyond the last item; the draw stays at that item."""
+    """(1 + u) / 2 rounds to 1, and the mass to the total, beyond the last item; the draw stays at that item."""
     monkeypatch.setattr(priorities, "uniform", lambda key, counter: 1 - 2.0**-53)
     rng = np.random.default_rng(3)
-    index = np.zeros(1, np.int64)
+    index = np.zeros(2, np.int64)
     for _ in range(300):
         tree = SumTree(13, alpha=1.0)
         tree.put(2, rng.exponential(size=7))
         priorities._draw.py_func(tree._tree, tree._leaves, KEY, np.uint64(0), index)  # type: ignore[attr-defined]
-        assert index[0] == 8
+        assert index[1] == 8
 
 
 def test_frequencies_are_the_probabilities() -> None:
