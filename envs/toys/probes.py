@@ -1,0 +1,139 @@
+"""Probe environments: so small that the value of every row is known, each needing one more part of an agent than the
+one before (after Andy Jones, "Debugging RL, without the agonizing pain", 2021). `rlkit doctor agent=NAME` runs them.
+
+obs [1] in [-1, 1]; two choices, or with `continuous` one number in [-1, 1]. A `sign` is right if choice 1 stands for +1
+and choice 0 for -1, or if the number is sign / 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+Vector = npt.NDArray[np.float32]
+
+
+class Probe(gymnasium.Env[Vector, Any]):
+    """What the probes share; a probe says what is seen (`_open`) and what an action leads to (`_next`)."""
+
+    def __init__(self, continuous: bool = False) -> None:
+        self.observation_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.continuous = continuous
+        self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Vector, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._see(self._open()), {}
+
+    def step(self, action: Any) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        seen, reward, end = self._next(action)
+        return self._see(seen), reward, end == "terminated", end == "truncated", {}
+
+    def _open(self) -> float:
+        """The first observation."""
+        return 0.0
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        """Next observation, reward, and how the episode ends, if it does."""
+        return 0.0, 1.0, "terminated"
+
+    def _see(self, x: float) -> Vector:
+        return np.array([x], np.float32)
+
+    def _sign(self) -> float:
+        """-1 or 1, with equal probability."""
+        return float(2 * self.np_random.integers(2) - 1)
+
+    def _judge(self, action: Any, sign: float) -> float:
+        """1 for the right choice and -1 for the other; for a number, -(its distance from the right one)^2."""
+        if self.continuous:
+            return -float((np.ravel(action)[0] - sign / 2) ** 2)
+        return float(sign) if int(action) == 1 else -float(sign)
+
+
+class Constant(Probe):
+    """Reward 1 after every observation, which is always 0; each episode has one step. `end`: how it ends."""
+
+    def __init__(
+        self, continuous: bool = False, end: Literal["terminated", "truncated"] = "terminated"
+    ) -> None:
+        super().__init__(continuous)
+        self.end: Literal["terminated", "truncated"] = end
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        return 0.0, 1.0, self.end
+
+
+class Seen(Probe):
+    """The reward of the one step is the observation, -1 or 1."""
+
+    def _open(self) -> float:
+        self.seen = self._sign()
+        return self.seen
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        return 0.0, self.seen, "terminated"
+
+
+class TwoSteps(Probe):
+    """Observation -1, reward 0; observation 1, reward 1; the end."""
+
+    def _open(self) -> float:
+        return -1.0
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        return (1.0, 0.0, "") if self.t == 1 else (0.0, 1.0, "terminated")
+
+
+class Choice(Probe):
+    """One step; its reward says whether the action was right for the sign +1, or with `seen` for the sign shown."""
+
+    def __init__(self, continuous: bool = False, seen: bool = False) -> None:
+        super().__init__(continuous)
+        self.seen, self.sign = seen, 1.0
+
+    def _open(self) -> float:
+        if not self.seen:
+            return 0.0
+        self.sign = self._sign()
+        return self.sign
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        return 0.0, self._judge(action, self.sign), "terminated"
+
+
+class Recall(Probe):
+    """A sign, then 0; the second action is paid, if it is right for the sign. No memory, no reward in the mean."""
+
+    def _open(self) -> float:
+        self.sign = self._sign()
+        return self.sign
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        return (0.0, 0.0, "") if self.t == 1 else (0.0, self._judge(action, self.sign), "terminated")
+
+
+class Forget(Probe):
+    """Half of the episodes open with a sign, worth 0; then come one or two zeros, worth the sign (without one, 0).
+
+    A zero after a zero may go on with the sign's episode or open one of its own, which only a memory that is cleared
+    between episodes can tell.
+    """
+
+    def _open(self) -> float:
+        self.sign = self._sign() if self.np_random.random() < 0.5 else 0.0
+        self.zeros = int(self.np_random.integers(1, 3))
+        self.length = self.zeros + (self.sign != 0)
+        return self.sign
+
+    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+        reward = 0.0 if self.t == 1 else self.sign
+        return 0.0, reward, "terminated" if self.t == self.length else ""
