@@ -59,6 +59,11 @@ CASES: dict[str, dict[str, Any]] = {
         "capacity": 10_000, "target": 250, "warm": 270, "hidden": [], "activation": "relu", "pixels": True,
         "normalise": False, "measure": (2_048, 1_024),
     },
+    "ddpg-pendulum": {
+        "agent": "ddpg", "id": "Pendulum-v1", "lanes": 1, "steps": 1, "updates": 1, "batch": 256, "lr": 1e-3,
+        "capacity": 200_000, "warm": 1_100, "hidden": [400, 300], "activation": "relu", "pixels": False,
+        "normalise": False, "measure": (3_000, 1_500),
+    },
 }  # fmt: skip
 LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
 SETTINGS = {
@@ -100,6 +105,13 @@ SETTINGS = {
         {"threads": 1, "compile": True, "source": "thread"},
     ],
     ("dqn-pong", "sb3"): [{"threads": 2}, {"threads": 1}],
+    ("ddpg-pendulum", "rlkit"): [
+        {"threads": 1},
+        {"threads": 1, "precision": "bfloat16"},
+        {"threads": 1, "compile": True, "precision": "bfloat16"},
+        {"threads": 2, "compile": True, "precision": "bfloat16"},
+    ],
+    ("ddpg-pendulum", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("learner", "rlkit"): [{"threads": 2}],
     ("learner", "sb3"): [{"threads": 2}],
 }
@@ -122,12 +134,13 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
         "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False),
         "evaluate.every": 10**9, "checkpoint.every": 10**9,
     }  # fmt: skip
-    if values["agent"] == "dqn":
+    if "updates" in p:
         values |= {
-            "agent.double": False, "agent.target_every": p["target"], "agent.replay.batch": p["batch"],
-            "agent.replay.ratio": p["updates"] / p["steps"], "agent.replay.capacity": p["capacity"],
-            "agent.replay.warmup": 1000, "optim.lr": p["lr"], "optim.clip_norm": 10.0,
+            "agent.replay.batch": p["batch"], "agent.replay.ratio": p["updates"] / p["steps"],
+            "agent.replay.capacity": p["capacity"], "agent.replay.warmup": 1000, "optim.lr": p["lr"],
         }  # fmt: skip
+        if values["agent"] == "dqn":
+            values |= {"agent.double": False, "agent.target_every": p["target"], "optim.clip_norm": 10.0}
     else:
         values |= {
             "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"], "agent.normalise_reward": p["normalise"]
@@ -159,10 +172,12 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
 def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
     """Steps per second of SB3's PPO.learn."""
     import gymnasium
+    import numpy as np
     import torch
-    from stable_baselines3 import DQN, PPO
+    from stable_baselines3 import DDPG, DQN, PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.noise import NormalActionNoise
     from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
     torch.set_num_threads(setting["threads"])
@@ -195,12 +210,15 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
 
         kind, policy = RecurrentPPO, "MlpLstmPolicy"
         arguments["lstm_hidden_size"] = p["lstm"]
-    if p.get("agent") == "dqn":
-        kind, options = DQN, {
+    if "updates" in p:
+        options: dict[str, Any] = {
             "train_freq": p["steps"], "gradient_steps": p["updates"], "batch_size": p["batch"],
             "buffer_size": p["capacity"], "learning_starts": 1000, "learning_rate": p["lr"],
-            "target_update_interval": p["target"] * p["steps"] // p["updates"],
         }  # fmt: skip
+        if p["agent"] == "dqn":
+            kind, options["target_update_interval"] = DQN, p["target"] * p["steps"] // p["updates"]
+        else:
+            kind, options["action_noise"] = DDPG, NormalActionNoise(np.zeros(1), np.full(1, 0.1))
     else:
         options = {"n_steps": p["steps"], "batch_size": p["minibatch"], "n_epochs": p["epochs"]}
     model = kind(policy, env, policy_kwargs=arguments, device="cpu", **options)
