@@ -80,13 +80,15 @@ class Policy(nn.Module):
         self.choices = Choices(spec.action)
         size = self.choices.n * config.quantiles
         sizes = {"advantage": size, "value": config.quantiles} if config.duelling else {"q": size}
-        heads: dict[str, Head] = {name: (size, 0.01) for name, size in sizes.items()}
+        self.heads = tuple(sizes)
+        heads: dict[str, Head] = {name: (size, 1.0) for name, size in sizes.items()}
         if config.noisy:
             heads |= {f"{name}_noise": partial(Noise, outputs=size) for name, size in sizes.items()}
         self.network = Network(spec, replace(network, shared=True), heads)
         for layer in (*self.network.encoders.modules(), *self.network.heads.modules()):
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
-                # smaller than orthogonal: a step on Q(s, a) moves the bootstrap less, which else may run away
+                # torch's weights, smaller than orthogonal ones: a step on Q(s, a) moves the Q of other states, which
+                # it bootstraps from, less, where else both may run away together
                 layer.reset_parameters()
         self.register_buffer("epsilon", torch.ones(()))
 
@@ -103,11 +105,7 @@ class Policy(nn.Module):
         """
         outputs, state = network(obs, first, state)
         if self.noisy and noisy:
-            outputs = {
-                name: x + outputs[f"{name}_noise"]
-                for name, x in outputs.items()
-                if f"{name}_noise" in outputs
-            }
+            outputs = {name: outputs[name] + outputs[f"{name}_noise"] for name in self.heads}
         shape = (self.choices.n, self.quantiles)
         if not self.duelling:
             return outputs["q"].unflatten(-1, shape), state
@@ -177,8 +175,8 @@ class Agent:
         self.optim.set_progress(progress)
         if replay.ready:
             fallen = min(progress / config.epsilon_fraction, 1.0)
-            epsilon = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
-            self.policy.epsilon.fill_(0.0 if config.noisy else epsilon)
+            share = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
+            self.policy.epsilon.fill_(0.0 if config.noisy else share)
         for batch in replay.batches(progress):
             for network in (self.network, self.target) if self.normalised else ():
                 network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
@@ -191,28 +189,20 @@ class Agent:
             self.updates += 1
             if self.updates % config.target_every == 0:
                 soft_update(self.target_flat, self.optim.flat, config.tau)
-        metrics = {"policy/epsilon": self.policy.epsilon.clone(), "updates": torch.tensor(self.updates)}
+        epsilon = self.policy.epsilon.clone()
+        metrics = {"policy/epsilon": epsilon, "updates": torch.full_like(epsilon, self.updates)}
         if reports:
-            metrics |= dict(
-                zip(METRICS, torch.stack([report[:3] for report, _ in reports]).mean(0), strict=True)
-            )
+            means = torch.stack([report[:3] for report, _ in reports]).mean(0)
+            metrics |= dict(zip(METRICS, means, strict=True))
             metrics["gradient_norm"] = torch.stack([norm for _, norm in reports]).mean()
         return metrics
 
     def rows(self, batch: Rollout) -> dict[str, Any]:
         """What `targets` and `loss` read of L transitions [L, B] and the row after each, as a tree of tensors."""
-        return {
-            "obs": batch.obs,
-            "first": batch.first,
-            "last": batch.last,
-            "state": batch.state,
-            "action": batch.action,
-            "reward": batch.reward,
-            "terminated": batch.terminated,
-            "discount": batch.extra["discount"],
-            "after": () if self.memory else following(batch),
-            "weight": batch.extra["weight"],
-        }
+        names = ("obs", "first", "last", "state", "action", "reward", "terminated")
+        rows = {name: getattr(batch, name) for name in names}
+        rows |= {name: batch.extra[name] for name in ("discount", "weight")}
+        return rows | {"after": () if self.memory else following(batch)}
 
     @torch.no_grad()
     def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
@@ -233,8 +223,12 @@ class Agent:
         if not self.memory:
             return reward[..., None] + discount[..., None] * value, state
         terminated, last = rows["terminated"][self.burn_in :], rows["last"][self.burn_in :]
-        rewards, ends = (reward[..., None], (terminated[..., None], last[..., None]))
-        return n_step(rewards, value, *ends, self.config.gamma, self.config.replay.n_step), online
+        reward, terminated, last = (
+            reward[..., None],
+            terminated[..., None],
+            last[..., None],
+        )  # beside M quantiles
+        return n_step(reward, value, terminated, last, self.config.gamma, self.config.replay.n_step), online
 
     def loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """L, and METRICS followed by |y - Q| [L' * B]."""
