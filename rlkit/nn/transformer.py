@@ -21,6 +21,8 @@ keys and values, and their weights learn from cached rows too.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,30 +52,35 @@ class Transformer(Core):
         return torch.zeros(shape, device=device), torch.zeros(lanes, dtype=torch.int64, device=device)
 
     def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
-        cache, count = state
-        cache = cache.detach()  # type: ignore[union-attr]
+        cache, count = cast(tuple[Tensor, Tensor], state)
+        caches = cache.detach().permute(1, 2, 0, 3)  # [layers, window-1, N, D]
         with torch.autocast(x.device.type, enabled=False):
-            e = self.embed(x.float().transpose(0, 1))  # [T, N, F] -> [N, T, D]
-            parts = []
-            for rows, starts in zip(e.split(BLOCK, 1), first.split(BLOCK), strict=True):
-                y, cache, count = self._rows(rows, starts, cache, count)  # type: ignore[arg-type]
-                parts.append(y)
-        return torch.cat(parts, 1).transpose(0, 1), (cache.detach(), count)
+            x = self.embed(x.float())
+            if len(x) <= BLOCK:
+                x, caches, count = self._rows(x, first, caches, count)
+            else:
+                parts = []
+                for rows, starts in zip(torch.split(x, BLOCK), torch.split(first, BLOCK), strict=True):
+                    y, caches, count = self._rows(rows, starts, caches, count)
+                    parts.append(y)
+                x = torch.cat(parts)
+        return x, (caches.detach().permute(2, 0, 1, 3).contiguous(), count)
 
-    def _rows(self, e: Tensor, first: Tensor, cache: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """e [N, T, D], first [T, N], cache [N, layers, window-1, D], count [N] -> y [N, T, D], cache, count."""
-        cached, rows = self.window - 1, e.shape[1]
-        time = torch.arange(rows, device=e.device)[:, None]  # [T, 1]
-        # where the row's episode starts among [cached rows; rows]
-        start = torch.where(first, time, -count).cummax(0).values + cached  # [T, N]
-        place = torch.arange(cached + rows, device=e.device)
-        other = place < start.T[:, None, :, None]  # [N, 1, T, window-1+T]: rows of earlier episodes
-        caches = []
-        for layer, before in zip(self.blocks, cache.unbind(1), strict=True):
-            context = torch.cat([before, e], 1)  # [N, window-1+T, D]
-            caches.append(context[:, rows:])
-            e = layer(e, context, other)
-        return e, torch.stack(caches, 1), (cached + rows - start[-1]).clamp(max=cached)
+    def _rows(self, e: Tensor, first: Tensor, caches: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """e [T, N, D], first [T, N], caches [layers, window-1, N, D], count [N] -> y, caches, count after."""
+        rows, cached = len(e), self.window - 1
+        time = torch.arange(rows + cached, device=e.device)
+        # where each row's episode starts among [cached rows; rows]
+        start = torch.where(first, time[cached:, None], cached - count).cummax(0).values  # [T, N]
+        earlier = (
+            time < start.t()[:, None, :, None]
+        )  # [N, 1, T, window-1+T]: belongs to an episode before
+        after = []
+        for layer, cache in zip(self.blocks, caches.unbind(0), strict=True):
+            context = torch.cat([cache, e])  # [window-1+T, N, D]
+            after.append(context[rows:])
+            e = layer(e, context, earlier)
+        return e, torch.stack(after), (cached + rows - start[-1]).clamp(max=cached)
 
 
 class Layer(nn.Module):
@@ -81,56 +88,66 @@ class Layer(nn.Module):
 
     def __init__(self, size: int, heads: int, window: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.key_value = nn.Linear(size, size), nn.Linear(size, 2 * size)
-        self.attended = nn.Linear(size, size)
+        self.heads, self.size = heads, size
         self.distance = nn.Parameter(torch.zeros(heads, window))  # b, the farthest first
+        self.attention_norm, self.forward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query = nn.Linear(size, size)
+        self.key_value = nn.Linear(size, 2 * size)  # per head: k, then v
+        self.attended = nn.Linear(size, size)
+        self.attention_gate, self.forward_gate = Gate(size), Gate(size)
         self.wide, self.narrow = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(2))
-        self.gates = nn.ModuleList(Gate(size) for _ in range(2))
 
-    def forward(self, e: Tensor, context: Tensor, other: Tensor) -> Tensor:
-        """e [N, T, D], context [N, window-1+T, D], other [N, 1, T, window-1+T] -> [N, T, D]."""
-        e = self.gates[0](e, F.relu(self.attend(e.shape[1], self.norms[0](context), other)))
-        return self.gates[1](e, F.relu(self.narrow(F.relu(self.wide(self.norms[1](e))))))  # type: ignore[no-any-return]
+    def forward(self, e: Tensor, context: Tensor, earlier: Tensor) -> Tensor:
+        """e [T, N, D], context [window-1+T, N, D], earlier [N, 1, T, window-1+T] -> [T, N, D]."""
+        rows = e.view(-1, self.size)  # [T*N, D]
+        y = self.attend(self.attention_norm(context), earlier)
+        rows = self.attention_gate(rows, F.relu(self.attended(y)))
+        y = F.relu(self.narrow(F.relu(self.wide(self.forward_norm(rows)))))
+        return self.forward_gate(rows, y).view_as(e)  # type: ignore[no-any-return]
 
-    def attend(self, rows: int, context: Tensor, other: Tensor) -> Tensor:
-        """Each of the last `rows` of context [N, window-1+T, D] to the window that ends in it: [N, T, D]."""
-        lanes, length, size = context.shape
-        head = size // self.heads
-        q = self.query(context[:, -rows:]).view(lanes, rows, self.heads, head).transpose(1, 2)  # [N, H, T, d]
-        kv = self.key_value(context).view(lanes, length, 2, self.heads, head)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # [N, H, window-1+T, d]
-        scores = (q * head**-0.5) @ k.transpose(-1, -2) + self.band(rows)  # [N, H, T, window-1+T]
-        weights = scores.masked_fill(other, -torch.inf).softmax(-1)
-        return self.attended((weights @ v).transpose(1, 2).reshape(lanes, rows, size))  # type: ignore[no-any-return]
+    def attend(self, context: Tensor, earlier: Tensor) -> Tensor:
+        """Each of the last T rows of context [window-1+T, N, D] to the window that ends in it: [T*N, D].
+
+        Time comes first throughout, so that lanes and heads are one batch dimension without a copy.
+        """
+        length, lanes, _ = context.shape
+        rows, batch, head = earlier.shape[2], lanes * self.heads, self.size // self.heads
+        q = self.query(context[-rows:]).view(rows, batch, head).transpose(0, 1)  # [N*H, T, d]
+        k, v = self.key_value(context).view(length, batch, 2, head).unbind(2)  # [window-1+T, N*H, d] each
+        bias = torch.where(earlier, -torch.inf, self.band(rows)).flatten(0, 1)
+        scores = torch.baddbmm(bias, q, k.permute(1, 2, 0), alpha=head**-0.5)  # [N*H, T, window-1+T]
+        y: Tensor = scores.softmax(-1) @ v.transpose(0, 1)  # [N*H, T, d]
+        return y.transpose(0, 1).reshape(-1, self.size)
 
     def band(self, rows: int) -> Tensor:
         """b of every (row, place in [cached rows; rows]), -inf outside the row's window: [H, T, window-1+T].
 
-        Row t is b moved t places to the right. Rows of (window + T) values, read as rows one value shorter, do that.
+        Row t is b moved t places to the right: rows of window + T values, read as rows one value shorter.
         """
-        padded = F.pad(self.distance, (0, rows), value=-torch.inf)  # [H, window+T]
-        length = padded.shape[1] - 1
+        length = self.distance.shape[1] + rows - 1
         if rows == 1:
-            return padded[:, None, :length]
+            return self.distance[:, None]
+        padded = F.pad(self.distance, (0, rows), value=-torch.inf)  # [H, window+T]
         return padded.repeat(1, rows)[:, : rows * length].view(self.heads, rows, length)
 
 
 class Gate(nn.Module):
-    """The gate of a GRU in place of a residual sum: starts close to x."""
+    """The gate of a GRU in place of a residual sum: close to x at the start."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.y, self.x = nn.Linear(size, 3 * size), nn.Linear(size, 2 * size, bias=False)
-        self.reset = nn.Linear(size, size, bias=False)
+        self.size = size
+        self.y = nn.Linear(size, 3 * size)  # W_r, W_z, W_h and biases
+        self.x, self.reset = (
+            nn.Linear(size, 2 * size, bias=False),
+            nn.Linear(size, size, bias=False),
+        )  # U_r, U_z; U_h
         with torch.no_grad():
             self.y.bias[size : 2 * size] = -GATE_BIAS
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x, y [..., D] -> [..., D]."""
-        y_r, y_z, y_h = self.y(y).chunk(3, -1)
-        x_r, x_z = self.x(x).chunk(2, -1)
-        z = torch.sigmoid(y_z + x_z)
-        h = torch.tanh(y_h + self.reset(torch.sigmoid(y_r + x_r) * x))
+        """x, y [B, D] -> [B, D]."""
+        y_rz, y_h = torch.split(self.y(y), [2 * self.size, self.size], 1)
+        r, z = torch.addmm(y_rz, x, self.x.weight.t()).sigmoid().chunk(2, 1)
+        h = torch.addmm(y_h, r * x, self.reset.weight.t()).tanh()
         return torch.lerp(x, h, z)
