@@ -96,9 +96,10 @@ class Compiled:
         self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any], Any]] = {}
         chosen = {id(p) for p in wrt}
         parameters = dict(self._call.named_parameters())
-        self._names = [name for name, p in parameters.items() if id(p) in chosen]
-        assert len(self._names) == len(chosen), "wrt holds a tensor that is no parameter of the module"
-        self._parameters: list[Tensor] = [parameters[name].detach() for name in self._names]
+        name_of = {id(p): name for name, p in parameters.items()}
+        assert chosen <= name_of.keys(), "wrt holds a tensor that is no parameter of the module"
+        self._names = [name_of[id(p)] for p in wrt]  # the flat gradient has their order, not the module's
+        self._parameters: list[Tensor] = [p.detach() for p in wrt]
         self._constants = {name: p.detach() for name, p in parameters.items() if id(p) not in chosen}
         self._constants |= dict(self._call.named_buffers())
         self._own = [*self._parameters, *self._constants.values()]
