@@ -216,7 +216,7 @@ class Agent:
             },
             **{name: batch.extra[name] for name in ("discount", "weight")},
             "state": batch.state[:memories],
-            "following": following(batch)[:memories],
+            "following": () if self.memory else following(batch)[:memories],  # memory before the second row
         }
 
     def noise(self, batch: Rollout) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ COMMON = [
 SMALL = "network.hidden=[16] agent.steps=32 agent.minibatch=64 agent.epochs=4"
 EPISODES = "network.hidden=[16] agent.steps=8 agent.episodes=4"
 REPLAY = "network.hidden=[16] agent.replay.warmup=200 agent.replay.ratio=0.2 agent.replay.capacity=1000"
-SEQUENCES = f"agent=dqn {REPLAY} agent.replay.batch=64 agent.replay.sequence=8 agent.replay.burn_in=4"
+SEQUENCES = f"{REPLAY} agent.replay.batch=64 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalise=true agent.normalise_reward=true total_steps=2000",
     "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} total_steps=2000",
@@ -31,10 +31,15 @@ CASES = {  # options of each run
     f"source=thread {EPISODES} total_steps=2000",
     "dqn": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 network.normalise=true "
     "agent.duelling=true agent.replay.n_step=3 total_steps=2000",
-    "dqn-lstm-stack": f"{SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
+    "dqn-lstm-stack": f"agent=dqn {SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
     "total_steps=2000",
-    "dqn-transformer-thread": f"{SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "
+    "dqn-transformer-thread": f"agent=dqn {SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "
     "total_steps=2000",
+    "ddpg": f"agent=td3 env=pendulum {REPLAY} agent.replay.alpha=0.6 agent.noise=ou network.normalise=true "
+    "agent.replay.n_step=2 total_steps=2000",
+    "ddpg-lstm-stack": f"agent=td3 {SEQUENCES} env=pendulum_novel env.stack=2 network=lstm total_steps=2000",
+    "ddpg-transformer-thread": f"agent=ddpg {SEQUENCES} env=pendulum network=transformer network.window=8 "
+    "agent.noise=ou source=thread total_steps=2000",
 }
 
 
