@@ -7,6 +7,11 @@ T-1. The core alone clears it where `first` marks the start of an episode, befor
 row by row, unrolling, and uneven chunks give the same numbers (`tests/unit/core_contract.py` checks any
 core).
 
+Gradients flow through the rows of one call, never across an episode's start, and end at the state: the one
+given is a constant and the one returned is detached. Sequences of L rows are therefore trained by
+back-propagation through time truncated to L, and rows that only warm the memory are a call of their own.
+Cores that remember compute in float32 under any autocast: what rounds differently in every row adds up.
+
 A new core is a class with `@core("name")`, taking the number of features it reads and the configuration.
 """
 

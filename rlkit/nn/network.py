@@ -108,7 +108,7 @@ class Network(nn.Module):
 
     def _head(self, name: str, features: Tensor) -> Tensor:
         """Heads run in float32 whatever the trunk's precision: log-probabilities are differences of them."""
-        if features.dtype == torch.float32:
+        if features.dtype == torch.float32 and not torch.is_autocast_enabled(features.device.type):
             return self.heads[name](features)  # type: ignore[no-any-return]
         with torch.autocast(features.device.type, enabled=False):
             return self.heads[name](features.float())  # type: ignore[no-any-return]

@@ -72,9 +72,7 @@ class Transformer(Core):
         time = torch.arange(rows + cached, device=e.device)
         # where each row's episode starts among [cached rows; rows]
         start = torch.where(first, time[cached:, None], cached - count).cummax(0).values  # [T, N]
-        earlier = (
-            time < start.t()[:, None, :, None]
-        )  # [N, 1, T, window-1+T]: belongs to an episode before
+        earlier = time < start.t()[:, None, :, None]  # [N, 1, T, window-1+T]: belongs to an episode before
         after = []
         for layer, cache in zip(self.blocks, caches.unbind(0), strict=True):
             context = torch.cat([cache, e])  # [window-1+T, N, D]

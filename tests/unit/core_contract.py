@@ -2,15 +2,17 @@
 
 import torch
 
+from rlkit.accelerate import Compiled
 from rlkit.types import tree_leaves, tree_map
 
 TOLERANCE = 1e-5
 
 
-def check_core(core, features, rows=13, lanes=4, seed=0, remembers=True):
+def check_core(core, features, rows=13, lanes=4, seed=0, remembers=True, gradients=True):
     """Put `core`, which reads [T, N, features], through its contract.
 
-    remembers: whether the past may change the present (else it must not). Raises AssertionError.
+    remembers: whether the past may change the present (else it must not); gradients: whether there are any with
+    respect to its inputs. Raises AssertionError.
     """
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, lanes, features, generator=g)
@@ -26,6 +28,28 @@ def check_core(core, features, rows=13, lanes=4, seed=0, remembers=True):
         _episodes(core, x, first, before, y)
         _pure(core, x, first, before)
         _remembers(core, x, lanes, remembers)
+    if gradients:
+        _gradients(core, x, before, remembers)
+
+
+def check_compiled(core, features, rows=5, lanes=3):
+    """Outputs, state and gradients of `core` as one compiled graph == eager."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, lanes, features, generator=g)
+    first = torch.rand(rows, lanes, generator=g) < 0.3
+    before = tree_map(torch.clone, _past(core, features, lanes, g))
+
+    def loss(x, first, state):
+        y, state = core(x, first, state)
+        return (y * torch.linspace(-1, 1, y.shape[-1])).square().sum(), (y.detach(), state)
+
+    expected, (y, state) = loss(x, first, before)
+    parameters = list(core.parameters())
+    expected = torch.cat([p.flatten() for p in torch.autograd.grad(expected, parameters)])
+    gradient, (out, end) = Compiled(core, loss, wrt=parameters)(x, first, before)
+    _same(out, y, "compiled")
+    _same_state(end, state, "state of the compiled call")
+    _same(gradient / expected.norm(), expected / expected.norm(), "gradient of the compiled call")
 
 
 def _past(core, features, lanes, g):
@@ -34,7 +58,8 @@ def _past(core, features, lanes, g):
     for leaf in tree_leaves(initial):
         assert leaf.shape[0] == lanes, f"a leaf of the state has shape {tuple(leaf.shape)}: lanes come first"
     x = torch.randn(6, lanes, features, generator=g)
-    _, state = core(x, torch.zeros(6, lanes, dtype=torch.bool), initial)
+    with torch.no_grad():
+        _, state = core(x, torch.zeros(6, lanes, dtype=torch.bool), initial)
     return state
 
 
@@ -60,10 +85,10 @@ def _chunks(core, x, first, before, y, state):
 
 def _lanes(core, x, first, before, y, state):
     """Indexing lanes of input and state == running these lanes alone."""
-    index = torch.tensor([2, 0])
+    index = torch.tensor([x.shape[1] - 1, 0])
     out, end = core(x[:, index], first[:, index], tree_map(lambda s: s[index], before))
-    _same(out, y[:, index], "lanes 2 and 0 alone")
-    _same_state(end, tree_map(lambda s: s[index], state), "state of lanes 2 and 0 alone")
+    _same(out, y[:, index], "the last and the first lane alone")
+    _same_state(end, tree_map(lambda s: s[index], state), "state of the last and the first lane alone")
 
 
 def _episodes(core, x, first, before, y):
@@ -96,3 +121,29 @@ def _remembers(core, x, lanes, remembers):
     z, _ = core(changed, first, core.initial_state(lanes))
     differs = bool(((y - z)[1:].abs() > TOLERANCE).any())
     assert differs == remembers, f"the past {'changes' if differs else 'does not change'} what follows"
+
+
+def _gradients(core, x, before, remembers):
+    """They reach back to the episode's first row within the call (exactly if it remembers), and never the state."""
+    rows, lanes = x.shape[:2]
+    first = torch.zeros(rows, lanes, dtype=torch.bool)
+    first[3] = True
+    x = x.clone().requires_grad_(True)
+    given = tree_map(lambda s: s.clone().requires_grad_(s.is_floating_point()), before)
+    y, state = core(x, first, given)
+    assert not any(s.requires_grad for s in tree_leaves(state)), "the state returned carries gradients"
+    if not y.requires_grad:
+        return
+    inputs = [x, *(s for s in tree_leaves(given) if s.requires_grad)]
+    for t in (2, 5):
+        weights = torch.linspace(1, 2, y.shape[-1])  # the sum of a normalised output would be constant
+        reached, *of_state = torch.autograd.grad(
+            (y[t] * weights).sum(), inputs, retain_graph=True, allow_unused=True
+        )
+        assert not any(s is not None and s.any() for s in of_state), "a gradient reaches the given state"
+        reached = reached.abs().amax((1, 2)) > 0  # [T]
+        start = 3 if t >= 3 else 0
+        expected = [start <= s <= t if remembers else s == t for s in range(rows)]
+        assert reached.tolist() == expected, (
+            f"row {t} learns from rows {reached.nonzero().flatten().tolist()}"
+        )
