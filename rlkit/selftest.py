@@ -50,9 +50,9 @@ QUICK = {  # small and fast, whatever of it the agent has; what is typed goes ov
     "agent.noise_std": "0.3",
     "agent.replay.warmup": "256",
     "agent.replay.ratio": "0.1",
-    "agent.replay.batch": "64",
-    "agent.replay.sequence": "6",
-    "agent.replay.burn_in": "2",
+    "agent.replay.batch": "128",
+    "agent.replay.sequence": "8",
+    "agent.replay.burn_in": "4",
 }
 Rows = tuple[tuple[float, bool], ...]  # observation, and whether it opens an episode
 
@@ -106,14 +106,14 @@ PROBES = (
         "the way of observations: to the network, through its layers, or which row belongs to which reward",
     ),
     Probe(
-        "termination", "Constant", "value", (Expectation("V", _rows(0.0), 1.0),),
+        "termination", "Constant", "value", (Expectation("V = 1 / (1 - gamma / 2)", _rows(0.0), 4 / 3),),
         "the termination mask: a terminated episode has no future, so nothing may be bootstrapped",
-        gamma=0.5,
+        gamma=0.5, kwargs={"stop": 0.5},
     ),
     Probe(
         "truncation", "Constant", "value", (Expectation("V = 1 / (1 - gamma)", _rows(0.0), 2.0),),
         "the bootstrap at time limits: a truncated episode goes on, so gamma V of its last row counts",
-        gamma=0.5, kwargs={"end": "truncated"},
+        gamma=0.5, kwargs={"stop": 0.5, "end": "truncated"},
     ),
     Probe(
         "discount", "TwoSteps", "value",

@@ -60,16 +60,23 @@ class Probe(gymnasium.Env[Vector, Any]):
 
 
 class Constant(Probe):
-    """Reward 1 after every observation, which is always 0; each episode has one step. `end`: how it ends."""
+    """Reward 1 after every observation, which is always 0; a step ends the episode with probability `stop`.
+
+    `end` says how. With stop < 1 a network that remembers has been in every row that it sees, closing ones included.
+    """
 
     def __init__(
-        self, continuous: bool = False, end: Literal["terminated", "truncated"] = "terminated"
+        self,
+        continuous: bool = False,
+        end: Literal["terminated", "truncated"] = "terminated",
+        stop: float = 1.0,
     ) -> None:
         super().__init__(continuous)
         self.end: Literal["terminated", "truncated"] = end
+        self.stop = stop
 
     def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
-        return 0.0, 1.0, self.end
+        return 0.0, 1.0, self.end if self.np_random.random() < self.stop else ""
 
 
 class Seen(Probe):

@@ -1,5 +1,5 @@
 """rlkit doctor: what this installation can do, and what to type for the rest. Fails where something
-essential is not.
+essential is not. With agent=NAME: whether that algorithm works, by probes with known answers (rlkit.selftest).
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from pathlib import Path
 
 from rlkit import __version__
 
-USAGE = """usage: rlkit doctor
+USAGE = """usage: rlkit doctor [agent=NAME [OPTION=VALUE ...]]
 
-Check the installation: versions, devices, threads, compiler, extras, display, disk. Exit code 1 where
-something essential is missing."""
+  rlkit doctor                              check the installation: versions, devices, threads, compiler, extras,
+                                            display, disk
+  rlkit doctor agent=dqn                    train the agent on probe environments with known answers, in seconds
+                                            each, and say which part of the algorithm is broken if it fails
+  rlkit doctor agent=dqn network=lstm       the same with a network that remembers, memory included
+
+Exit code 1 where something essential is missing, or a probe fails."""
 
 ESSENTIAL = {  # what rlkit cannot run without: module -> distribution
     "torch": "torch",
@@ -55,14 +60,35 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     if argv:
-        print(f"rlkit: {argv[0]}: rlkit doctor takes no arguments", file=sys.stderr)
-        return 2
+        return _examine(argv)
     healthy = True
     for name, text, fine in findings():
         print(f"{name:<16} {'' if fine else 'MISSING: '}{text}")
         healthy = healthy and fine
     print("all essentials are here" if healthy else "something essential is missing")
     return 0 if healthy else 1
+
+
+def _examine(overrides: list[str]) -> int:
+    """Print one line per probe of an agent's algorithm."""
+    if not any(text.startswith("agent=") for text in overrides):
+        text = (
+            f"{overrides[0]}: whose? rlkit doctor agent=NAME examines an agent, rlkit doctor the installation"
+        )
+        print(f"rlkit: {text}", file=sys.stderr)
+        return 2
+    from rlkit import selftest
+
+    failed = []
+    for result in selftest.run_all(overrides):
+        print(f"{result.verdict}  {result.probe.name:<12} {result.text}", flush=True)
+        if result.verdict == "FAIL":
+            failed.append(result.probe)
+    if failed:
+        print(f"start with {failed[0].name}: later probes need what it tests. Look at {failed[0].part}")
+    else:
+        print("every answer is right")
+    return 1 if failed else 0
 
 
 def findings() -> Iterator[Finding]:

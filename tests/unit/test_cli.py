@@ -82,7 +82,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["list", "agnets"], "rlkit: list agnets: no such list; did you mean agents?\n"),
         (["list", "agents", "x"], "rlkit: x: one argument too many; rlkit list agents takes none\n"),
         (["list", "options", "agent.clp=1"], "rlkit: agent.clp=1: no such option; did you mean agent.clip?"),
-        (["doctor", "x"], "rlkit: x: rlkit doctor takes no arguments\n"),
+        (
+            ["doctor", "x"],
+            "rlkit: x: whose? rlkit doctor agent=NAME examines an agent, rlkit doctor the installation\n",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(
