@@ -184,9 +184,11 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
     p = CASES[case]
     vector = SubprocVecEnv if setting.get("subprocesses") else DummyVecEnv
     if p["id"] == "pong":
+        import ale_py
         from stable_baselines3.common.env_util import make_atari_env
         from stable_baselines3.common.vec_env import VecFrameStack
 
+        gymnasium.register_envs(ale_py)
         # the emulator skips, as ours does: faster for SB3 than its own wrapper, which draws every frame
         emulator = {"frameskip": 4, "repeat_action_probability": 0.0}
         env: Any = make_atari_env(

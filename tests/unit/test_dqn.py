@@ -253,7 +253,7 @@ def test_noisy_exploration() -> None:
 
 @pytest.mark.parametrize("core", ["identity", "gru"])
 def test_compiled_equals_eager(core: str) -> None:
-    options: dict[str, Any] = {"core": core, "target_every": 2, "replay": {"sequence": 2, "burn_in": 1}}
+    options: dict[str, Any] = {"core": core, "target_every": 2, "replay": {"sequence": 1, "burn_in": 1}}
     results = []
     for compile in (False, True):
         agent = make_agent(compile=compile, **options)
