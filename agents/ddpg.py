@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
 ACTIONS = ("Box",)
 FEED = "replay"
-METRICS = ("loss/critic", "q/mean", "q/target")
+METRICS = ("loss/critic", "q/mean", "q/target", "gradient_norm")
+ACTOR_METRICS = ("loss/actor", "gradient_norm/actor")
+ROWS = ("obs", "first", "last", "action", "reward", "terminated")
 PIXEL_HIDDEN = 256  # width of the last hidden layer where images are seen
 
 
@@ -80,9 +82,7 @@ class Policy(nn.Module):
         super().__init__()
         check(spec, config)
         if not network.hidden:
-            raise ValueError(
-                "network.hidden=[]: the action enters at the last hidden layer; give at least one"
-            )
+            raise ValueError("network.hidden=[]: the action enters at the last hidden layer; give one")
         self.spec, self.config = spec, config
         self.scale = action_head(spec.action, "tanh")
         self.noise_size = d = self.scale.noise_size
@@ -92,9 +92,8 @@ class Policy(nn.Module):
         pixels = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
         shape = (PIXEL_HIDDEN if pixels else network.hidden[-1], network.activation)
         self.actor = HiddenHead(self.network.width("actor"), 0, d, *shape)
-        self.critics = nn.ModuleList(
-            [HiddenHead(self.network.width(name), d, 1, *shape) for name in self.names]
-        )
+        widths = [self.network.width(name) for name in self.names]
+        self.critics = nn.ModuleList([HiddenHead(width, d, 1, *shape) for width in widths])
         self.register_buffer("random", torch.tensor(config.replay.warmup > 0))  # warm-up: act at random
 
     def parts(self) -> tuple[nn.ModuleList, nn.ModuleList]:
@@ -197,23 +196,17 @@ class Agent:
                 soft_update(self.target_critic, self.critic.flat, self.config.tau)
                 soft_update(self.target_actor, self.actor.flat, self.config.tau)
         self.policy.random.fill_(not replay.ready)
-        report = {"updates": torch.tensor(self.updates)}
-        if critic:
-            report |= dict(zip((*METRICS, "gradient_norm"), torch.stack(critic).mean(0), strict=True))
-        if actor:
-            report |= dict(
-                zip(("loss/actor", "gradient_norm/actor"), torch.stack(actor).mean(0), strict=True)
-            )
+        report = {"updates": torch.full_like(self.target_critic[0], self.updates)}
+        for names, seen in ((METRICS, critic), (ACTOR_METRICS, actor)):
+            if seen:
+                report |= dict(zip(names, torch.stack(seen).mean(0), strict=True))
         return report
 
     def rows(self, batch: Rollout) -> dict[str, Any]:
         """What the losses read of L transitions [L, B] and the row after each, as a tree of tensors."""
         memories = len(self.policy.network.cores) + 1
         return {
-            **{
-                name: getattr(batch, name)
-                for name in ("obs", "first", "last", "action", "reward", "terminated")
-            },
+            **{name: getattr(batch, name) for name in ROWS},
             **{name: batch.extra[name] for name in ("discount", "weight")},
             "state": batch.state[:memories],
             "following": () if self.memory else following(batch)[:memories],  # memory before the second row
@@ -256,7 +249,7 @@ class Agent:
         return {"target": y, "weight": weight, "state": state}
 
     def critic_loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """L_Q, summed over critics; METRICS, then |Q - y| of every row [3 + L' B]."""
+        """L_Q, summed over critics; METRICS but the last, then |Q - y| of every row [3 + L' B]."""
         y, weight = rows["target"], rows["weight"]
         features = self.features(rows, self.policy.names)
         q = self.policy.q(features, rows["action"][self.burn_in :])  # [critics, L', B]
