@@ -63,7 +63,7 @@ class Expectation:
 
     what: str
     rows: Rows
-    answer: float  # a value, or the sign (-1 or 1) for which the action must be right
+    answer: float  # a value, or the sign (-1 or 1) that the action is paid for
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Probe:
     part: str  # what a failure points at
     gamma: float = 0.0
     kwargs: dict[str, Any] = field(default_factory=dict)
-    steps: int = 6_000  # of training
+    steps: int = 4_000  # of training
     memory: bool = False  # only a network that remembers can pass
 
 
@@ -122,7 +122,7 @@ PROBES = (
         gamma=0.5,
     ),
     Probe(
-        "action", "Choice", "action", (Expectation("action", _rows(0.0), 1),),
+        "action", "Choice", "action", (Expectation("action", _rows(1.0), 1),),
         "how actions are improved: sign of the advantage or of the actor's gradient, exploration, argmax",
     ),
     Probe(
@@ -135,7 +135,7 @@ PROBES = (
         "memory", "Recall", "action",
         (Expectation("action after -1, 0", _rows(-1.0, 0.0), -1), Expectation("action after 1, 0", _rows(1.0, 0.0), 1)),
         "memory: the core, its state when acting or learning, or gradients through it",
-        steps=12_000, memory=True,
+        steps=8_000, memory=True,
     ),
     Probe(
         "reset", "Forget", "value",
@@ -148,7 +148,7 @@ PROBES = (
             )
         ),
         "memory is not cleared where an episode opens (`first`), when acting or when learning",
-        steps=16_000, memory=True,
+        steps=12_000, memory=True,
     ),
 )  # fmt: skip
 CLOSE = 0.25  # how far a value may be from the answer; a number from the right action
@@ -225,9 +225,8 @@ def measure(probe: Probe, config: RunConfig) -> list[tuple[float, float]]:
     if probe.asks == "value":
         return [(_value(run.policy, each.rows), each.answer) for each in probe.expected]
     box = isinstance(run.policy.spec.action, Box)
-    # what envs.toys.probes takes for right
     return [
-        (_action(run.policy, each.rows), each.answer / 2 if box else float(each.answer > 0))
+        (_action(run.policy, each.rows), each.answer if box else float(each.answer > 0))
         for each in probe.expected
     ]
 

@@ -1,8 +1,8 @@
 """Probe environments: so small that the value of every row is known, each needing one more part of an agent than the
 one before (after Andy Jones, "Debugging RL, without the agonizing pain", 2021). `rlkit doctor agent=NAME` runs them.
 
-obs [1] in [-1, 1]; two choices, or with `continuous` one number in [-1, 1]. A `sign` is right if choice 1 stands for +1
-and choice 0 for -1, or if the number is sign / 2.
+obs [1] in [-1, 1]; two choices, or with `continuous` one number in [-1, 1]. Where actions matter they are paid for
+agreeing with a sign: choice 1 stands for the number 1 and choice 0 for -1.
 """
 
 from __future__ import annotations
@@ -53,10 +53,8 @@ class Probe(gymnasium.Env[Vector, Any]):
         return float(2 * self.np_random.integers(2) - 1)
 
     def _judge(self, action: Any, sign: float) -> float:
-        """1 for the right choice and -1 for the other; for a number, -(its distance from the right one)^2."""
-        if self.continuous:
-            return -float((np.ravel(action)[0] - sign / 2) ** 2)
-        return float(sign) if int(action) == 1 else -float(sign)
+        """sign times the action's number: 1 at best, -1 at worst."""
+        return sign * float(np.ravel(action)[0] if self.continuous else 2 * int(action) - 1)
 
 
 class Constant(Probe):
@@ -101,16 +99,14 @@ class TwoSteps(Probe):
 
 
 class Choice(Probe):
-    """One step; its reward says whether the action was right for the sign +1, or with `seen` for the sign shown."""
+    """One step; the action is paid for the sign shown, which is always 1, or with `seen` either."""
 
     def __init__(self, continuous: bool = False, seen: bool = False) -> None:
         super().__init__(continuous)
-        self.seen, self.sign = seen, 1.0
+        self.seen = seen
 
     def _open(self) -> float:
-        if not self.seen:
-            return 0.0
-        self.sign = self._sign()
+        self.sign = self._sign() if self.seen else 1.0
         return self.sign
 
     def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
@@ -118,7 +114,7 @@ class Choice(Probe):
 
 
 class Recall(Probe):
-    """A sign, then 0; the second action is paid, if it is right for the sign. No memory, no reward in the mean."""
+    """A sign, then 0; the second action is paid for the sign. No memory, no reward in the mean."""
 
     def _open(self) -> float:
         self.sign = self._sign()
