@@ -23,7 +23,9 @@ class Bait(gymnasium.Env[Any, int]):
 
     def __init__(self) -> None:
         mask = spaces.Box(0, 1, (3,), np.int8)
-        self.observation_space = spaces.Dict({"state": spaces.Box(0.0, 1.0, (3,), np.float32), "action_mask": mask})
+        self.observation_space = spaces.Dict(
+            {"state": spaces.Box(0.0, 1.0, (3,), np.float32), "action_mask": mask}
+        )
         self.action_space = spaces.Discrete(3)
 
     def _observe(self) -> dict[str, Any]:
