@@ -63,7 +63,7 @@ class Expectation:
 
     what: str
     rows: Rows
-    answer: float  # a value, or the sign (-1 or 1) that the action is paid for
+    answer: float  # a value; the right number of a Box, whose sign says which of two choices is right
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,16 @@ PROBES = (
     ),
     Probe(
         "policy", "Choice", "action",
-        (Expectation("action after -1", _rows(-1.0), -1), Expectation("action after 1", _rows(1.0), 1)),
+        (Expectation("action after -1", _rows(-1.0), -0.5), Expectation("action after 1", _rows(1.0), 0.5)),
         "the policy's way from the observation, or advantages that belong to other rows",
         kwargs={"seen": True},
     ),
     Probe(
         "memory", "Recall", "action",
-        (Expectation("action after -1, 0", _rows(-1.0, 0.0), -1), Expectation("action after 1, 0", _rows(1.0, 0.0), 1)),
+        (
+            Expectation("action after -1, 0", _rows(-1.0, 0.0), -0.5),
+            Expectation("action after 1, 0", _rows(1.0, 0.0), 0.5),
+        ),
         "memory: the core, its state when acting or learning, or gradients through it",
         steps=8_000, memory=True,
     ),

@@ -1,8 +1,8 @@
 """Probe environments: so small that the value of every row is known, each needing one more part of an agent than the
 one before (after Andy Jones, "Debugging RL, without the agonizing pain", 2021). `rlkit doctor agent=NAME` runs them.
 
-obs [1] in [-1, 1]; two choices, or with `continuous` one number in [-1, 1]. Where actions matter they are paid for
-agreeing with a sign: choice 1 stands for the number 1 and choice 0 for -1.
+obs [1] in [-1, 1]; two choices, or with `continuous` one number in [-1, 1]. Where actions matter there is a
+right number; choice 1 is right if it is positive, choice 0 if it is negative.
 """
 
 from __future__ import annotations
@@ -52,9 +52,11 @@ class Probe(gymnasium.Env[Vector, Any]):
         """-1 or 1, with equal probability."""
         return float(2 * self.np_random.integers(2) - 1)
 
-    def _judge(self, action: Any, sign: float) -> float:
-        """sign times the action's number: 1 at best, -1 at worst."""
-        return sign * float(np.ravel(action)[0] if self.continuous else 2 * int(action) - 1)
+    def _judge(self, action: Any, right: float) -> float:
+        """1 for the right choice and -1 for the other; for a number, -(its distance from the right one)^2."""
+        if self.continuous:
+            return -(float(np.ravel(action)[0] - right) ** 2)
+        return 1.0 if (int(action) == 1) == (right > 0) else -1.0
 
 
 class Constant(Probe):
@@ -99,7 +101,11 @@ class TwoSteps(Probe):
 
 
 class Choice(Probe):
-    """One step; the action is paid for the sign shown, which is always 1, or with `seen` either."""
+    """One step; 1 is seen and right. With `seen`, -1 or 1 is seen and half of that is right.
+
+    The half keeps an actor from a bound, where it would stay, while its critic does not tell the two apart yet; where
+    one action is always right, actors run past anything but the bound.
+    """
 
     def __init__(self, continuous: bool = False, seen: bool = False) -> None:
         super().__init__(continuous)
@@ -110,18 +116,18 @@ class Choice(Probe):
         return self.sign
 
     def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
-        return 0.0, self._judge(action, self.sign), "terminated"
+        return 0.0, self._judge(action, self.sign / 2 if self.seen else 1.0), "terminated"
 
 
 class Recall(Probe):
-    """A sign, then 0; the second action is paid for the sign. No memory, no reward in the mean."""
+    """A sign, then 0; for the second action half of the sign is right."""
 
     def _open(self) -> float:
         self.sign = self._sign()
         return self.sign
 
     def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
-        return (0.0, 0.0, "") if self.t == 1 else (0.0, self._judge(action, self.sign), "terminated")
+        return (0.0, 0.0, "") if self.t == 1 else (0.0, self._judge(action, self.sign / 2), "terminated")
 
 
 class Forget(Probe):

@@ -223,8 +223,8 @@ def test_answers_of_the_probes() -> None:
     assert value(probes.TwoSteps(), 0.5, 0, -1.0) == 0.5
     assert (value(probes.Choice(), 0.0, 1, 1.0), value(probes.Choice(), 0.0, 0, 1.0)) == (1, -1)
     assert value(probes.Choice(seen=True), 0.0, 0, -1.0) == 1
-    assert value(probes.Choice(continuous=True), 0.0, [0.5], 1.0) == 0.5
-    assert value(probes.Choice(continuous=True, seen=True), 0.0, [-0.25], -1.0) == 0.25
+    assert value(probes.Choice(continuous=True), 0.0, [1.0], 1.0) == 0
+    assert value(probes.Choice(continuous=True, seen=True), 0.0, [-0.25], -1.0) == -0.0625
     assert (value(probes.Recall(), 1.0, 1, 1.0), value(probes.Recall(), 1.0, 1, -1.0)) == (1, -1)
     assert value(probes.Forget(), 1.0, 0, 1.0) == pytest.approx(1.5, abs=0.05)  # one or two zeros
     assert value(probes.Forget(), 1.0, 0, 0.0) == 0
