@@ -256,6 +256,8 @@ def test_no_orphan_survives_the_parent(number, kind, at):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # as in a terminal, also where these tests run in the background of a shell, which ignores SIGINT there
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     try:
