@@ -295,7 +295,9 @@ def _check_pair(config: RunConfig) -> EnvSpec:
     try:
         registry.agent_module(config.agent_name).check(spec, config.agent)
     except ValueError as error:
-        raise ConfigError(f"agent={config.alias or config.agent_name} cannot act in {spec.id}: {error}") from error
+        raise ConfigError(
+            f"agent={config.alias or config.agent_name} cannot act in {spec.id}: {error}"
+        ) from error
     return spec
 
 
