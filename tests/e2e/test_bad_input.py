@@ -83,10 +83,6 @@ REFUSED = [  # what is typed, and what the one line must hold
         "dqn acts in Discrete, MultiDiscrete, MultiBinary; type agent=ppo or agent=reinforce",
     ),
     ("train agent=td3 env=cartpole", "ddpg acts in Box; type agent=dqn, agent=ppo or agent=reinforce"),
-    (
-        "train agent=dqn env=cartpole agent.replay.capacity=100000000000",
-        "the largest agent.replay.capacity that fits",
-    ),
     ("train env=own:Unlicensed", "own:Unlicensed cannot be made: RuntimeError: no licence ("),
     ("train env=own:Line video.every=100", "environment own:Line draws no pictures for a video ("),
     ("resume nothing", "nothing does not exist; rlkit list runs"),
