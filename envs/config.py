@@ -10,7 +10,7 @@ from typing import Any
 
 from rlkit.options import build, option
 
-BACKENDS = ("auto", "inprocess", "workers", "native", "batched")
+BACKENDS = ("auto", "inprocess", "workers", "native", "envpool", "batched")
 CHECKS = ("space", "finite", "none")
 
 
@@ -28,9 +28,9 @@ class EnvConfig:
         "auto",
         choices=BACKENDS,
         help="inprocess: one after the other here; workers: in processes; native: the environment's own "
-        "Gymnasium vector; batched: its own torch vector; auto: measured",
+        "Gymnasium vector; envpool: EnvPool's version of it; batched: its own torch vector; auto: measured",
     )
-    workers: int = option(0, min=0, max=4096, help="worker processes; 0: one per core")
+    workers: int = option(0, min=0, max=4096, help="worker processes (envpool: threads); 0: one per core")
     skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
     gray: bool = option(False, help="turn RGB frames [H, W, 3] into luminance [H, W]")
     size: int = option(0, min=0, max=4096, help="shrink frames to size x size pixels; 0: keep")
@@ -68,15 +68,17 @@ class EnvConfig:
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
-        if self.backend == "batched" and self.action_mask == "info":
+        if self.backend in ("batched", "envpool") and self.action_mask == "info":
             raise ValueError(
-                "env.action_mask=info: env.backend=batched shows masks as an entry action_mask of its "
+                f"env.action_mask=info: env.backend={self.backend} shows masks as an entry action_mask of its "
                 "observations; allowed: auto, none"
             )
-        if self.backend in ("native", "batched"):
+        if self.backend in ("native", "envpool", "batched"):
+            own = " (its own options, such as frame_skip or max_episode_steps, go into env.kwargs)"
             for name in ("skip", "gray", "size", "keep", "time_limit"):
                 if getattr(self, name) != getattr(EnvConfig(), name):
                     raise ValueError(
                         f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "
-                        f"as it is; allowed with env.backend=inprocess or workers"
+                        f"as it is{own if self.backend == 'envpool' else ''}; allowed with "
+                        f"env.backend=inprocess or workers"
                     )

@@ -77,7 +77,11 @@ def probe(config: EnvConfig) -> EnvSpec:
     """The spaces of the environment: makes one and closes it."""
     from rlkit.types import EnvSpec
 
-    if is_batched(config):
+    if config.backend == "envpool":
+        from rlkit.envs.pool import probe_pool
+
+        spec = probe_pool(config)
+    elif is_batched(config):
         vector = make_vec(replace(config, lanes=1, backend="batched"), seed=0)
         spec = vector.spec
         vector.close()
@@ -137,6 +141,10 @@ def make_vec(
     from rlkit.envs.lane import Seeds
 
     seeds = Seeds(seed, evaluation, first_lane, config.lanes)
+    if config.backend == "envpool":
+        from rlkit.envs.pool import Pool
+
+        return Pool(config, seeds, render)
     if config.backend == "native":
         from rlkit.envs.native import Native
 
@@ -155,6 +163,10 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
 
     Slow steps (above 1 ms) go to worker processes where there are several lanes and cores, others stay here.
     """
+    if config.backend == "envpool":
+        from rlkit.envs.pool import choose_pool
+
+        return choose_pool(config)
     batched = is_batched(config)
     if batched != (config.backend == "batched") and config.backend != "auto":
         needed = "auto or batched" if batched else "auto, inprocess, workers or native"
