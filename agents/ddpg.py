@@ -39,8 +39,7 @@ from rlkit.nn.network import Network
 from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
 from rlkit.registry import check_actions
-from rlkit.returns import n_step
-from rlkit.sampling import following
+from rlkit.sampling import as_tree, bootstrapped
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
 
@@ -51,7 +50,6 @@ ACTIONS = ("Box",)
 FEED = "replay"
 METRICS = ("loss/critic", "q/mean", "q/target", "gradient_norm")
 ACTOR_METRICS = ("loss/actor", "gradient_norm/actor")
-ROWS = ("obs", "first", "last", "action", "reward", "terminated")
 PIXEL_HIDDEN = 256  # width of the last hidden layer where images are seen
 
 
@@ -183,7 +181,7 @@ class Agent:
         for batch in replay.batches(progress):
             for policy in (self.policy, self.target):
                 policy.network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
-            rows = self.rows(batch)
+            rows = as_tree(batch)
             with torch.no_grad(), self.critic.autocast:
                 rows |= self._targets(rows, self.noise(batch))
             metrics, norm = self.critic.minimise(rows)
@@ -202,16 +200,6 @@ class Agent:
                 report |= dict(zip(names, torch.stack(seen).mean(0), strict=True))
         return report
 
-    def rows(self, batch: Rollout) -> dict[str, Any]:
-        """What the losses read of L transitions [L, B] and the row after each, as a tree of tensors."""
-        memories = len(self.policy.network.cores) + 1
-        return {
-            **{name: getattr(batch, name) for name in ROWS},
-            **{name: batch.extra[name] for name in ("discount", "weight")},
-            "state": batch.state[:memories],
-            "following": () if self.memory else following(batch)[:memories],  # memory before the second row
-        }
-
     def noise(self, batch: Rollout) -> tuple[Tensor, ...]:
         """The smoothing of target actions, [L - burn_in, B, d]; () without."""
         if self.config.smoothing == 0:
@@ -223,26 +211,19 @@ class Agent:
     def targets(self, rows: dict[str, Any], noise: tuple[Tensor, ...]) -> dict[str, Any]:
         """Of the L' = L - burn_in rows that are learned from: y, the weights [L', B], and the state before them."""
         obs, first, state, start = rows["obs"], rows["first"], rows["state"], self.burn_in
-        if self.memory:
-            features, _ = self.target.network.features(obs, first, state)
-            features = {name: x[start + 1 :] for name, x in features.items()}
-            if start:
-                opening = tree_map(lambda x: x[:start], obs)
-                _, state = self.policy.network.features(opening, first[:start], state)
-        else:  # of the row after a transition nothing but its frame history lies before
-            after = tree_map(lambda x: x[1:], obs)
-            features, _ = self.target.network.features(after, first[1:], rows["following"])
+        # a sequence is unrolled from its start; of the row after a transition only its frame history lies before
+        skip, before = (0, state) if self.memory else (1, rows["after"])
+        later = tree_map(lambda x: x[skip:], (obs, first))
+        features, _ = self.target.network.features(*later, before)
+        features = {name: x[start + 1 - skip :] for name, x in features.items()}  # of s_{t+1}
+        if start:
+            opening = tree_map(lambda x: x[:start], (obs, first))
+            _, state = self.policy.network.features(*opening, state)
         action = self.target.mu(features)
         if noise:
             action = (action + noise[0]).clamp(-1, 1)
-        value = self.target.q(features, action).amin(0)  # [L', B] of s_{t+1}
-        reward, terminated = rows["reward"][start:], rows["terminated"][start:]
-        if self.memory:
-            values = torch.cat([value[:1], value])  # whose first row is not read
-            replay = self.config.replay
-            y = n_step(reward, values, terminated, rows["last"][start:], self.config.gamma, replay.n_step)
-        else:
-            y = reward + rows["discount"] * value
+        value = self.target.q(features, action).amin(0)  # [L', B]
+        y = bootstrapped(rows, value, self.config.gamma, self.config.replay.n_step)
         # mean 1 over transitions, times their importance, and 0 where there is none
         valid = (~rows["last"][start:-1]).float()
         weight = valid / valid.mean().clamp(min=1 / valid.numel()) * rows["weight"]

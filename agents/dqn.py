@@ -40,9 +40,9 @@ from rlkit.nn.norm import RunningNorm
 from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
 from rlkit.registry import check_actions
-from rlkit.replay import Replay, following
-from rlkit.returns import n_step
-from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+from rlkit.replay import Replay
+from rlkit.sampling import as_tree, bootstrapped
+from rlkit.types import EnvSpec, Obs, State, tree_map
 
 FEED = "replay"
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
@@ -182,7 +182,7 @@ class Agent:
                 network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
             for noise in self.noises:
                 noise.resample(self.generator)
-            report, norm = self.optim.minimise(self.rows(batch))
+            report, norm = self.optim.minimise(as_tree(batch))
             index = batch.extra["index"]  # [B]
             replay.prioritise(index, report[3:].view(-1, len(index)))
             reports.append((report, norm))
@@ -197,38 +197,25 @@ class Agent:
             metrics["gradient_norm"] = torch.stack([norm for _, norm in reports]).mean()
         return metrics
 
-    def rows(self, batch: Rollout) -> dict[str, Any]:
-        """What `targets` and `loss` read of L transitions [L, B] and the row after each, as a tree of tensors."""
-        names = ("obs", "first", "last", "state", "action", "reward", "terminated")
-        rows = {name: getattr(batch, name) for name in names}
-        rows |= {name: batch.extra[name] for name in ("discount", "weight")}
-        return rows | {"after": () if self.memory else following(batch)}
-
     @torch.no_grad()
     def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
-        """y [L - burn_in, B, M], and the online network's memory [B, ...] after the burn-in."""
-        obs, first, state = rows["obs"], rows["first"], rows["state"]
-        online = old = state
-        if not self.memory:  # the row after the transition is all that is read
-            obs, first, online, old = tree_map(lambda x: x[1:], obs), first[1:], rows["after"], rows["after"]
-        elif self.burn_in:
-            head = tree_map(lambda x: x[: self.burn_in], (obs, first))
+        """y [L - burn_in, B, M], and the online network's memory [B, ...] before the rows that are learned from."""
+        config, start = (
+            self.config,
+            self.burn_in if self.memory else 1,
+        )  # of a transition, the row after it is read
+        obs, first = tree_map(lambda x: x[start:], (rows["obs"], rows["first"]))
+        state = rows["state"]
+        online = old = state if self.memory else rows["after"]
+        if self.burn_in:
+            head = tree_map(lambda x: x[:start], (rows["obs"], rows["first"]))
             online, old = (network(*head, state)[1] for network in (self.network, self.target))
-            obs, first = tree_map(lambda x: x[self.burn_in :], (obs, first))
+            state = online
         z, _ = self.policy.returns(self.target, obs, first, old)  # [T', B, n, M]
-        judge = self.policy.returns(self.network, obs, first, online)[0] if self.config.double else z
+        judge = self.policy.returns(self.network, obs, first, online)[0] if config.double else z
         best = self.policy.q(judge, obs).argmax(-1)  # [T', B]
-        value = _of_action(z, best)  # [T', B, M]
-        reward, discount = rows["reward"][self.burn_in :], rows["discount"][self.burn_in :]  # [L', B]
-        if not self.memory:
-            return reward[..., None] + discount[..., None] * value, state
-        terminated, last = rows["terminated"][self.burn_in :], rows["last"][self.burn_in :]
-        reward, terminated, last = (
-            reward[..., None],
-            terminated[..., None],
-            last[..., None],
-        )  # beside M quantiles
-        return n_step(reward, value, terminated, last, self.config.gamma, self.config.replay.n_step), online
+        value = _of_action(z, best)[1 if self.memory else 0 :]  # [L', B, M]
+        return bootstrapped(rows, value, config.gamma, config.replay.n_step), state
 
     def loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """L, and METRICS followed by |y - Q| [L' * B]."""

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from rlkit.priorities import Ints, compiled, uniform
+from rlkit.returns import n_step
 from rlkit.ring import FLAGS, Ring
 from rlkit.types import Rollout, State, tree_map
 
+ROWS = ("obs", "first", "last", "state", "action", "reward", "terminated")
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
@@ -254,6 +256,24 @@ def gather(array: Array, rows: Ints, out: Array) -> None:
 
 def following(batch: Rollout) -> State:
     """Memory before the second row of a memoryless batch, o_{t+m}: its frame history if frames are stacked."""
-    if not batch.state or not batch.state[0]:
+    if "history" not in batch.extra:
         return batch.state
     return ((batch.extra["history"],), *batch.state[1:])
+
+
+def as_tree(batch: Rollout) -> dict[str, Any]:
+    """A batch as losses read it: its rows, `discount` and `weight`, and `after`, the memory before the second row."""
+    rows = {name: getattr(batch, name) for name in ROWS}
+    return rows | {name: batch.extra[name] for name in ("discount", "weight")} | {"after": following(batch)}
+
+
+def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> Tensor:
+    """The targets y [L, B, ...] of the last L rows of `as_tree`, from the value [L, B, ...] of the row after each."""
+    length, more = len(value), (1,) * (value.dim() - 2)
+    reward, discount, terminated = (
+        rows[name][-length:].unflatten(-1, (-1, *more)) for name in ("reward", "discount", "terminated")
+    )
+    if length == 1:
+        return reward + discount * value
+    last = rows["last"][-length - 1 :].unflatten(-1, (-1, *more))
+    return n_step(reward, torch.cat([value[:1], value]), terminated, last, gamma, n)  # the first is not read

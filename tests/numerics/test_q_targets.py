@@ -13,6 +13,7 @@ from torch import Tensor
 from rlkit.agents.dqn import Agent, Config, Policy
 from rlkit.config import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
+from rlkit.sampling import as_tree
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Rollout, tree_map
 
@@ -73,7 +74,7 @@ def transitions(
 
 def target_of(agent: Agent, batch: Rollout) -> Tensor:
     """[L, B] expected targets."""
-    return agent.targets(agent.rows(batch))[0].mean(-1)
+    return agent.targets(as_tree(batch))[0].mean(-1)
 
 
 def test_targets_by_hand() -> None:
@@ -131,7 +132,7 @@ def test_loss_by_hand() -> None:
     """Huber loss with importance weights; the priorities are |y - Q|."""
     agent = table_agent(double=False)
     batch = transitions(agent, [0, 1], [0, 1], [1.25, -3.0], [0, 0], [0.0, 0.0], weight=[1.0, 0.5])
-    rows = agent.rows(batch)
+    rows = as_tree(batch)
     loss, report = agent.loss(rows)
     # Q = 1 and 0, y = 1.25 and -3: u = 0.25 and -3; Huber 0.03125 and 2.5
     assert float(loss.detach()) == pytest.approx((0.03125 + 0.5 * 2.5) / 2)
@@ -147,7 +148,7 @@ def test_loss_by_hand() -> None:
 def test_one_quantile_is_the_huber_loss() -> None:
     agent = table_agent()
     batch = transitions(agent, [0, 1, 2], [0, 1, 1], [0.3, -2.0, 6.0], [1, 2, 0], [0.5, 0.0, 0.5])
-    rows = agent.rows(batch)
+    rows = as_tree(batch)
     y, _ = agent.targets(rows)
     q = torch.tensor([ONLINE[0][0], ONLINE[1][1], ONLINE[1][2]])
     loss, _ = agent.loss(rows)
@@ -170,7 +171,7 @@ def test_quantile_loss_against_loops() -> None:
                 u = r + discount * old[after][best][j] - online[s][a][i]
                 huber = u * u / 2 if abs(u) <= 1 else abs(u) - 0.5
                 total += 2 * abs((i + 0.5) / 3 - (u < 0)) * huber / 3
-    rows = agent.rows(batch)
+    rows = as_tree(batch)
     loss, _ = agent.loss(rows)
     assert float(loss.detach()) == pytest.approx(total / 3, rel=1e-5)
 
@@ -251,6 +252,6 @@ def test_sequences_against_a_slow_version(n: int, burn_in: int, double: bool) ->
             errors[t - burn_in, b] = u
             total += float(batch.extra["weight"][b]) * (u * u / 2 if u <= 1 else u - 0.5)
             count += 1
-    loss, report = agent.loss(agent.rows(batch))
+    loss, report = agent.loss(as_tree(batch))
     assert float(loss.detach()) == pytest.approx(total / count, rel=1e-4)
     assert report[3:].tolist() == pytest.approx(errors.flatten().tolist(), rel=1e-4)

@@ -14,6 +14,7 @@ from rlkit.agents.ddpg import Agent, Config, Policy
 from rlkit.config import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.returns import n_step
+from rlkit.sampling import as_tree
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, Discrete, Space
 from rlkit.types import EnvSpec, Rollout, tree_leaves, tree_map
@@ -121,7 +122,7 @@ def target(agent: Agent, s: float, noise: float | None = None) -> list[float]:
         extra={"discount": 0.9 * (~terminated).float(), "weight": torch.ones(2)},
     )  # fmt: skip
     added = () if noise is None else (torch.full((1, 2, 1), noise),)
-    y: Tensor = agent.targets(agent.rows(batch), added)["target"]
+    y: Tensor = agent.targets(as_tree(batch), added)["target"]
     return y[0].tolist()
 
 
@@ -158,7 +159,7 @@ def test_critic_loss_is_the_weighted_square() -> None:
     batch = transitions(agent)
     policy, weight = agent.policy, batch.extra["weight"]
     with torch.no_grad():
-        y = agent.targets(agent.rows(batch), ())["target"]
+        y = agent.targets(as_tree(batch), ())["target"]
         features, _ = policy.network.features(batch.obs[:1], batch.first[:1], batch.state[:-1])
         q = policy.q(features, batch.action)
     expected = sum(
@@ -176,7 +177,7 @@ def test_actor_gradient_is_the_chain_rule() -> None:
     """-1/B sum_b dQ/da (s_b, mu(s_b)) dmu/dtheta (s_b), transition by transition."""
     agent = make_agent(optim={"name": "sgd", "lr": 1.0}, critics=2)
     batch = transitions(agent)
-    rows = agent.rows(batch) | agent.targets(agent.rows(batch), ())
+    rows = as_tree(batch) | agent.targets(as_tree(batch), ())
     policy, expected = agent.policy, torch.zeros_like(agent.actor.flat)
     for b in range(B):
         one = slice(b, b + 1)
@@ -303,7 +304,7 @@ def test_sequence_targets_equal_stepping_row_by_row(core: str) -> None:
         batch = sequences(agent)
         if core == "transformer":  # its state is no free vector
             batch.state = agent.policy.initial_state(B)
-        rows = agent.rows(batch)
+        rows = as_tree(batch)
         found = agent.targets(rows, ())
         values, state, online = [], batch.state, batch.state
         for t in range(L + 1):
@@ -357,7 +358,7 @@ def test_shared_trunk_is_trained_by_the_critics_alone() -> None:
     assert agent.actor.flat.numel() == sum(p.numel() for p in agent.policy.actor.parameters())
     trunk = agent.policy.network.encoders[0].layers[0].weight
     batch = transitions(agent)
-    rows = agent.rows(batch) | agent.targets(agent.rows(batch), ())
+    rows = as_tree(batch) | agent.targets(as_tree(batch), ())
     before, actor = trunk.detach().clone(), agent.actor.flat.detach().clone()
     agent.actor.minimise(rows)
     assert torch.equal(trunk, before)
@@ -386,7 +387,7 @@ def test_frame_stacks_see_the_row_after_a_transition() -> None:
     history = torch.randn(B, 1, OBS)
     batch.extra["history"] = history
     with torch.no_grad():
-        y = agent.targets(agent.rows(batch), ())["target"]
+        y = agent.targets(as_tree(batch), ())["target"]
         value = agent.target.value(batch.obs[1:], batch.first[1:], ((history,), *batch.state[1:]))
     assert torch.allclose(y, batch.reward + batch.extra["discount"] * value)
 
