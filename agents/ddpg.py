@@ -213,12 +213,12 @@ class Agent:
         obs, first, state, start = rows["obs"], rows["first"], rows["state"], self.burn_in
         # a sequence is unrolled from its start; of the row after a transition only its frame history lies before
         skip, before = (0, state) if self.memory else (1, rows["after"])
-        later = tree_map(lambda x: x[skip:], (obs, first))
-        features, _ = self.target.network.features(*later, before)
+        later = tree_map(lambda x: x[skip:], obs)
+        features, _ = self.target.network.features(later, first[skip:], before)
         features = {name: x[start + 1 - skip :] for name, x in features.items()}  # of s_{t+1}
         if start:
-            opening = tree_map(lambda x: x[:start], (obs, first))
-            _, state = self.policy.network.features(*opening, state)
+            opening = tree_map(lambda x: x[:start], obs)
+            _, state = self.policy.network.features(opening, first[:start], state)
         action = self.target.mu(features)
         if noise:
             action = (action + noise[0]).clamp(-1, 1)

@@ -274,6 +274,7 @@ def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> T
         rows[name][-length:].unflatten(-1, (-1, *more)) for name in ("reward", "discount", "terminated")
     )
     if length == 1:
-        return reward + discount * value
+        y: Tensor = reward + discount * value
+        return y
     last = rows["last"][-length - 1 :].unflatten(-1, (-1, *more))
     return n_step(reward, torch.cat([value[:1], value]), terminated, last, gamma, n)  # the first is not read
