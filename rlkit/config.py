@@ -223,6 +223,25 @@ def from_yaml(path: str | Path) -> RunConfig:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """`config` in another environment: overrides are `env=NAME` and `env.KEY=VALUE`. Raises ConfigError."""
+    plain = to_plain(config)
+    pairs = _parse(overrides)
+    for key, value in pairs:
+        if key != "env" and not key.startswith("env."):
+            raise ConfigError(
+                f"{key}={show(value)}: the agent is as it was trained; allowed: env=NAME and env.KEY=VALUE"
+            )
+    chosen = [str(value) for key, value in pairs if key == "env"]
+    if chosen:
+        plain["env"] = to_plain(compose(values={"env": chosen[-1], "preset": "none"}).config)["env"]
+    for key, value in pairs:
+        if key != "env":
+            _set(plain, key, value)
+    _refuse_placeholders(plain)
+    return _typed(plain)
+
+
 def agent_config(name: str, plain: Mapping[str, Any]) -> Any:
     """The options of the agent `name` alone, checked."""
     return build(registry.agent_module(name).Config, plain, "agent")

@@ -278,8 +278,8 @@ def has_pixels(spec: EnvSpec) -> bool:
     return any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
 
 
-def _check_pair(config: RunConfig) -> EnvSpec:
-    """The environment's spec; ConfigError where it cannot be made or the agent cannot handle its spaces."""
+def spec_of(config: RunConfig) -> EnvSpec:
+    """What the environment shows and takes; ConfigError where it cannot be made."""
     try:
         spec: EnvSpec = registry.env_package().probe(config.env)
     except ValueError as error:
@@ -292,6 +292,12 @@ def _check_pair(config: RunConfig) -> EnvSpec:
             f"environment {config.env.id} cannot be made: {type(error).__name__}: {error} "
             f"({place.filename}:{place.lineno}; --traceback shows the way there)"
         ) from error
+    return spec
+
+
+def _check_pair(config: RunConfig) -> EnvSpec:
+    """`spec_of`, and ConfigError where the agent cannot handle the environment's spaces."""
+    spec = spec_of(config)
     try:
         registry.agent_module(config.agent_name).check(spec, config.agent)
     except ValueError as error:

@@ -37,6 +37,12 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     """`run_parser` with what plays episodes."""
     parser = run_parser(verb, description)
     parser.add_argument(
+        "env",
+        nargs="*",
+        metavar="env=NAME env.KEY=VALUE",
+        help="another environment than the one that was trained in, or options of it",
+    )
+    parser.add_argument(
         "--checkpoint", default="", metavar="X", help="best (default where there is one), last, or a step"
     )
     parser.add_argument("--episodes", type=positive, metavar="N", help="how many")
@@ -47,21 +53,38 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
 def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolicy]:
     """The run's folder, configuration and chosen policy; sets torch's threads as for its training.
 
-    Raises ConfigError, CheckpointError.
+    Raises ConfigError (among others where another environment was asked for and the agent cannot live in it) and
+    CheckpointError.
     """
     import torch
 
     from rlkit.accelerate import choose_threads
+    from rlkit.config import with_env
     from rlkit.policy import load
-    from rlkit.run import has_pixels, run_config
+    from rlkit.run import has_pixels, run_config, spec_of
+    from rlkit.spaces import describe, to_json
     from rlkit.trust import remember, require
 
     folder = Path(arguments.run)
     config = run_config(folder)
     if arguments.trust:
         remember(arguments.trust)
-    require(config.env.id)
+    trained = config.env.id
+    if arguments.env:
+        config = with_env(config, arguments.env)
+    if config.env.id == trained:
+        require(trained)
+    else:
+        remember(config.env.id)  # it was typed
     agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
+    if arguments.env:
+        spec = spec_of(config)
+        for what in ("observation", "action"):
+            given, known = getattr(spec, what), getattr(agent.spec, what)
+            if to_json(given) != to_json(known):
+                raise ConfigError(
+                    f"{' '.join(arguments.env)}: its {what} space is {describe(given)}, the agent's {describe(known)}"
+                )
     torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
     return folder, config, agent
 

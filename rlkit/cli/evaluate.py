@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 from rlkit.cli.common import episode_parser, open_run
 
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
     )
     # another default seed than training's own evaluations, which chose best/
     parser.set_defaults(episodes=100, seed=1_000_000)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     import torch
 
     from rlkit.run import evaluate_policy
@@ -33,7 +34,8 @@ def main(argv: list[str]) -> int:
     mode = "sampled" if arguments.sample else "greedy"
     print(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on")
     print(table(summarise([episode.result for episode in played])))
-    path = folder / "eval" / f"{agent.path.name}-{mode}-seed{seed}-{episodes}.csv"
+    where = f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(arguments.env))}" if arguments.env else ""
+    path = folder / "eval" / f"{agent.path.name}{where}-{mode}-seed{seed}-{episodes}.csv"
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

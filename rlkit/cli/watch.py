@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
     parser.set_defaults(seed=0)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     windowed = display and not arguments.video
     episodes = arguments.episodes or (3 if windowed else 1)

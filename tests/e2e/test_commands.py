@@ -159,6 +159,31 @@ def test_evaluate_is_held_out_and_repeatable(home: Path) -> None:
     assert path.read_text() == first  # whatever the number of lanes
 
 
+def test_evaluate_in_another_environment(home: Path) -> None:
+    """CartPole-v0 is CartPole cut at 200 steps instead of 500."""
+    evaluation = ("evaluate", "runs/a", "--episodes", "4")
+    code, output = rlkit(home, *evaluation, "env.time_limit=5")
+    assert code == 0, output
+    path = home / "runs" / "a" / "eval" / "best-env.time_limit=5-greedy-seed1000000-4.csv"
+    assert [float(row["return"]) for row in rows(path)] == [5.0] * 4
+    code, output = rlkit(home, "evaluate", "runs/a", "env=CartPole-v0", "env.time_limit=7", "--episodes", "4")
+    assert code == 0, output
+    assert "4 greedy episodes of CartPole-v0" in output
+    assert [line.split() for line in output.splitlines() if line.startswith("highest")] == [
+        ["highest", "7.00"]
+    ]
+    for command, message in (
+        ("env=acrobot", "env=acrobot: its observation space is "),
+        (
+            "agent.clip=0.1",
+            "agent.clip=0.1: the agent is as it was trained; allowed: env=NAME and env.KEY=VALUE",
+        ),
+        ("env.lane=3", "env.lane=3: no such option; did you mean env.lanes?"),
+    ):
+        code, output = rlkit(home, *evaluation, command)
+        assert code == 2 and message in output, output
+
+
 def test_watch_writes_a_film_of_the_episode(home: Path) -> None:
     import imageio_ffmpeg
 
