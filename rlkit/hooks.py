@@ -41,7 +41,7 @@ class EvaluateHook(Hook):
             return
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
-        if self.best is None or mean > self.best:
+        if self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
             self.best = mean
             with shielded():
                 self.keep(clock.step, mean)
