@@ -9,6 +9,8 @@ if __name__ != "rlkit.envs":
 
 from typing import TYPE_CHECKING, Any
 
+from rlkit.envs.registered import register as _register
+
 if TYPE_CHECKING:
     from rlkit.envs.config import EnvConfig as EnvConfig
     from rlkit.envs.faults import EnvFault as EnvFault
@@ -31,3 +33,6 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(f"rlkit.envs.{_HOME[name]}"), name)
+
+
+_register()

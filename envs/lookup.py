@@ -35,6 +35,8 @@ PROVIDERS = (
     ("gymnasium.envs.mujoco", "mujoco", "rlkit[mujoco]"),
     ("gymnasium.envs.mujoco", "imageio", "rlkit[mujoco]"),
     ("gymnasium.envs.box2d", "Box2D", "box2d==2.3.10"),
+    ("rlkit.envs.driving.car_racing", "Box2D", "box2d==2.3.10"),
+    ("rlkit.envs.driving.car_racing", "pygame", "pygame-ce"),
     ("gymnasium.envs.toy_text", "pygame", "pygame-ce"),
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),

@@ -50,7 +50,7 @@ class Pen:
     def of(env: gymnasium.Env[Any, Any]) -> Pen | None:
         """The environment's one pen."""
         core: Any = env.unwrapped
-        if type(core).__module__ != "gymnasium.envs.box2d.car_racing":
+        if all(kind.__module__ != "gymnasium.envs.box2d.car_racing" for kind in type(core).__mro__):
             return None
         pen: Pen = core.__dict__.setdefault("_rlkit_pen", None) or Pen(core)
         core._rlkit_pen = pen

@@ -17,13 +17,15 @@ The functions take plain arrays, not a tuple of them: reference counts would cos
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import njit as _njit
 
 Array = npt.NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 WIDTH, HEIGHT = 1000, 800  # of the picture
 CELLS = 96  # cells, and pixels of the observation, along either axis
@@ -47,6 +49,12 @@ BYTE = np.uint32(0xFF)
 C8, C16 = np.uint32(8), np.uint32(16)
 
 
+def kernel(function: F) -> F:
+    """`function` as machine code that allocates no arrays, lets other threads run and counts no references."""
+    made: F = _njit(nogil=True, _nrt=False)(function)
+    return made
+
+
 class Canvas(NamedTuple):
     """What is drawn on, and its reusable memory."""
 
@@ -58,6 +66,7 @@ class Canvas(NamedTuple):
     cells: Array  # [2, 4, CELLS] int64, of both axes
     table: Array  # [2, CELLS, 256] uint8, what the reduction along an axis makes of a cell of one value
     sums: Array  # [3, STRIDE] uint32
+    points: Array  # [3, 8] int64, work space of one polygon
     shift: int  # log2 of the unit
 
 
@@ -89,8 +98,8 @@ def make_canvas(shift: int) -> Canvas:
     pixels, cells, table = (
         np.stack(pair) for pair in zip(axis(WIDTH, shift), axis(HEIGHT, shift), strict=True)
     )
-    most = cells[:, COUNT].max(axis=1)
-    assert most[X] <= ACROSS and most[Y] <= DOWN, "a cell exceeds its place in the pool"
+    least, most = cells[:, COUNT].min(axis=1), cells[:, COUNT].max(axis=1)
+    assert least[X] == ACROSS - 1 and most[X] == ACROSS and most[Y] == DOWN, "cells of another size"
     return Canvas(
         tags=np.zeros((CELLS, CELLS), np.uint32),
         pool=np.zeros((CELLS, CELLS, ACROSS * STRIDE), np.uint32),
@@ -100,11 +109,12 @@ def make_canvas(shift: int) -> Canvas:
         cells=cells,
         table=table,
         sums=np.zeros((3, STRIDE), np.uint32),
+        points=np.zeros((3, 8), np.int64),
         shift=shift,
     )
 
 
-@njit(nogil=True)
+@kernel
 def open_cell(tags: Array, pool: Array, down: int, across: int) -> None:
     """Let a cell have several colours."""
     tag = tags[down, across]
@@ -114,7 +124,7 @@ def open_cell(tags: Array, pool: Array, down: int, across: int) -> None:
         tags[down, across] = MIXED
 
 
-@njit(nogil=True)
+@kernel
 def blend(tags: Array, pool: Array, pixels: Array, x: int, row: int, color: np.uint32, alpha: int) -> None:
     """Mix `color` into a pixel of the picture: d + ((color - d) alpha >> 8) per channel; alpha 255 replaces it."""
     across, down = pixels[X, CELL, x], pixels[Y, CELL, row]
@@ -128,7 +138,7 @@ def blend(tags: Array, pool: Array, pixels: Array, x: int, row: int, color: np.u
             blend_cell(tags, pool, down + 1, across + 1, 0, color, alpha)
 
 
-@njit(nogil=True)
+@kernel
 def blend_cell(
     tags: Array, pool: Array, down: int, across: int, at: int, color: np.uint32, alpha: int
 ) -> None:
@@ -148,7 +158,7 @@ def blend_cell(
         pool[down, across, at] = after
 
 
-@njit(nogil=True)
+@kernel
 def fill_spans(
     tags: Array,
     pool: Array,
@@ -176,31 +186,61 @@ def fill_spans(
                 outer_left, outer_right = min(outer_left, a), max(outer_right, b)
         if outer_left > outer_right:
             continue
-        whole = first == start and last == stop
-        for across in range(pixels[X, CELL, outer_left], CELLS):
-            begin = cells[X, START, across]
-            if begin > outer_right:
-                break
-            if tags[down, across] == color:
-                continue
-            end = begin + cells[X, COUNT, across] - 1
-            if left <= begin and end <= right:
-                if whole:
-                    tags[down, across] = color
-                    continue
-                open_cell(tags, pool, down, across)
-                for px in range(end - begin + 1):
-                    for line in range(first - start, last - start + 1):
-                        pool[down, across, px * STRIDE + line] = color
-                continue
-            open_cell(tags, pool, down, across)
-            for row in range(first, last + 1):
-                a, b = max(spans[row, pair], begin) - begin, min(spans[row, pair + 1], end) - begin
-                for px in range(a, b + 1):
-                    pool[down, across, px * STRIDE + row - start] = color
+        across, stop_at = pixels[X, CELL, outer_left], pixels[X, CELL, outer_right] + 1
+        if stop_at < CELLS and cells[X, START, stop_at] == outer_right:
+            stop_at += 1
+        inner, inner_stop = stop_at, stop_at  # cells that lie in [left, right]
+        if first == start and last == stop and left <= right:
+            inner = pixels[X, CELL, left] + (pixels[X, PLACE, left] > 0)
+            inner_stop = pixels[X, CELL, right]
+            if pixels[X, PLACE, right] == cells[X, COUNT, inner_stop] - 1:
+                inner_stop += 1
+        if inner < inner_stop:
+            fill_cells(tags, pool, cells, spans, down, across, inner, first, last, left, right, pair, color)
+            for i in range(inner, inner_stop):
+                tags[down, i] = color
+            fill_cells(
+                tags, pool, cells, spans, down, inner_stop, stop_at, first, last, left, right, pair, color
+            )
+        else:
+            fill_cells(tags, pool, cells, spans, down, across, stop_at, first, last, left, right, pair, color)
 
 
-@njit(nogil=True)
+@kernel
+def fill_cells(
+    tags: Array,
+    pool: Array,
+    cells: Array,
+    spans: Array,
+    down: int,
+    across: int,
+    stop: int,
+    first: int,
+    last: int,
+    left: int,
+    right: int,
+    pair: int,
+    color: np.uint32,
+) -> None:
+    """Fill the spans of rows first..last, which all cover [left, right], in cells [across, stop) of one row of cells."""
+    start = cells[Y, START, down]
+    for i in range(across, stop):
+        if tags[down, i] == color:
+            continue
+        open_cell(tags, pool, down, i)
+        cell, begin, end = pool[down, i], cells[X, START, i], cells[X, COUNT, i] - 1
+        if left <= begin and begin + end <= right:
+            for px in range(end + 1):
+                for line in range(first - start, last - start + 1):
+                    cell[px * STRIDE + line] = color
+            continue
+        for row in range(first, last + 1):
+            line = row - start
+            for px in range(max(spans[row, pair] - begin, 0), min(spans[row, pair + 1] - begin, end) + 1):
+                cell[px * STRIDE + line] = color
+
+
+@kernel
 def reduce(
     tags: Array,
     pool: Array,
@@ -212,7 +252,7 @@ def reduce(
 ) -> None:
     """The picture's reduction into out [CELLS, CELLS, 3] uint8."""
     s = np.uint32(shift)
-    recip_x = np.uint32((1 << (shift + 16)) // ((WIDTH << shift) // CELLS))
+    recip_x = (1 << (shift + 16)) // ((WIDTH << shift) // CELLS)
     recip_y = np.uint32((1 << (shift + 16)) // ((HEIGHT << shift) // CELLS))
     for down in range(CELLS):
         end, first_y, last_y = (
@@ -227,37 +267,45 @@ def reduce(
                 out[down, across, 1] = table[Y, down, table[X, across, (tag >> C8) & BYTE]]
                 out[down, across, 2] = table[Y, down, table[X, across, tag & BYTE]]
                 continue
-            reduce_rows(pool, down, across, cells, s, recip_x, sums)
+            count, left, right = cells[X, COUNT, across], cells[X, FIRST, across], cells[X, LAST, across]
+            reduce_rows(pool[down, across], count, left, right, shift, recip_x, sums)
             for channel in range(3):
-                total = ((sums[channel, 0] * first_y) >> s) + ((sums[channel, end] * last_y) >> s)
-                for row in range(1, end):
-                    total += sums[channel, row]
-                out[down, across, channel] = (total * recip_y) >> C16
+                sums[channel, 0] = np.uint32(sums[channel, 0] * first_y) >> s
+                sums[channel, end] = np.uint32(sums[channel, end] * last_y) >> s
+                for row in range(end + 1, DOWN):
+                    sums[channel, row] = 0
+                total = np.uint32(0)
+                for row in range(DOWN):
+                    total = np.uint32(total + sums[channel, row])
+                out[down, across, channel] = np.uint32(total * recip_y) >> C16
 
 
-@njit(nogil=True)
+@kernel
 def reduce_rows(
-    pool: Array, down: int, across: int, cells: Array, shift: np.uint32, reciprocal: np.uint32, sums: Array
+    cell: Array, pixels: int, first: int, last: int, shift: int, reciprocal: int, sums: Array
 ) -> None:
     """Reduce the rows of a mixed cell, all at once, to sums [3 channels, rows]."""
-    final = (cells[X, COUNT, across] - 1) * STRIDE
-    first, last = np.uint32(cells[X, FIRST, across]), np.uint32(cells[X, LAST, across])
+    w0, w1, s, scale = np.uint32(first), np.uint32(last), np.uint32(shift), np.uint32(reciprocal)
+    final = (pixels - 1) * STRIDE
+    extra = np.uint32(0xFFFFFF if pixels == ACROSS else 0)
     for i in range(STRIDE):
-        sums[0, i] = 0
-        sums[1, i] = 0
-    for at in range(STRIDE, final, STRIDE):
-        for i in range(STRIDE):
-            p = pool[down, across, at + i]
-            sums[0, i] += p & LOW  # red and blue in one number: twelve times 255 fits into 16 bits
-            sums[1, i] += (p >> C8) & BYTE
-    for i in range(STRIDE):
-        p, q = pool[down, across, i], pool[down, across, final + i]
-        low, green = sums[0, i], sums[1, i]
-        red = (
-            (low >> C16) + ((((p >> C16) & BYTE) * first) >> shift) + ((((q >> C16) & BYTE) * last) >> shift)
-        )
-        blue = (low & np.uint32(0xFFFF)) + (((p & BYTE) * first) >> shift) + (((q & BYTE) * last) >> shift)
-        green += ((((p >> C8) & BYTE) * first) >> shift) + ((((q >> C8) & BYTE) * last) >> shift)
-        sums[0, i] = (red * reciprocal) >> C16
-        sums[1, i] = (green * reciprocal) >> C16
-        sums[2, i] = (blue * reciprocal) >> C16
+        # Red and blue are added up in one number: twelve times 255 fits into 16 bits.
+        p = cell[(ACROSS - 2) * STRIDE + i] & extra
+        low, green = np.uint32(p & LOW), np.uint32((p >> C8) & BYTE)
+        for px in range(1, ACROSS - 2):
+            p = cell[px * STRIDE + i]
+            low = np.uint32(low + (p & LOW))
+            green = np.uint32(green + ((p >> C8) & BYTE))
+        p, q = cell[i], cell[final + i]
+        red = np.uint32((low >> C16) + ends((p >> C16) & BYTE, w0, (q >> C16) & BYTE, w1, s))
+        blue = np.uint32((low & np.uint32(0xFFFF)) + ends(p & BYTE, w0, q & BYTE, w1, s))
+        green = np.uint32(green + ends((p >> C8) & BYTE, w0, (q >> C8) & BYTE, w1, s))
+        sums[0, i] = np.uint32(red * scale) >> C16
+        sums[1, i] = np.uint32(green * scale) >> C16
+        sums[2, i] = np.uint32(blue * scale) >> C16
+
+
+@kernel
+def ends(p: np.uint32, first: np.uint32, q: np.uint32, last: np.uint32, shift: np.uint32) -> np.uint32:
+    """What the two outermost pixels of a cell add to its sum."""
+    return np.uint32((np.uint32(p * first) >> shift) + (np.uint32(q * last) >> shift))

@@ -25,14 +25,13 @@ SIGGRAPH 1991.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from rlkit.envs.driving.canvas import HEIGHT, WIDTH, Array, blend, fill_spans
+from rlkit.envs.driving.canvas import HEIGHT, WIDTH, Array, blend, fill_spans, kernel
 
 OPAQUE = np.uint32(255)
 
 
-@njit(nogil=True)
+@kernel
 def gfx_polygon(
     tags: Array,
     pool: Array,
@@ -50,8 +49,8 @@ def gfx_polygon(
     Nothing is drawn below y = lowest.
     """
     n = len(px)
-    low, high = py.min(), py.max()
-    if low >= HEIGHT or high < lowest - 1 or px.max() < -1 or px.min() > WIDTH:
+    (low, high), (left, right) = extent(py, n), extent(px, n)
+    if low >= HEIGHT or high < lowest - 1 or right < -1 or left > WIDTH:
         return
     bottom, top = max(low, lowest), min(high, HEIGHT - 1)
     pairs = gfx_spans(spans, meets, px, py, bottom, top, high)
@@ -65,7 +64,16 @@ def gfx_polygon(
             )
 
 
-@njit(nogil=True)
+@kernel
+def extent(values: Array, count: int) -> tuple[int, int]:
+    """(smallest, largest) of the first `count` values."""
+    low = high = values[0]
+    for i in range(1, count):
+        low, high = min(low, values[i]), max(high, values[i])
+    return low, high
+
+
+@kernel
 def gfx_spans(spans: Array, meets: Array, px: Array, py: Array, bottom: int, top: int, high: int) -> int:
     """Write what the fill of a quadrilateral covers of rows bottom..top; returns spans per row (1 or 2).
 
@@ -112,7 +120,7 @@ def gfx_spans(spans: Array, meets: Array, px: Array, py: Array, bottom: int, top
     return pairs
 
 
-@njit(nogil=True)
+@kernel
 def sort(values: Array, count: int) -> None:
     """Sort the first few of some values, by insertion."""
     for i in range(1, count):
@@ -122,7 +130,7 @@ def sort(values: Array, count: int) -> None:
             k -= 1
 
 
-@njit(nogil=True)
+@kernel
 def write_span(spans: Array, row: int, at: int, left: int, right: int) -> None:
     """Round two meetings of edges and a row (16 bits of fraction) to the pixels between them."""
     a, b = left + 1, right - 1
@@ -130,7 +138,7 @@ def write_span(spans: Array, row: int, at: int, left: int, right: int) -> None:
     spans[row, at], spans[row, at + 1] = min(a, b), max(a, b)
 
 
-@njit(nogil=True)
+@kernel
 def side(x: int, y: int) -> int:
     """On which sides of the picture a point lies: 1 left, 2 right, 4 above its last row, 8 below its first."""
     code = 0
@@ -145,7 +153,7 @@ def side(x: int, y: int) -> int:
     return code
 
 
-@njit(nogil=True)
+@kernel
 def clip(x1: int, y1: int, x2: int, y2: int) -> tuple[bool, int, int, int, int]:
     """(visible, clipped end points) of an edge."""
     while True:
@@ -168,7 +176,7 @@ def clip(x1: int, y1: int, x2: int, y2: int) -> tuple[bool, int, int, int, int]:
             y1 = edge
 
 
-@njit(nogil=True)
+@kernel
 def gfx_edge(
     tags: Array,
     pool: Array,
@@ -278,7 +286,7 @@ def gfx_edge(
             )
 
 
-@njit(nogil=True)
+@kernel
 def dot(
     tags: Array,
     pool: Array,
@@ -304,26 +312,25 @@ def dot(
     blend(tags, pool, pixels, x, row, color, alpha)
 
 
-@njit(nogil=True)
+@kernel
 def draw_polygon(
     tags: Array,
     pool: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
-    px: Array,
-    py: Array,
+    points: Array,
+    n: int,
     color: np.uint32,
     flipped: bool,
     limit: int,
 ) -> None:
-    """pygame.draw's filled polygon, of the canvas's rows before `limit`. px, py: [n] int64.
+    """pygame.draw's filled polygon, of the canvas's rows before `limit`.
 
-    flipped: y counts upwards (row = HEIGHT - 1 - y).
+    points: [3, 8] int64, x and y of n points and work space; flipped: y counts upwards (row = HEIGHT - 1 - y).
     """
-    n = len(px)
-    low, high = py.min(), py.max()
-    found = np.empty(n, np.int64)
+    px, py, found = points[0, :n], points[1, :n], points[2]
+    low, high = extent(py, n)
     for y in range(max(low, 0), min(high, HEIGHT - 1) + 1):
         row = HEIGHT - 1 - y if flipped else y
         if row >= limit:
@@ -340,7 +347,8 @@ def draw_polygon(
                 found[count] = x1 + (-(-product // (y2 - y1)) if count & 1 else product // (y2 - y1))
                 count += 1
         if low == high:
-            found[0], found[1], count = px.min(), px.max(), 2
+            found[0], found[1] = extent(px, n)
+            count = 2
         sort(found, count)
         if count:
             spans[row, 0], spans[row, 1] = found[0], found[1]
@@ -358,7 +366,7 @@ def draw_polygon(
         fill_spans(tags, pool, pixels, cells, spans, first, last, 0, color)
 
 
-@njit(nogil=True)
+@kernel
 def line(
     tags: Array,
     pool: Array,

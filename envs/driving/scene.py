@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, reduce
+from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, kernel, reduce
 from rlkit.envs.driving.polygons import draw_polygon, gfx_polygon
 
 # Entries of a scene, float64
@@ -52,13 +52,13 @@ GRASS = np.array(
 )  # [400, 4, 2]
 
 
-@njit(nogil=True)
+@kernel
 def pack(color: Array) -> np.uint32:
     """0xRRGGBB of three numbers, their fractions dropped."""
     return np.uint32((int(color[0]) << 16) | (int(color[1]) << 8) | int(color[2]))
 
 
-@njit(nogil=True)
+@kernel
 def near(view: tuple[float, float, float, float, float], point: Array) -> bool:
     """Whether a shape with this corner can reach the picture."""
     cos, sin, zoom, dx, dy = view
@@ -68,7 +68,7 @@ def near(view: tuple[float, float, float, float, float], point: Array) -> bool:
     return bool(-margin <= x <= WIDTH + margin and HEIGHT - PANEL - margin <= y <= HEIGHT + margin)
 
 
-@njit(nogil=True)
+@kernel
 def corner4(view: tuple[float, float, float, float, float], points: Array, px: Array, py: Array) -> None:
     """The pixels of four points of the world; fractions are dropped."""
     cos, sin, zoom, dx, dy = view
@@ -78,7 +78,7 @@ def corner4(view: tuple[float, float, float, float, float], points: Array, px: A
         py[k] = int((x * sin + y * cos) * zoom + dy)
 
 
-@njit(nogil=True)
+@kernel
 def body_pixel(
     view: tuple[float, float, float, float, float], body: Array, x: np.float32, y: np.float32
 ) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def body_pixel(
     return int((wx * cos - wy * sin) * zoom + dx), int((wx * sin + wy * cos) * zoom + dy)
 
 
-@njit(nogil=True)
+@kernel
 def draw_car(
     tags: Array,
     pool: Array,
@@ -101,19 +101,17 @@ def draw_car(
     scene: Array,
     shapes: Array,
     corners: Array,
-    px: Array,
-    py: Array,
+    points: Array,
 ) -> None:
     """Four wheels, each with the stripe that shows it turning, then the hull."""
+    px, py = points[0], points[1]
     for part in range(8):
         index = min(part, 4)
         body = scene[BODIES + 4 * index : BODIES + 4 * index + 4]
         n = corners[part]
         for k in range(n):
             px[k], py[k] = body_pixel(view, body, shapes[part, k, 0], shapes[part, k, 1])
-        draw_polygon(
-            tags, pool, pixels, cells, spans, px[:n], py[:n], WHEEL if part < 4 else HULL, True, PANEL
-        )
+        draw_polygon(tags, pool, pixels, cells, spans, points, n, WHEEL if part < 4 else HULL, True, PANEL)
         if part >= 4:
             continue
         a1 = scene[PHASES + part]
@@ -129,14 +127,15 @@ def draw_car(
             x = (-WHEEL_W if k in (0, 3) else WHEEL_W) * WHEEL_SIZE
             y = WHEEL_R * (c1 if k < 2 else c2) * WHEEL_SIZE
             px[k], py[k] = body_pixel(view, body, np.float32(x), np.float32(y))
-        draw_polygon(tags, pool, pixels, cells, spans, px[:4], py[:4], STRIPE, True, PANEL)
+        draw_polygon(tags, pool, pixels, cells, spans, points, 4, STRIPE, True, PANEL)
 
 
-@njit(nogil=True)
+@kernel
 def draw_gauges(
-    tags: Array, pool: Array, pixels: Array, cells: Array, spans: Array, gauges: Array, px: Array, py: Array
+    tags: Array, pool: Array, pixels: Array, cells: Array, spans: Array, gauges: Array, points: Array
 ) -> None:
     """The bars of the indicators; those of almost nothing are left out."""
+    px, py = points[0], points[1]
     s, h = WIDTH / 40.0, HEIGHT / 40.0
     for k in range(7):
         value = gauges[k]
@@ -155,7 +154,7 @@ def draw_gauges(
         for i in range(4):
             px[i] = int(left if i in (0, 3) else right)
             py[i] = int(top if i < 2 else bottom)
-        draw_polygon(tags, pool, pixels, cells, spans, px[:4], py[:4], color, False, HEIGHT)
+        draw_polygon(tags, pool, pixels, cells, spans, points, 4, color, False, HEIGHT)
 
 
 def _entry(version: int) -> Any:
@@ -168,6 +167,7 @@ def _entry(version: int) -> Any:
         cells: Array,
         table: Array,
         sums: Array,
+        points: Array,
         shift: int,
         field: Array,
         grass: Array,
@@ -185,7 +185,7 @@ def _entry(version: int) -> Any:
         stop: int,
     ) -> None:
         assert version >= 0  # machine code is kept on disk for this version of the sources
-        px, py = np.empty(8, np.int64), np.empty(8, np.int64)
+        px, py = points[0], points[1]
         lowest = HEIGHT - PANEL
         for lane in range(start, stop):
             if not wanted[lane]:
@@ -209,16 +209,19 @@ def _entry(version: int) -> Any:
                     corner4(view, road[lane, i], px, py)
                     color = pack(colors[lane, i])
                     gfx_polygon(tags, pool, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
-            draw_car(tags, pool, pixels, cells, spans, view, scene, shapes, corners, px, py)
+            draw_car(tags, pool, pixels, cells, spans, view, scene, shapes, corners, points)
             tags[CELLS - SCORE :] = np.uint32(0)
-            draw_gauges(tags, pool, pixels, cells, spans, scene[GAUGES:], px, py)
+            draw_gauges(tags, pool, pixels, cells, spans, scene[GAUGES:], points)
             reduce(tags, pool, cells, table, sums, shift, out[lane])
-            out[lane, CELLS - SCORE :, :SCORE] = score[lane]
+            for down in range(SCORE):
+                for across in range(SCORE):
+                    for channel in range(3):
+                        out[lane, CELLS - SCORE + down, across, channel] = score[lane, down, across, channel]
 
     try:
-        return njit(nogil=True, cache=True)(draw_scenes)
+        return njit(nogil=True, _nrt=False, cache=True)(draw_scenes)
     except RuntimeError:  # neither the package nor the user has a folder to write to
-        return njit(nogil=True)(draw_scenes)
+        return njit(nogil=True, _nrt=False)(draw_scenes)
 
 
 _sources = [Path(__file__).with_name(f"{name}.py") for name in ("canvas", "polygons", "scene")]

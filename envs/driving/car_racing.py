@@ -1,0 +1,209 @@
+"""`rlkit/CarRacing`: Gymnasium's CarRacing-v3 whose observation is drawn about fifteen times as fast, bit for bit.
+
+Physics, rewards, tracks, seeds and options are Gymnasium's own (this class extends its class); pictures for people
+(`render()`) are drawn by Gymnasium too. Only `state_pixels`, which every step returns, comes from machine code
+(rlkit.envs.driving.scene). Where the installed pygame-ce draws differently from it, which is looked at once per
+process, Gymnasium's drawing is used for everything, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+import pygame
+from gymnasium.envs.box2d import car_racing as stock
+from gymnasium.envs.box2d.car_dynamics import Car
+
+from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, make_canvas
+from rlkit.envs.driving.dynamics import LeanCar
+from rlkit.envs.driving.scene import QUADS, SCORE, Outline, Scenes
+
+SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is left to Gymnasium
+
+
+class CarRacing(stock.CarRacing):
+    """As gymnasium.envs.box2d.car_racing.CarRacing; observation [96, 96, 3] uint8."""
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        verbose: bool = False,
+        lap_complete_percent: float = 0.95,
+        domain_randomize: bool = False,
+        continuous: bool = True,
+    ) -> None:
+        super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
+        self.scenes, self.lane = Scenes(1), 0
+        self.deferred = False  # whether `scenes` is drawn by its owner, after the step
+        self.exact = draws_alike()
+
+    def bind(self, scenes: Scenes, lane: int) -> None:
+        """Describe frames in row `lane` of `scenes` from the next reset on, and leave their drawing to its owner.
+
+        A frame that the machine code cannot draw is drawn at once: then scenes.wanted[lane] is False and the step
+        returns the picture.
+        """
+        self.scenes, self.lane, self.deferred = scenes, lane, True
+
+    def _create_track(self) -> bool:
+        if not super()._create_track():
+            return False
+        scenes, lane, count = self.scenes, self.lane, len(self.road_poly)
+        scenes.count[lane] = min(count, QUADS)
+        self.drawable = self.exact and count <= QUADS
+        if self.drawable:
+            scenes.road[lane, :count] = [points for points, _ in self.road_poly]
+            colors = scenes.colors[lane]
+            colors[:count] = [color for _, color in self.road_poly]
+            # A tile that is driven on changes its colour in place: let that be the row that is drawn from.
+            tiles = iter(self.road)
+            for i, (points, color) in enumerate(self.road_poly):
+                if isinstance(color, np.ndarray):
+                    next(tiles).color = colors[i]
+                    self.road_poly[i] = (points, colors[i])
+        return True
+
+    def step(self, action: Any) -> Any:
+        if type(self.car) is Car:
+            self.car.__class__ = LeanCar
+        return super().step(action)
+
+    def _render(self, mode: str) -> Any:
+        if mode != "state_pixels" or "t" not in self.__dict__:
+            return super()._render(mode)
+        wanted = self.drawable and self.describe()
+        if not wanted:
+            self.scenes.wanted[self.lane] = False
+            return super()._render(mode)
+        self.scenes.wanted[self.lane] = True
+        if self.deferred:
+            return blank()
+        picture = np.empty((1, CELLS, CELLS, 3), np.uint8)
+        self.scenes.draw(own_canvas(), outline(), picture)
+        return picture[0]
+
+    def describe(self) -> bool:
+        """Write what the present frame shows into the scene; False if the machine code cannot draw it."""
+        car = self.car
+        hull, wheels = car.hull, car.wheels
+        zoom = 0.1 * stock.SCALE * max(1 - self.t, 0) + stock.ZOOM * stock.SCALE * min(self.t, 1)
+        spin, steering = hull.angularVelocity, wheels[0].joint.angle
+        score = score_picture(int(self.reward))
+        if score is None or not (abs(spin) < SPIN and abs(steering) < STEER):
+            return False
+        axis = pygame.math.Vector2(1.0, 0.0).rotate_rad(-hull.angle)
+        numbers = [axis.x, axis.y, zoom]
+        for body in (*wheels, hull):
+            transform = body.transform
+            position, rotation = transform.position, transform.q
+            numbers += (position.x, position.y, rotation.s, rotation.c)
+        numbers += [wheel.phase for wheel in wheels]
+        velocity = hull.linearVelocity
+        vx, vy = velocity.x, velocity.y
+        numbers.append((vx * vx + vy * vy) ** 0.5)
+        numbers += [wheel.omega for wheel in wheels]
+        numbers += (steering, spin)
+        scenes, lane = self.scenes, self.lane
+        scenes.numbers[lane] = numbers
+        scenes.score[lane] = score
+        scenes.ground[lane, 0], scenes.ground[lane, 1] = self.bg_color, self.grass_color
+        return True
+
+
+@functools.cache
+def own_canvas() -> Canvas:
+    """The canvas of everything in this process that is drawn with Python's lock held in between."""
+    return new_canvas()
+
+
+def new_canvas() -> Canvas:
+    """A canvas that reduces pictures as this pygame does."""
+    return make_canvas(16 if pygame.transform.get_smoothscale_backend() == "GENERIC" else 14)
+
+
+@functools.cache
+def blank() -> Array:
+    """What a step returns whose picture comes later."""
+    picture = np.zeros((CELLS, CELLS, 3), np.uint8)
+    picture.flags.writeable = False
+    return picture
+
+
+@functools.cache
+def outline() -> Outline:
+    """The parts of a car, as Box2D keeps them."""
+    shapes, corners = np.zeros((8, 8, 2), np.float32), np.zeros(8, np.int64)
+    car = Car(stock.Box2D.b2World((0, 0)), 0.0, 0.0, 0.0)
+    parts = [fixture for body in car.drawlist for fixture in body.fixtures]
+    for i, part in enumerate(parts):
+        points = part.shape.vertices
+        corners[i] = len(points)
+        shapes[i, : len(points)] = points
+    car.destroy()
+    return Outline(shapes, corners)
+
+
+@functools.cache
+def _score_tools() -> tuple[Any, Any]:
+    pygame.font.init()
+    return pygame.font.Font(pygame.font.get_default_font(), 42), pygame.Surface((WIDTH, HEIGHT))
+
+
+@functools.lru_cache(maxsize=4096)
+def score_picture(score: int) -> Array | None:
+    """The score's cells [SCORE, SCORE, 3] uint8 of the reduced picture; None for one that needs more room."""
+    font, surface = _score_tools()
+    text = font.render(f"{score:04d}", True, (255, 255, 255), (0, 0, 0))
+    place = text.get_rect()
+    place.center = (60, HEIGHT - HEIGHT * 2.5 / 40.0)
+    if place.right > 123 or place.top < 700:
+        return None
+    surface.fill(0)
+    surface.blit(text, place)
+    small = pygame.surfarray.array3d(pygame.transform.smoothscale(surface, (CELLS, CELLS)))
+    return np.ascontiguousarray(small.transpose(1, 0, 2)[-SCORE:, :SCORE])
+
+
+@functools.cache
+def draws_alike() -> bool:
+    """Whether the machine code draws what the installed libraries draw: a few frames, once per process."""
+    draws_alike_here = _Probe.compare()
+    if draws_alike_here is None:
+        return True
+    warnings.warn(
+        f"rlkit/CarRacing: {draws_alike_here}; observations are drawn by pygame instead, as CarRacing-v3's are "
+        f"(the same pictures, slower)",
+        stacklevel=2,
+    )
+    return False
+
+
+class _Probe(CarRacing):
+    """An environment that draws its frames in both ways."""
+
+    def __init__(self) -> None:
+        stock.CarRacing.__init__(self)
+        self.scenes, self.lane, self.deferred, self.exact = Scenes(1), 0, False, True
+
+    @staticmethod
+    def compare() -> str | None:
+        """None, or why the two ways differ."""
+        try:
+            env = _Probe()
+            env.reset(seed=1)
+            for frame in range(3):
+                env.t = (0.0, 0.4, 2.0)[frame]
+                for wheel in env.car.wheels:
+                    wheel.omega, wheel.phase = 20.0 * frame, 0.7 * frame
+                env.car.hull.angularVelocity = 0.3 - frame
+                env.reward = 431.0 * frame - 7.5
+                mine, theirs = env._render("state_pixels"), stock.CarRacing._render(env, "state_pixels")
+                if not np.array_equal(mine, theirs):
+                    return f"pygame-ce {pygame.version.ver} draws other pictures than rlkit's machine code"
+                env.car.hull.transform = (env.car.hull.position, 0.4 * frame + 0.3)
+        except Exception as error:
+            return f"drawing by machine code fails here ({error!r})"
+        return None

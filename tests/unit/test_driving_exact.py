@@ -1,0 +1,141 @@
+"""rlkit/CarRacing is CarRacing-v3: every pixel, reward and ending; its vector is its lanes."""
+
+import gymnasium
+import numpy as np
+import pygame
+import pytest
+from gymnasium.envs.box2d import car_racing as stock
+
+from rlkit.envs.driving import canvas, polygons
+from rlkit.envs.driving.car_racing import CarRacing, new_canvas
+
+
+def drive(rng, steering):
+    """A random action, smooth enough to get somewhere."""
+    return rng.uniform([-steering, 0.0, 0.0], [steering, 1.0, 0.3]).astype(np.float32)
+
+
+def assert_same_picture(env, note):
+    mine, theirs = env._render("state_pixels"), stock.CarRacing._render(env, "state_pixels")
+    different = (mine != theirs).any(axis=2)
+    assert not different.any(), (note, np.argwhere(different)[:5].tolist())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_pictures_are_gymnasiums_to_the_last_bit(seed):
+    """95 frames of each of 12 tracks: drives with and without grip, each frame of the zoom, and made-up places."""
+    rng = np.random.default_rng(seed)
+    env = CarRacing(domain_randomize=seed % 3 == 2)
+    assert env.exact
+    env.reset(seed=seed)
+    steering = (0.1, 0.4, 1.0)[seed % 3]
+    for step in range(60):
+        action = drive(rng, steering)
+        for _ in range(1 if step < 40 else 6):
+            env.step(action) if step < 40 else unseen(env, action)
+        assert_same_picture(env, (seed, step))
+    for place in range(35):
+        move(env, rng, place)
+        assert_same_picture(env, (seed, "place", place))
+
+
+def unseen(env, action):
+    """A step whose picture nobody draws."""
+    env._render = lambda mode: None
+    try:
+        env.step(action)
+    finally:
+        del env._render
+
+
+def move(env, rng, place):
+    """Put the car anywhere: on the track, at the field's edges, turned by quarters, with full gauges, long scores."""
+    _, beta, x, y = env.track[rng.integers(len(env.track))]
+    if place % 3 == 0:
+        x, y = rng.uniform(-360, 360, 2)
+    angle = float(rng.uniform(-20, 20)) if place % 4 else float(rng.integers(-4, 5) * np.pi / 2)
+    hull = env.car.hull
+    hull.position, hull.angle = (float(x), float(y)), angle
+    hull.linearVelocity = tuple(map(float, rng.uniform(-100, 100, 2)))
+    hull.angularVelocity = float(rng.uniform(-12, 12))
+    for wheel, offset in zip(env.car.wheels, rng.uniform(-2, 2, (4, 2)), strict=True):
+        wheel.position, wheel.angle = (
+            (float(x + offset[0]), float(y + offset[1])),
+            angle + float(rng.uniform(-0.4, 0.4)),
+        )
+        wheel.phase, wheel.omega = float(rng.uniform(-50, 50)), float(rng.uniform(-200, 900))
+    env.t = float(rng.choice([0.0, 0.02, 0.5, 0.98, 1.0, 7.3]))
+    env.reward = float(rng.choice([0.0, -0.1, -7.3, -123.4, 999.9, 1234.5, 20000.0]))
+    for tile in rng.integers(0, len(env.road), 30):
+        env.road[tile].color[:] = env.road_color  # as when it is driven on
+
+
+@pytest.mark.parametrize(("continuous", "randomize", "seed"), [(True, False, 5), (False, True, 6)])
+def test_whole_episodes_are_the_same(continuous, randomize, seed):
+    """Rewards, endings, pictures (each twentieth) until an episode ends, and in the next one of the same object."""
+    kwargs = {"continuous": continuous, "domain_randomize": randomize, "lap_complete_percent": 0.9}
+    mine = gymnasium.make("rlkit/CarRacing", disable_env_checker=True, **kwargs)
+    theirs = gymnasium.make("CarRacing-v3", disable_env_checker=True, **kwargs)
+    rng = np.random.default_rng(seed)
+    for episode in range(2):
+        a, b = mine.reset(seed=seed + episode)[0], theirs.reset(seed=seed + episode)[0]
+        assert np.array_equal(a, b)
+        over, step = False, 0
+        while not over:
+            seen = step % 20 == 0
+            if not seen:
+                mine.unwrapped._render = theirs.unwrapped._render = lambda mode: None
+            if step % 25 == 0:
+                held = drive(rng, 0.3) if continuous else int(rng.integers(5))
+            x, y = mine.step(held), theirs.step(held)
+            if not seen:
+                del mine.unwrapped._render, theirs.unwrapped._render
+            else:
+                assert np.array_equal(x[0], y[0]), step
+            assert x[1:] == y[1:], step
+            over, step = x[2] or x[3], step + 1
+    for wheel, other in zip(mine.unwrapped.car.wheels, theirs.unwrapped.car.wheels, strict=True):
+        assert (wheel.omega, wheel.phase, wheel.gas) == (other.omega, other.phase, other.gas)
+        assert len(mine.unwrapped.car.particles) == len(theirs.unwrapped.car.particles)
+
+
+def test_it_is_registered_like_carracing_v3():
+    mine, theirs = gymnasium.spec("rlkit/CarRacing"), gymnasium.spec("CarRacing-v3")
+    assert mine.max_episode_steps == theirs.max_episode_steps == 1000
+    assert mine.reward_threshold == theirs.reward_threshold
+    env = gymnasium.make("rlkit/CarRacing", render_mode="rgb_array")
+    other = gymnasium.make("CarRacing-v3", render_mode="rgb_array")
+    env.reset(seed=1), other.reset(seed=1)
+    assert np.array_equal(env.render(), other.render())
+
+
+@pytest.mark.parametrize("rule", ["gfx", "draw"])
+def test_polygons_are_filled_as_pygame_fills_them(rule):
+    """Random quadrilaterals, crossed ones too, small, large and beyond the picture."""
+    rng = np.random.default_rng(1)
+    surface = pygame.Surface((canvas.WIDTH, canvas.HEIGHT))
+    c = new_canvas()
+    for trial in range(60):
+        size = (30, 300, 3000)[trial % 3]
+        corners = rng.uniform(-size, size, (4, 2)) + rng.uniform([200, 250], [800, 600])
+        color = rng.integers(1, 256, 3)
+        packed = np.uint32((color[0] << 16) | (color[1] << 8) | color[2])
+        surface.fill((9, 99, 199))
+        c.tags[:] = (9 << 16) | (99 << 8) | 199
+        if rule == "gfx":
+            x, y = corners.astype(np.int64).T.copy()
+            pygame.gfxdraw.aapolygon(surface, corners.tolist(), color.tolist())
+            pygame.gfxdraw.filled_polygon(surface, corners.tolist(), color.tolist())
+            polygons.gfx_polygon(c.tags, c.pool, c.pixels, c.cells, c.spans, c.meets, x, y, packed, 0)
+            want = pygame.transform.flip(surface, False, True)
+        else:
+            c.points[:2, :4] = corners.astype(np.int64).T
+            pygame.draw.polygon(surface, color.tolist(), corners.tolist())
+            polygons.draw_polygon(c.tags, c.pool, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800)
+            want = surface
+        picture = np.empty((96, 96, 3), np.uint8)
+        canvas.reduce(c.tags, c.pool, c.cells, c.table, c.sums, c.shift, picture)
+        reduced = pygame.transform.smoothscale(want, (96, 96))
+        np.testing.assert_array_equal(
+            picture, pygame.surfarray.array3d(reduced).transpose(1, 0, 2), f"{trial}"
+        )
