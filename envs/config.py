@@ -49,6 +49,9 @@ class EnvConfig:
     reward_scale: float = option(
         1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
     )
+    patience: int = option(
+        0, min=0, help="steps without a reward above 0 that cut a training episode short; 0: none do"
+    )
     time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
     check: str = option(
         "space",
@@ -75,7 +78,7 @@ class EnvConfig:
             )
         if self.backend in ("native", "envpool", "batched"):
             own = " (its own options, such as frame_skip or max_episode_steps, go into env.kwargs)"
-            for name in ("skip", "gray", "size", "keep", "time_limit"):
+            for name in ("skip", "gray", "size", "keep", "patience", "time_limit"):
                 if getattr(self, name) != getattr(EnvConfig(), name):
                     raise ValueError(
                         f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "

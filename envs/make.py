@@ -18,6 +18,7 @@ from rlkit.envs.frames import FrameSkip, Picture
 from rlkit.envs.keep import Keep
 from rlkit.envs.lookup import find_class, prepare_display
 from rlkit.envs.masks import KEY, ActionMask, gives_mask
+from rlkit.envs.patience import Patience
 from rlkit.spaces import check_mask, from_gymnasium
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = Picture(env, config.gray, config.size)
     if config.keep:
         env = Keep(env, config.keep)
+    if config.patience:
+        env = Patience(env, config.patience)
     if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
         env = ActionMask(env)
     made: gymnasium.Env[Any, Any] = env
@@ -126,6 +129,8 @@ def make_vec(
     config.validate()
     if evaluation and first_lane:
         raise ValueError(f"first_lane={first_lane}: evaluation lanes count from 0; allowed: 0")
+    if evaluation:
+        config = replace(config, patience=0)
     config = choose_backend(config, say)
     if config.backend == "batched":
         kind = find_class(config.id)
