@@ -1,4 +1,4 @@
-"""Registers rlkit's environments with Gymnasium as soon as both are imported, without importing either for the other."""
+"""Registers rlkit's environments with Gymnasium once both are imported, without importing either for the other."""
 
 from __future__ import annotations
 

@@ -29,9 +29,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 WIDTH, HEIGHT = 1000, 800  # of the picture
 CELLS = 96  # cells, and pixels of the observation, along either axis
-MIXED = np.uint32(0xFFFFFFFF)  # tag of a cell that has several colours
+MIXED = np.uint32(0x80000000)  # tag of a cell that has several colours, plus where its pixels are in the pool
 ACROSS, DOWN = 12, 10  # most pixels of a cell (1000 / 96 and 800 / 96, cut at both ends)
-STRIDE = 16  # places of one pixel column of a cell in the pool: DOWN, rounded up to a vector
+STRIDE = DOWN  # places of one pixel column of a cell in the pool
+LANES = 16  # rows that are reduced at once: a vector; those after the last hold nothing
+PLACES = (ACROSS - 1) * STRIDE + LANES + 2  # of a cell in the pool, in whole cache lines
 CELL, PLACE, SHARED = (
     0,
     1,
@@ -58,14 +60,15 @@ def kernel(function: F) -> F:
 class Canvas(NamedTuple):
     """What is drawn on, and its reusable memory."""
 
-    tags: Array  # [CELLS (down), CELLS (across)] uint32, 0xRRGGBB or MIXED
-    pool: Array  # [CELLS, CELLS, ACROSS * STRIDE] uint32, pixels of mixed cells, column by column
+    tags: Array  # [CELLS (down), CELLS (across)] uint32, 0xRRGGBB or MIXED + slot
+    pool: Array  # [slots, PLACES] uint32, pixels of mixed cells, column by column
+    free: Array  # [2 + slots] int64: slots used so far, how many of them are free again, and which
     spans: Array  # [HEIGHT, 4] int64, (first, last) twice: what a polygon covers of each row
     meets: Array  # [HEIGHT, 8] int64, where its edges meet the rows
     pixels: Array  # [2, 3, WIDTH] int64, of both axes
     cells: Array  # [2, 4, CELLS] int64, of both axes
     table: Array  # [2, CELLS, 256] uint8, what the reduction along an axis makes of a cell of one value
-    sums: Array  # [3, STRIDE] uint32
+    sums: Array  # [3, LANES] uint32
     points: Array  # [3, 8] int64, work space of one polygon
     shift: int  # log2 of the unit
 
@@ -102,49 +105,77 @@ def make_canvas(shift: int) -> Canvas:
     assert least[X] == ACROSS - 1 and most[X] == ACROSS and most[Y] == DOWN, "cells of another size"
     return Canvas(
         tags=np.zeros((CELLS, CELLS), np.uint32),
-        pool=np.zeros((CELLS, CELLS, ACROSS * STRIDE), np.uint32),
+        pool=np.zeros((CELLS * CELLS, PLACES), np.uint32),
+        free=np.zeros(2 + CELLS * CELLS, np.int64),
         spans=np.zeros((HEIGHT, 4), np.int64),
         meets=np.zeros((HEIGHT, 8), np.int64),
         pixels=pixels,
         cells=cells,
         table=table,
-        sums=np.zeros((3, STRIDE), np.uint32),
+        sums=np.zeros((3, LANES), np.uint32),
         points=np.zeros((3, 8), np.int64),
         shift=shift,
     )
 
 
 @kernel
-def open_cell(tags: Array, pool: Array, down: int, across: int) -> None:
-    """Let a cell have several colours."""
-    tag = tags[down, across]
-    if tag != MIXED:
-        for i in range(ACROSS * STRIDE):
-            pool[down, across, i] = tag
-        tags[down, across] = MIXED
+def clear(tags: Array, free: Array) -> None:
+    """Make the canvas black."""
+    tags[:] = np.uint32(0)
+    free[0] = free[1] = 0
 
 
 @kernel
-def blend(tags: Array, pool: Array, pixels: Array, x: int, row: int, color: np.uint32, alpha: int) -> None:
+def open_cell(tags: Array, pool: Array, free: Array, down: int, across: int) -> int:
+    """Let a cell have several colours; returns its slot in the pool."""
+    tag = tags[down, across]
+    if tag & MIXED:
+        return np.int64(tag ^ MIXED)  # type: ignore[return-value]
+    if free[1]:  # the slot that was freed last is still in the cache
+        slot = free[1 + free[1]]
+        free[1] -= 1
+    else:
+        slot = free[0]
+        free[0] += 1
+    for i in range(ACROSS * STRIDE):
+        pool[slot, i] = tag
+    tags[down, across] = MIXED | np.uint32(slot)
+    return slot  # type: ignore[no-any-return]
+
+
+@kernel
+def close_cell(tags: Array, free: Array, down: int, across: int, color: np.uint32) -> None:
+    """Give a cell one colour."""
+    tag = tags[down, across]
+    if tag & MIXED:
+        free[1] += 1
+        free[1 + free[1]] = np.int64(tag ^ MIXED)
+    tags[down, across] = color
+
+
+@kernel
+def blend(
+    tags: Array, pool: Array, free: Array, pixels: Array, x: int, row: int, color: np.uint32, alpha: int
+) -> None:
     """Mix `color` into a pixel of the picture: d + ((color - d) alpha >> 8) per channel; alpha 255 replaces it."""
     across, down = pixels[X, CELL, x], pixels[Y, CELL, row]
     column, line = pixels[X, PLACE, x], pixels[Y, PLACE, row]
-    blend_cell(tags, pool, down, across, column * STRIDE + line, color, alpha)
+    blend_cell(tags, pool, free, down, across, column * STRIDE + line, color, alpha)
     if pixels[X, SHARED, x]:
-        blend_cell(tags, pool, down, across + 1, line, color, alpha)
+        blend_cell(tags, pool, free, down, across + 1, line, color, alpha)
     if pixels[Y, SHARED, row]:
-        blend_cell(tags, pool, down + 1, across, column * STRIDE, color, alpha)
+        blend_cell(tags, pool, free, down + 1, across, column * STRIDE, color, alpha)
         if pixels[X, SHARED, x]:
-            blend_cell(tags, pool, down + 1, across + 1, 0, color, alpha)
+            blend_cell(tags, pool, free, down + 1, across + 1, 0, color, alpha)
 
 
 @kernel
 def blend_cell(
-    tags: Array, pool: Array, down: int, across: int, at: int, color: np.uint32, alpha: int
+    tags: Array, pool: Array, free: Array, down: int, across: int, at: int, color: np.uint32, alpha: int
 ) -> None:
     """`blend` in one of the cells that the pixel belongs to; at: its place there."""
     tag = tags[down, across]
-    before = tag if tag != MIXED else pool[down, across, at]
+    before = pool[tag ^ MIXED, at] if tag & MIXED else tag
     after = color
     if alpha != 255:
         share = np.uint32(alpha)
@@ -153,15 +184,14 @@ def blend_cell(
         green = (((before >> C8) & BYTE) * rest + ((color >> C8) & BYTE) * share) >> C8
         after = low | (green << C8)
     if after != before:
-        if tag != MIXED:
-            open_cell(tags, pool, down, across)
-        pool[down, across, at] = after
+        pool[open_cell(tags, pool, free, down, across), at] = after
 
 
 @kernel
 def fill_spans(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
@@ -196,20 +226,38 @@ def fill_spans(
             if pixels[X, PLACE, right] == cells[X, COUNT, inner_stop] - 1:
                 inner_stop += 1
         if inner < inner_stop:
-            fill_cells(tags, pool, cells, spans, down, across, inner, first, last, left, right, pair, color)
-            for i in range(inner, inner_stop):
-                tags[down, i] = color
             fill_cells(
-                tags, pool, cells, spans, down, inner_stop, stop_at, first, last, left, right, pair, color
+                tags, pool, free, cells, spans, down, across, inner, first, last, left, right, pair, color
+            )
+            for i in range(inner, inner_stop):
+                close_cell(tags, free, down, i, color)
+            fill_cells(
+                tags,
+                pool,
+                free,
+                cells,
+                spans,
+                down,
+                inner_stop,
+                stop_at,
+                first,
+                last,
+                left,
+                right,
+                pair,
+                color,
             )
         else:
-            fill_cells(tags, pool, cells, spans, down, across, stop_at, first, last, left, right, pair, color)
+            fill_cells(
+                tags, pool, free, cells, spans, down, across, stop_at, first, last, left, right, pair, color
+            )
 
 
 @kernel
 def fill_cells(
     tags: Array,
     pool: Array,
+    free: Array,
     cells: Array,
     spans: Array,
     down: int,
@@ -222,13 +270,13 @@ def fill_cells(
     pair: int,
     color: np.uint32,
 ) -> None:
-    """Fill the spans of rows first..last, which all cover [left, right], in cells [across, stop) of one row of cells."""
+    """Fill the spans of rows first..last, which all cover [left, right], in cells [across, stop) of a row."""
     start = cells[Y, START, down]
     for i in range(across, stop):
         if tags[down, i] == color:
             continue
-        open_cell(tags, pool, down, i)
-        cell, begin, end = pool[down, i], cells[X, START, i], cells[X, COUNT, i] - 1
+        cell = pool[open_cell(tags, pool, free, down, i)]
+        begin, end = cells[X, START, i], cells[X, COUNT, i] - 1
         if left <= begin and begin + end <= right:
             for px in range(end + 1):
                 for line in range(first - start, last - start + 1):
@@ -262,13 +310,13 @@ def reduce(
         )
         for across in range(CELLS):
             tag = tags[down, across]
-            if tag != MIXED:
+            if not tag & MIXED:
                 out[down, across, 0] = table[Y, down, table[X, across, tag >> C16]]
                 out[down, across, 1] = table[Y, down, table[X, across, (tag >> C8) & BYTE]]
                 out[down, across, 2] = table[Y, down, table[X, across, tag & BYTE]]
                 continue
             count, left, right = cells[X, COUNT, across], cells[X, FIRST, across], cells[X, LAST, across]
-            reduce_rows(pool[down, across], count, left, right, shift, recip_x, sums)
+            reduce_rows(pool[tag ^ MIXED], count, left, right, shift, recip_x, sums)
             for channel in range(3):
                 sums[channel, 0] = np.uint32(sums[channel, 0] * first_y) >> s
                 sums[channel, end] = np.uint32(sums[channel, end] * last_y) >> s
@@ -288,7 +336,7 @@ def reduce_rows(
     w0, w1, s, scale = np.uint32(first), np.uint32(last), np.uint32(shift), np.uint32(reciprocal)
     final = (pixels - 1) * STRIDE
     extra = np.uint32(0xFFFFFF if pixels == ACROSS else 0)
-    for i in range(STRIDE):
+    for i in range(LANES):
         # Red and blue are added up in one number: twelve times 255 fits into 16 bits.
         p = cell[(ACROSS - 2) * STRIDE + i] & extra
         low, green = np.uint32(p & LOW), np.uint32((p >> C8) & BYTE)

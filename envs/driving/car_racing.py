@@ -205,5 +205,6 @@ class _Probe(CarRacing):
                     return f"pygame-ce {pygame.version.ver} draws other pictures than rlkit's machine code"
                 env.car.hull.transform = (env.car.hull.position, 0.4 * frame + 0.3)
         except Exception as error:
-            return f"drawing by machine code fails here ({error!r})"
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return f"drawing by machine code fails here ({line})"
         return None

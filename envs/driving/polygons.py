@@ -35,6 +35,7 @@ OPAQUE = np.uint32(255)
 def gfx_polygon(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
@@ -56,11 +57,13 @@ def gfx_polygon(
     pairs = gfx_spans(spans, meets, px, py, bottom, top, high)
     for i in range(n):
         j = i + 1 if i + 1 < n else 0
-        gfx_edge(tags, pool, pixels, spans, px[i], py[i], px[j], py[j], color, lowest, bottom, top, pairs)
+        gfx_edge(
+            tags, pool, free, pixels, spans, px[i], py[i], px[j], py[j], color, lowest, bottom, top, pairs
+        )
     if bottom <= top:
         for pair in range(pairs):
             fill_spans(
-                tags, pool, pixels, cells, spans, HEIGHT - 1 - top, HEIGHT - 1 - bottom, 2 * pair, color
+                tags, pool, free, pixels, cells, spans, HEIGHT - 1 - top, HEIGHT - 1 - bottom, 2 * pair, color
             )
 
 
@@ -180,6 +183,7 @@ def clip(x1: int, y1: int, x2: int, y2: int) -> tuple[bool, int, int, int, int]:
 def gfx_edge(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     spans: Array,
     x1: int,
@@ -196,7 +200,7 @@ def gfx_edge(
     visible, x1, y1, x2, y2 = clip(x1, y1, x2, y2)
     if not visible or max(y1, y2) < lowest - 1:
         return
-    dot(tags, pool, pixels, spans, x1, y1, color, OPAQUE, lowest, bottom, top, pairs)
+    dot(tags, pool, free, pixels, spans, x1, y1, color, OPAQUE, lowest, bottom, top, pairs)
     if y1 > y2:
         x1, y1, x2, y2 = x2, y2, x1, y1
     wide, high = abs(x2 - x1), y2 - y1
@@ -207,6 +211,7 @@ def gfx_edge(
             dot(
                 tags,
                 pool,
+                free,
                 pixels,
                 spans,
                 x1 + along,
@@ -226,6 +231,7 @@ def gfx_edge(
             dot(
                 tags,
                 pool,
+                free,
                 pixels,
                 spans,
                 x,
@@ -240,6 +246,7 @@ def gfx_edge(
             dot(
                 tags,
                 pool,
+                free,
                 pixels,
                 spans,
                 x + step,
@@ -259,6 +266,7 @@ def gfx_edge(
             dot(
                 tags,
                 pool,
+                free,
                 pixels,
                 spans,
                 x1 + step * i,
@@ -273,6 +281,7 @@ def gfx_edge(
             dot(
                 tags,
                 pool,
+                free,
                 pixels,
                 spans,
                 x1 + step * i,
@@ -290,6 +299,7 @@ def gfx_edge(
 def dot(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     spans: Array,
     x: int,
@@ -309,13 +319,14 @@ def dot(
         return
     if pairs == 2 and bottom <= y <= top and spans[row, 2] <= x <= spans[row, 3]:
         return
-    blend(tags, pool, pixels, x, row, color, alpha)
+    blend(tags, pool, free, pixels, x, row, color, alpha)
 
 
 @kernel
 def draw_polygon(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
@@ -353,23 +364,24 @@ def draw_polygon(
         if count:
             spans[row, 0], spans[row, 1] = found[0], found[1]
         for k in range(2, count - 1, 2):
-            line(tags, pool, pixels, cells, spans, row, found[k], found[k + 1], color)
+            line(tags, pool, free, pixels, cells, spans, row, found[k], found[k + 1], color)
         for i in range(n):
             j = i - 1 if i else n - 1
             if low < y < high and py[i] == y and py[j] == y:
-                line(tags, pool, pixels, cells, spans, row, min(px[i], px[j]), max(px[i], px[j]), color)
+                line(tags, pool, free, pixels, cells, spans, row, min(px[i], px[j]), max(px[i], px[j]), color)
     first, last = max(low, 0), min(high, HEIGHT - 1)
     if flipped:
         first, last = HEIGHT - 1 - last, HEIGHT - 1 - first
     last = min(last, limit - 1)
     if first <= last:
-        fill_spans(tags, pool, pixels, cells, spans, first, last, 0, color)
+        fill_spans(tags, pool, free, pixels, cells, spans, first, last, 0, color)
 
 
 @kernel
 def line(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
@@ -380,4 +392,4 @@ def line(
 ) -> None:
     """Fill one row from left to right, both included."""
     spans[row, 2], spans[row, 3] = left, right
-    fill_spans(tags, pool, pixels, cells, spans, row, row, 2, color)
+    fill_spans(tags, pool, free, pixels, cells, spans, row, row, 2, color)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, kernel, reduce
+from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, clear, close_cell, kernel, reduce
 from rlkit.envs.driving.polygons import draw_polygon, gfx_polygon
 
 # Entries of a scene, float64
@@ -94,6 +94,7 @@ def body_pixel(
 def draw_car(
     tags: Array,
     pool: Array,
+    free: Array,
     pixels: Array,
     cells: Array,
     spans: Array,
@@ -111,7 +112,9 @@ def draw_car(
         n = corners[part]
         for k in range(n):
             px[k], py[k] = body_pixel(view, body, shapes[part, k, 0], shapes[part, k, 1])
-        draw_polygon(tags, pool, pixels, cells, spans, points, n, WHEEL if part < 4 else HULL, True, PANEL)
+        draw_polygon(
+            tags, pool, free, pixels, cells, spans, points, n, WHEEL if part < 4 else HULL, True, PANEL
+        )
         if part >= 4:
             continue
         a1 = scene[PHASES + part]
@@ -127,12 +130,19 @@ def draw_car(
             x = (-WHEEL_W if k in (0, 3) else WHEEL_W) * WHEEL_SIZE
             y = WHEEL_R * (c1 if k < 2 else c2) * WHEEL_SIZE
             px[k], py[k] = body_pixel(view, body, np.float32(x), np.float32(y))
-        draw_polygon(tags, pool, pixels, cells, spans, points, 4, STRIPE, True, PANEL)
+        draw_polygon(tags, pool, free, pixels, cells, spans, points, 4, STRIPE, True, PANEL)
 
 
 @kernel
 def draw_gauges(
-    tags: Array, pool: Array, pixels: Array, cells: Array, spans: Array, gauges: Array, points: Array
+    tags: Array,
+    pool: Array,
+    free: Array,
+    pixels: Array,
+    cells: Array,
+    spans: Array,
+    gauges: Array,
+    points: Array,
 ) -> None:
     """The bars of the indicators; those of almost nothing are left out."""
     px, py = points[0], points[1]
@@ -154,13 +164,14 @@ def draw_gauges(
         for i in range(4):
             px[i] = int(left if i in (0, 3) else right)
             py[i] = int(top if i < 2 else bottom)
-        draw_polygon(tags, pool, pixels, cells, spans, points, 4, color, False, HEIGHT)
+        draw_polygon(tags, pool, free, pixels, cells, spans, points, 4, color, False, HEIGHT)
 
 
 def _entry(version: int) -> Any:
     def draw_scenes(
         tags: Array,
         pool: Array,
+        free: Array,
         spans: Array,
         meets: Array,
         pixels: Array,
@@ -194,24 +205,26 @@ def _entry(version: int) -> Any:
             cos, sin, zoom = scene[COS], scene[SIN], scene[ZOOM]
             x, y = -scene[BODIES + 16] * zoom, -scene[BODIES + 17] * zoom
             view = (cos, sin, zoom, x * cos - y * sin + WIDTH / 2, x * sin + y * cos + HEIGHT / 4)
-            tags[:] = np.uint32(0)
+            clear(tags, free)
             corner4(view, field, px, py)
             gfx_polygon(
-                tags, pool, pixels, cells, spans, meets, px[:4], py[:4], pack(ground[lane, 0]), lowest
+                tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], pack(ground[lane, 0]), lowest
             )
             color = pack(ground[lane, 1])
             for i in range(len(grass)):
                 if near(view, grass[i, 0]):
                     corner4(view, grass[i], px, py)
-                    gfx_polygon(tags, pool, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
+                    gfx_polygon(tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
             for i in range(count[lane]):
                 if near(view, road[lane, i, 0]):
                     corner4(view, road[lane, i], px, py)
                     color = pack(colors[lane, i])
-                    gfx_polygon(tags, pool, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
-            draw_car(tags, pool, pixels, cells, spans, view, scene, shapes, corners, points)
-            tags[CELLS - SCORE :] = np.uint32(0)
-            draw_gauges(tags, pool, pixels, cells, spans, scene[GAUGES:], points)
+                    gfx_polygon(tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
+            draw_car(tags, pool, free, pixels, cells, spans, view, scene, shapes, corners, points)
+            for down in range(CELLS - SCORE, CELLS):
+                for across in range(CELLS):
+                    close_cell(tags, free, down, across, np.uint32(0))
+            draw_gauges(tags, pool, free, pixels, cells, spans, scene[GAUGES:], points)
             reduce(tags, pool, cells, table, sums, shift, out[lane])
             for down in range(SCORE):
                 for across in range(SCORE):

@@ -50,7 +50,7 @@ def unseen(env, action):
 
 def move(env, rng, place):
     """Put the car anywhere: on the track, at the field's edges, turned by quarters, with full gauges, long scores."""
-    _, beta, x, y = env.track[rng.integers(len(env.track))]
+    _, _, x, y = env.track[rng.integers(len(env.track))]
     if place % 3 == 0:
         x, y = rng.uniform(-360, 360, 2)
     angle = float(rng.uniform(-20, 20)) if place % 4 else float(rng.integers(-4, 5) * np.pi / 2)
@@ -121,17 +121,18 @@ def test_polygons_are_filled_as_pygame_fills_them(rule):
         color = rng.integers(1, 256, 3)
         packed = np.uint32((color[0] << 16) | (color[1] << 8) | color[2])
         surface.fill((9, 99, 199))
+        canvas.clear(c.tags, c.free)
         c.tags[:] = (9 << 16) | (99 << 8) | 199
         if rule == "gfx":
             x, y = corners.astype(np.int64).T.copy()
             pygame.gfxdraw.aapolygon(surface, corners.tolist(), color.tolist())
             pygame.gfxdraw.filled_polygon(surface, corners.tolist(), color.tolist())
-            polygons.gfx_polygon(c.tags, c.pool, c.pixels, c.cells, c.spans, c.meets, x, y, packed, 0)
+            polygons.gfx_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.meets, x, y, packed, 0)
             want = pygame.transform.flip(surface, False, True)
         else:
             c.points[:2, :4] = corners.astype(np.int64).T
             pygame.draw.polygon(surface, color.tolist(), corners.tolist())
-            polygons.draw_polygon(c.tags, c.pool, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800)
+            polygons.draw_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800)
             want = surface
         picture = np.empty((96, 96, 3), np.uint8)
         canvas.reduce(c.tags, c.pool, c.cells, c.table, c.sums, c.shift, picture)
