@@ -10,7 +10,7 @@ from typing import Any
 
 from rlkit.options import build, option
 
-BACKENDS = ("auto", "inprocess", "workers", "native", "envpool", "batched")
+BACKENDS = ("auto", "inprocess", "threads", "workers", "native", "envpool", "batched")
 CHECKS = ("space", "finite", "none")
 
 
@@ -27,8 +27,9 @@ class EnvConfig:
     backend: str = option(
         "auto",
         choices=BACKENDS,
-        help="inprocess: one after the other here; workers: in processes; native: the environment's own "
-        "Gymnasium vector; envpool: EnvPool's version of it; batched: its own torch vector; auto: measured",
+        help="inprocess: one after the other here; threads: as inprocess, drawn by threads (rlkit/CarRacing); "
+        "workers: in processes; native: the environment's own Gymnasium vector; envpool: EnvPool's version of it; "
+        "batched: its own torch vector; auto: measured",
     )
     workers: int = option(0, min=0, max=4096, help="worker processes (envpool: threads); 0: one per core")
     skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rlkit.types import EnvSpec, VecEnv
 
 SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
+DRIVING = "rlkit/CarRacing"  # its steps are even enough for workers to pay in spite of its speed
 MEASURE = 0.3  # seconds that choosing a backend may take
 
 
@@ -160,6 +161,11 @@ def make_vec(
         return Workers(config, seeds, render)
     from rlkit.envs.vector import InProcess
 
+    if config.backend == "threads":
+        from rlkit.envs.driving.vector import DrivingBlock
+
+        block = DrivingBlock(config, seeds, 0, config.lanes, render, config.workers)
+        return InProcess(config, seeds, render, block)
     return InProcess(config, seeds, render)
 
 
@@ -180,6 +186,11 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
         )
     if batched:
         return replace(config, backend="batched", action_mask="none")
+    if config.backend == "threads" and (config.id != DRIVING or config.keep or config.action_mask == "info"):
+        raise ValueError(
+            f"env.backend=threads: draws env.id={DRIVING} without env.keep and env.action_mask=info, given "
+            f"env.id={config.id}; type env.backend=auto"
+        )
     if config.action_mask == "auto":
         env = make_env(config)
         config = replace(config, action_mask="info" if isinstance(env, ActionMask) else "none")
@@ -190,12 +201,13 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
     if config.backend == "auto":
         seconds = _step_seconds(config) if config.lanes > 1 and cores > 1 else 0.0
-        backend = "workers" if seconds > SLOW_STEP and os.name == "posix" else "inprocess"
+        slow = SLOW_STEP / 5 if config.id == DRIVING else SLOW_STEP
+        backend = "workers" if seconds > slow and os.name == "posix" else "inprocess"
         config = replace(config, backend=backend)
         if say is not None and seconds:
             where = f"{workers} worker processes" if backend == "workers" else "all lanes in this process"
             say(f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}")
-    return replace(config, workers=workers if config.backend == "workers" else 0)
+    return replace(config, workers=workers if config.backend in ("threads", "workers") else 0)
 
 
 def _step_seconds(config: EnvConfig) -> float:

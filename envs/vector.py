@@ -37,9 +37,11 @@ def reward_scale(config: EnvConfig, seeds: Seeds) -> float:
 class InProcess:
     """VecEnv: `config.lanes` environments of this process. `step` returns the same EnvStep every time."""
 
-    def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
+    def __init__(
+        self, config: EnvConfig, seeds: Seeds, render: bool = False, block: Block | None = None
+    ) -> None:
         self.lanes, self.device = config.lanes, torch.device("cpu")
-        self.block = Block(config, seeds, 0, config.lanes, render)
+        self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
         self.spec = EnvSpec(config.id, self.block.observation, self.block.action, config.stack)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.block.attach(self.rows)

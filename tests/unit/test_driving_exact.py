@@ -4,8 +4,10 @@ import gymnasium
 import numpy as np
 import pygame
 import pytest
+import torch
 from gymnasium.envs.box2d import car_racing as stock
 
+from rlkit.envs import EnvConfig, make_env, make_vec
 from rlkit.envs.driving import canvas, polygons
 from rlkit.envs.driving.car_racing import CarRacing, new_canvas
 
@@ -132,7 +134,9 @@ def test_polygons_are_filled_as_pygame_fills_them(rule):
         else:
             c.points[:2, :4] = corners.astype(np.int64).T
             pygame.draw.polygon(surface, color.tolist(), corners.tolist())
-            polygons.draw_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800)
+            polygons.draw_polygon(
+                c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800
+            )
             want = surface
         picture = np.empty((96, 96, 3), np.uint8)
         canvas.reduce(c.tags, c.pool, c.cells, c.table, c.sums, c.shift, picture)
@@ -140,3 +144,44 @@ def test_polygons_are_filled_as_pygame_fills_them(rule):
         np.testing.assert_array_equal(
             picture, pygame.surfarray.array3d(reduced).transpose(1, 0, 2), f"{trial}"
         )
+
+
+@pytest.mark.parametrize("picture", [{}, {"skip": 3, "gray": True, "size": 64}])
+def test_threads_give_the_rows_of_single_lanes(picture):
+    """Row for row over endings and new episodes, and from the middle of episodes."""
+    config = EnvConfig(id="rlkit/CarRacing", lanes=3, time_limit=24, check="none", **picture)
+    single, threads = (
+        make_vec(EnvConfig(**{**vars(config), "backend": name, "workers": 2}), 4)
+        for name in ("inprocess", "threads")
+    )
+    assert threads.block.threads == 2
+    rng = np.random.default_rng(0)
+    actions = rng.uniform([-1, 0, 0], [1, 1, 0.3], (40, 3, 3)).astype(np.float32)
+    histories = [actions[:k, k] for k in (0, 1, 2)]
+    a, b = (vector.restore(np.array([0, 5, 2]), histories) for vector in (single, threads))
+    for action in actions:
+        for name in ("obs", "reward", "terminated", "first", "last"):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+        a, b = (vector.step(torch.from_numpy(action)) for vector in (single, threads))
+    assert single.rows.episode.min() > 0
+    single.close(), threads.close(), threads.close()
+
+
+def test_skip_gray_and_size_are_the_stock_environments():
+    """`env=carracing` gives the pictures of CarRacing-v3 under the same wrappers."""
+    envs = [
+        make_env(EnvConfig(id=id, skip=4, gray=True, size=64)) for id in ("rlkit/CarRacing", "CarRacing-v3")
+    ]
+    rng = np.random.default_rng(3)
+    rows = [env.reset(seed=8)[0] for env in envs]
+    for _ in range(25):
+        assert np.array_equal(*rows)
+        action = drive(rng, 0.3)
+        (x, y) = (env.step(action) for env in envs)
+        rows, rest = [x[0], y[0]], [x[1:4], y[1:4]]
+        assert rest[0] == rest[1]
+
+
+def test_threads_are_refused_elsewhere():
+    with pytest.raises(ValueError, match=r"env.backend=threads: draws env.id=rlkit/CarRacing"):
+        make_vec(EnvConfig(id="CartPole-v1", backend="threads"), 0)
