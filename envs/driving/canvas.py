@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import numba
 import numpy as np
 import numpy.typing as npt
-from numba import njit as _njit
 
 Array = npt.NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,7 +53,8 @@ C8, C16 = np.uint32(8), np.uint32(16)
 
 def kernel(function: F) -> F:
     """`function` as machine code that allocates no arrays, lets other threads run and counts no references."""
-    made: F = _njit(nogil=True, _nrt=False)(function)
+    njit: Any = numba.njit
+    made: F = njit(nogil=True, _nrt=False)(function)
     return made
 
 
@@ -118,6 +119,20 @@ def make_canvas(shift: int) -> Canvas:
     )
 
 
+def reduce_axis(values: Array, cells: Array, size: int, shift: int) -> Array:
+    """The reduction of values [pixels, ...] along their first axis to the given cells [4, n], an axis of `size` pixels.
+
+    Slow; for what is kept.
+    """
+    start, count, first, last = cells
+    end = start + count - 1
+    first, last = (weight.reshape(-1, *[1] * (values.ndim - 1)) for weight in (first, last))
+    prefix = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    total = prefix[end] - prefix[start + 1] + (values[start] * first >> shift) + (values[end] * last >> shift)
+    reduced: Array = total * ((1 << (shift + 16)) // ((size << shift) // CELLS)) >> 16
+    return reduced
+
+
 @kernel
 def clear(tags: Array, free: Array) -> None:
     """Make the canvas black."""
@@ -160,13 +175,10 @@ def blend(
     """Mix `color` into a pixel of the picture: d + ((color - d) alpha >> 8) per channel; alpha 255 replaces it."""
     across, down = pixels[X, CELL, x], pixels[Y, CELL, row]
     column, line = pixels[X, PLACE, x], pixels[Y, PLACE, row]
-    blend_cell(tags, pool, free, down, across, column * STRIDE + line, color, alpha)
-    if pixels[X, SHARED, x]:
-        blend_cell(tags, pool, free, down, across + 1, line, color, alpha)
-    if pixels[Y, SHARED, row]:
-        blend_cell(tags, pool, free, down + 1, across, column * STRIDE, color, alpha)
-        if pixels[X, SHARED, x]:
-            blend_cell(tags, pool, free, down + 1, across + 1, 0, color, alpha)
+    for below in range(pixels[Y, SHARED, row] + 1):
+        for right in range(pixels[X, SHARED, x] + 1):
+            at = (0 if right else column) * STRIDE + (0 if below else line)
+            blend_cell(tags, pool, free, down + below, across + right, at, color, alpha)
 
 
 @kernel

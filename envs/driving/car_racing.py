@@ -12,20 +12,24 @@ import functools
 import warnings
 from typing import Any
 
+import Box2D
 import numpy as np
 import pygame
 from gymnasium.envs.box2d import car_racing as stock
 from gymnasium.envs.box2d.car_dynamics import Car
 
-from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, make_canvas
+from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, make_canvas, reduce_axis
 from rlkit.envs.driving.dynamics import LeanCar
-from rlkit.envs.driving.scene import QUADS, SCORE, Outline, Scenes
+from rlkit.envs.driving.scene import PANEL, QUADS, SCORE, Outline, Scenes
 
 SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is left to Gymnasium
 
 
 class CarRacing(stock.CarRacing):
     """As gymnasium.envs.box2d.car_racing.CarRacing; observation [96, 96, 3] uint8."""
+
+    car: Any
+    road: Any
 
     def __init__(
         self,
@@ -49,7 +53,7 @@ class CarRacing(stock.CarRacing):
         self.scenes, self.lane, self.deferred = scenes, lane, True
 
     def _create_track(self) -> bool:
-        if not super()._create_track():
+        if not super()._create_track():  # type: ignore[no-untyped-call]
             return False
         scenes, lane, count = self.scenes, self.lane, len(self.road_poly)
         scenes.count[lane] = min(count, QUADS)
@@ -136,7 +140,8 @@ def blank() -> Array:
 def outline() -> Outline:
     """The parts of a car, as Box2D keeps them."""
     shapes, corners = np.zeros((8, 8, 2), np.float32), np.zeros(8, np.int64)
-    car = Car(stock.Box2D.b2World((0, 0)), 0.0, 0.0, 0.0)
+    make: Any = Car
+    car = make(Box2D.b2World((0, 0)), 0.0, 0.0, 0.0)
     parts = [fixture for body in car.drawlist for fixture in body.fixtures]
     for i, part in enumerate(parts):
         points = part.shape.vertices
@@ -147,24 +152,28 @@ def outline() -> Outline:
 
 
 @functools.cache
-def _score_tools() -> tuple[Any, Any]:
+def _font() -> Any:
     pygame.font.init()
-    return pygame.font.Font(pygame.font.get_default_font(), 42), pygame.Surface((WIDTH, HEIGHT))
+    return pygame.font.Font(pygame.font.get_default_font(), 42)
 
 
 @functools.lru_cache(maxsize=4096)
 def score_picture(score: int) -> Array | None:
     """The score's cells [SCORE, SCORE, 3] uint8 of the reduced picture; None for one that needs more room."""
-    font, surface = _score_tools()
-    text = font.render(f"{score:04d}", True, (255, 255, 255), (0, 0, 0))
+    text = _font().render(f"{score:04d}", True, (255, 255, 255), (0, 0, 0))
     place = text.get_rect()
     place.center = (60, HEIGHT - HEIGHT * 2.5 / 40.0)
-    if place.right > 123 or place.top < 700:
+    if place.left < 0 or place.right > 123 or place.top < PANEL:
         return None
-    surface.fill(0)
-    surface.blit(text, place)
-    small = pygame.surfarray.array3d(pygame.transform.smoothscale(surface, (CELLS, CELLS)))
-    return np.ascontiguousarray(small.transpose(1, 0, 2)[-SCORE:, :SCORE])
+    picture = np.zeros((HEIGHT, 125, 3), np.int64)
+    picture[place.top : place.bottom, place.left : place.right] = pygame.surfarray.array3d(text).transpose(
+        1, 0, 2
+    )
+    canvas = own_canvas()
+    narrow = reduce_axis(picture.transpose(1, 0, 2), canvas.cells[0][:, :SCORE], WIDTH, canvas.shift)
+    return reduce_axis(narrow.transpose(1, 0, 2), canvas.cells[1][:, -SCORE:], HEIGHT, canvas.shift).astype(
+        np.uint8
+    )
 
 
 @functools.cache

@@ -90,5 +90,6 @@ class LeanCar(Car):
         elif wheel.skid_start is None:
             wheel.skid_start = wheel.position
         else:
-            wheel.skid_particle = self._create_particle(wheel.skid_start, wheel.position, grass)
+            begin: Any = self._create_particle
+            wheel.skid_particle = begin(wheel.skid_start, wheel.position, grass)
             wheel.skid_start = None

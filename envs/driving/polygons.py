@@ -28,7 +28,7 @@ import numpy as np
 
 from rlkit.envs.driving.canvas import HEIGHT, WIDTH, Array, blend, fill_spans, kernel
 
-OPAQUE = np.uint32(255)
+OPAQUE = 255
 
 
 @kernel
@@ -205,94 +205,18 @@ def gfx_edge(
         x1, y1, x2, y2 = x2, y2, x1, y1
     wide, high = abs(x2 - x1), y2 - y1
     step = 1 if x2 >= x1 else -1
-    if wide == 0 or high == 0:
-        for i in range(max(wide, high) + 1):
-            along = step * i if wide else 0
-            dot(
-                tags,
-                pool,
-                free,
-                pixels,
-                spans,
-                x1 + along,
-                y1 + (i if high else 0),
-                color,
-                OPAQUE,
-                lowest,
-                bottom,
-                top,
-                pairs,
-            )
-    elif high > wide:
-        slope = ((wide << 16) // high) << 16
-        for i in range(max(1, lowest - y1), high):
-            error = i * slope
-            x, weight = x1 + step * (error >> 32), (error >> 24) & 255
-            dot(
-                tags,
-                pool,
-                free,
-                pixels,
-                spans,
-                x,
-                y1 + i,
-                color,
-                (255 * (255 - weight)) >> 8,
-                lowest,
-                bottom,
-                top,
-                pairs,
-            )
-            dot(
-                tags,
-                pool,
-                free,
-                pixels,
-                spans,
-                x + step,
-                y1 + i,
-                color,
-                (255 * weight) >> 8,
-                lowest,
-                bottom,
-                top,
-                pairs,
-            )
-    else:
-        slope = ((high << 16) // wide) << 16
-        for i in range(1, wide):
-            error = i * slope
-            y, weight = y1 + (error >> 32), (error >> 24) & 255
-            dot(
-                tags,
-                pool,
-                free,
-                pixels,
-                spans,
-                x1 + step * i,
-                y,
-                color,
-                (255 * (255 - weight)) >> 8,
-                lowest,
-                bottom,
-                top,
-                pairs,
-            )
-            dot(
-                tags,
-                pool,
-                free,
-                pixels,
-                spans,
-                x1 + step * i,
-                y + 1,
-                color,
-                (255 * weight) >> 8,
-                lowest,
-                bottom,
-                top,
-                pairs,
-            )
+    steep, straight = high > wide, wide == 0 or high == 0
+    long, short = (high, wide) if steep else (wide, high)
+    slope = 0 if straight else ((short << 16) // long) << 16
+    # A straight edge is drawn whole, others without their ends.
+    for i in range(max(0 if straight else 1, lowest - y1 if steep else 0), long + 1 if straight else long):
+        error = i * slope
+        weight = (error >> 24) & 255
+        for side_of in range(1 if straight else 2):
+            along = (error >> 32) + side_of
+            x, y = (x1 + step * along, y1 + i) if steep else (x1 + step * i, y1 + along)
+            alpha = OPAQUE if straight else (255 * (weight if side_of else 255 - weight)) >> 8
+            dot(tags, pool, free, pixels, spans, x, y, color, alpha, lowest, bottom, top, pairs)
 
 
 @kernel

@@ -12,8 +12,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
-from numba import njit
 
 from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, clear, close_cell, kernel, reduce
 from rlkit.envs.driving.polygons import draw_polygon, gfx_polygon
@@ -231,6 +231,7 @@ def _entry(version: int) -> Any:
                     for channel in range(3):
                         out[lane, CELLS - SCORE + down, across, channel] = score[lane, down, across, channel]
 
+    njit: Any = numba.njit
     try:
         return njit(nogil=True, _nrt=False, cache=True)(draw_scenes)
     except RuntimeError:  # neither the package nor the user has a folder to write to
