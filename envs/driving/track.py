@@ -49,7 +49,8 @@ TILES = 512  # the most tiles of a track: of 20,000 seeds the longest has 389; l
 def compiled(function: F) -> F:
     """`function` as machine code that lets other threads run, kept on disk for later processes where that works.
 
-    What is kept is renewed when the function's own file changes, so kernels call functions of their own file only.
+    What is kept is renewed when the function's own file changes, so kernels call functions of their own file only
+    (a changed constant that another file imports calls for `touch` on that file).
     """
     njit: Any = numba.njit
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit.checkpoint import pack, unpack
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.driving import paint, sensors, tyres
 from rlkit.envs.driving.batched import Driving, _split
@@ -475,6 +477,8 @@ def test_a_snapshot_continues_bit_for_bit(observation: str) -> None:
     rows(half, commands[:13])
     saved = half.snapshot()
     rows(half, commands[13:20])  # what happens afterwards does not change what was saved
+    document, tensors = pack(saved)  # as a checkpoint stores it
+    saved = unpack(json.loads(json.dumps(document)), tensors)
     other = make(3, observation=observation, size=32)
     other.load_snapshot(saved)
     assert torch.equal(other.row.obs, expected[12][0])
