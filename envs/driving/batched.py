@@ -32,7 +32,7 @@ from rlkit.seeding import episode_seed
 from rlkit.spaces import Box
 from rlkit.types import EnvSpec, EnvStep
 
-SHARE = {"picture": 2, "vector": 32}  # lanes below which another thread costs more than it takes over
+SHARE = {"picture": 4, "vector": 32}  # the fewest lanes that are worth a thread of their own
 LAP_COMPLETE = 0.95
 _FILM = Lens.plain(400, 600)
 
