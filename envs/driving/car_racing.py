@@ -113,7 +113,7 @@ class CarRacing(stock.CarRacing):
         scenes, lane = self.scenes, self.lane
         scenes.numbers[lane] = numbers
         scenes.score[lane] = score
-        scenes.ground[lane, 0], scenes.ground[lane, 1] = self.bg_color, self.grass_color
+        scenes.paint[lane, 0], scenes.paint[lane, 1] = self.bg_color, self.grass_color
         return True
 
 

@@ -287,12 +287,16 @@ def draw_polygon(
         sort(found, count)
         if count:
             spans[row, 0], spans[row, 1] = found[0], found[1]
-        for k in range(2, count - 1, 2):
-            line(tags, pool, free, pixels, cells, spans, row, found[k], found[k + 1], color)
-        for i in range(n):
-            j = i - 1 if i else n - 1
-            if low < y < high and py[i] == y and py[j] == y:
-                line(tags, pool, free, pixels, cells, spans, row, min(px[i], px[j]), max(px[i], px[j]), color)
+        for k in range(2, count + n):
+            i = k - count
+            j = i - 1 if i > 0 else n - 1
+            left, right = 1, 0
+            if k < count and k % 2 == 0:  # a second stretch of a crossed polygon
+                left, right = found[k], found[k + 1]
+            elif k >= count and low < y < high and py[i] == y and py[j] == y:
+                left, right = min(px[i], px[j]), max(px[i], px[j])
+            if left <= right:
+                line(tags, pool, free, pixels, cells, spans, row, left, right, color)
     first, last = max(low, 0), min(high, HEIGHT - 1)
     if flipped:
         first, last = HEIGHT - 1 - last, HEIGHT - 1 - first

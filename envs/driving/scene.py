@@ -36,20 +36,19 @@ HULL = np.uint32(0xCC0000)
 WHEEL_W, WHEEL_R, WHEEL_SIZE = 14, 27, 0.02
 
 _edge = 2000 / 6.0  # half the field's width
-FIELD = np.array([(_edge, _edge), (_edge, -_edge), (-_edge, -_edge), (-_edge, _edge)])
+_field = [(_edge, _edge), (_edge, -_edge), (-_edge, -_edge), (-_edge, _edge)]
 _patch = _edge / 20.0
-GRASS = np.array(
+_grass = [
     [
-        [
-            (_patch * x + _patch, _patch * y + 0),
-            (_patch * x + 0, _patch * y + 0),
-            (_patch * x + 0, _patch * y + _patch),
-            (_patch * x + _patch, _patch * y + _patch),
-        ]
-        for x in range(-20, 20, 2)
-        for y in range(-20, 20, 2)
+        (_patch * x + _patch, _patch * y + 0),
+        (_patch * x + 0, _patch * y + 0),
+        (_patch * x + 0, _patch * y + _patch),
+        (_patch * x + _patch, _patch * y + _patch),
     ]
-)  # [400, 4, 2]
+    for x in range(-20, 20, 2)
+    for y in range(-20, 20, 2)
+]
+GROUND = np.array([_field, *_grass])  # [401, 4, 2], the field, then its patches of grass
 
 
 @kernel
@@ -109,28 +108,32 @@ def draw_car(
     for part in range(8):
         index = min(part, 4)
         body = scene[BODIES + 4 * index : BODIES + 4 * index + 4]
-        n = corners[part]
-        for k in range(n):
-            px[k], py[k] = body_pixel(view, body, shapes[part, k, 0], shapes[part, k, 1])
-        draw_polygon(
-            tags, pool, free, pixels, cells, spans, points, n, WHEEL if part < 4 else HULL, True, PANEL
-        )
-        if part >= 4:
-            continue
-        a1 = scene[PHASES + part]
-        a2 = a1 + 1.2
-        s1, s2, c1, c2 = math.sin(a1), math.sin(a2), math.cos(a1), math.cos(a2)
-        if s1 > 0 and s2 > 0:
-            continue  # the stripe is on the far side
-        if s1 > 0:
-            c1 = np.sign(c1)
-        if s2 > 0:
-            c2 = np.sign(c2)
-        for k in range(4):
-            x = (-WHEEL_W if k in (0, 3) else WHEEL_W) * WHEEL_SIZE
-            y = WHEEL_R * (c1 if k < 2 else c2) * WHEEL_SIZE
-            px[k], py[k] = body_pixel(view, body, np.float32(x), np.float32(y))
-        draw_polygon(tags, pool, free, pixels, cells, spans, points, 4, STRIPE, True, PANEL)
+        for stripe in range(2 if part < 4 else 1):
+            n, color = 4, STRIPE
+            if stripe:
+                visible, c1, c2 = stripe_ends(scene[PHASES + part])
+                if not visible:
+                    continue
+                for k in range(4):
+                    x = (-WHEEL_W if k in (0, 3) else WHEEL_W) * WHEEL_SIZE
+                    y = WHEEL_R * (c1 if k < 2 else c2) * WHEEL_SIZE
+                    px[k], py[k] = body_pixel(view, body, np.float32(x), np.float32(y))
+            else:
+                n, color = corners[part], WHEEL if part < 4 else HULL
+                for k in range(n):
+                    px[k], py[k] = body_pixel(view, body, shapes[part, k, 0], shapes[part, k, 1])
+            draw_polygon(tags, pool, free, pixels, cells, spans, points, n, color, True, PANEL)
+
+
+@kernel
+def stripe_ends(phase: float) -> tuple[bool, float, float]:
+    """(whether it is seen, both ends in wheel radii) of the stripe on a wheel that has turned by `phase`."""
+    s1, s2, c1, c2 = math.sin(phase), math.sin(phase + 1.2), math.cos(phase), math.cos(phase + 1.2)
+    if s1 > 0:
+        c1 = np.sign(c1)
+    if s2 > 0:
+        c2 = np.sign(c2)
+    return not (s1 > 0 and s2 > 0), c1, c2
 
 
 @kernel
@@ -180,12 +183,11 @@ def _entry(version: int) -> Any:
         sums: Array,
         points: Array,
         shift: int,
-        field: Array,
-        grass: Array,
+        ground: Array,
         shapes: Array,
         corners: Array,
         numbers: Array,
-        ground: Array,
+        paint: Array,
         road: Array,
         colors: Array,
         count: Array,
@@ -195,6 +197,7 @@ def _entry(version: int) -> Any:
         start: int,
         stop: int,
     ) -> None:
+        """Draw lanes [start, stop) that are wanted into out [N, 96, 96, 3]; see Canvas, Outline and Scenes."""
         assert version >= 0  # machine code is kept on disk for this version of the sources
         px, py = points[0], points[1]
         lowest = HEIGHT - PANEL
@@ -206,19 +209,11 @@ def _entry(version: int) -> Any:
             x, y = -scene[BODIES + 16] * zoom, -scene[BODIES + 17] * zoom
             view = (cos, sin, zoom, x * cos - y * sin + WIDTH / 2, x * sin + y * cos + HEIGHT / 4)
             clear(tags, free)
-            corner4(view, field, px, py)
-            gfx_polygon(
-                tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], pack(ground[lane, 0]), lowest
-            )
-            color = pack(ground[lane, 1])
-            for i in range(len(grass)):
-                if near(view, grass[i, 0]):
-                    corner4(view, grass[i], px, py)
-                    gfx_polygon(tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
-            for i in range(count[lane]):
-                if near(view, road[lane, i, 0]):
-                    corner4(view, road[lane, i], px, py)
-                    color = pack(colors[lane, i])
+            for i in range(len(ground) + count[lane]):
+                shape = ground[i] if i < len(ground) else road[lane, i - len(ground)]
+                if i == 0 or near(view, shape[0]):
+                    color = pack(paint[lane, min(i, 1)] if i < len(ground) else colors[lane, i - len(ground)])
+                    corner4(view, shape, px, py)
                     gfx_polygon(tags, pool, free, pixels, cells, spans, meets, px[:4], py[:4], color, lowest)
             draw_car(tags, pool, free, pixels, cells, spans, view, scene, shapes, corners, points)
             for down in range(CELLS - SCORE, CELLS):
@@ -255,7 +250,7 @@ class Scenes:
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
         self.numbers = np.zeros((lanes, SIZE))
-        self.ground = np.zeros((lanes, 2, 3))  # colours of field and grass
+        self.paint = np.zeros((lanes, 2, 3))  # colours of field and grass
         self.road = np.zeros((lanes, QUADS, 4, 2))  # the road's quadrilaterals, in drawing order
         self.colors = np.zeros((lanes, QUADS, 3))
         self.count = np.zeros(lanes, np.int64)  # of the road's quadrilaterals
@@ -266,11 +261,10 @@ class Scenes:
         """Draw lanes [start, stop) into out [N, 96, 96, 3] uint8, without holding Python's lock."""
         _draw_scenes(
             *canvas,
-            FIELD,
-            GRASS,
+            GROUND,
             *car,
             self.numbers,
-            self.ground,
+            self.paint,
             self.road,
             self.colors,
             self.count,
