@@ -110,7 +110,8 @@ def record(
 def _drawing(config: RunConfig, seed: int, device: torch.device) -> VecEnv:
     """One lane of the run's environment that draws pictures. Raises ConfigError where it draws none."""
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # films are silent; pygame would look for a sound card
-    lane = replace(config.env, lanes=1, reward_scale=1.0, backend="auto", workers=0)
+    backend = "envpool" if config.env.backend == "envpool" else "auto"  # which has ids of its own
+    lane = replace(config.env, lanes=1, reward_scale=1.0, backend=backend, workers=0)
     reason = "its render() returned no picture"
     try:
         env: VecEnv = registry.env_package().make_vec(lane, seed, evaluation=True, device=device, render=True)

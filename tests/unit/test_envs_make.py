@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -10,8 +11,8 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make_env, make_vec, probe
-from rlkit.envs.make import choose_backend
-from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
+from rlkit.envs.make import choose_backend, is_batched
+from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, leaves
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
 TOYS = "rlkit.envs.toys:"
@@ -166,22 +167,30 @@ def test_committed_configurations_run(path):
     """Random actions through every environment that this installation has, with its own wrappers and checks."""
     yaml = pytest.importorskip("yaml")
     values = yaml.safe_load(path.read_text())
-    for module in {"atari": ["ale_py"], "mujoco": ["mujoco", "imageio"]}.get(values.get("extra", ""), []):
+    modules = {"atari": ["ale_py"], "mujoco": ["mujoco", "imageio"], "highway": ["highway_env"]}
+    for module in modules.get(values.get("extra", ""), []):
         pytest.importorskip(module)
     if values["id"] == "???":
         values["id"] = "CartPole-v1"
-    vector = make_vec(EnvConfig(**{**values, "lanes": 2, "backend": "inprocess"}), 3)
+    config = EnvConfig(**{**values, "lanes": 2})
+    vector = make_vec(config if is_batched(config) else replace(config, backend="inprocess"), 3)
     row = open_all(vector)
-    space = vector.block.action_space
-    space.seed(0)
-    rewards = []
+    rewards, generator = [], torch.Generator().manual_seed(0)
+    space = None if is_batched(config) else vector.block.action_space
+    if space is not None:
+        space.seed(0)
     for _ in range(40):
-        actions = np.stack([space.sample(), space.sample()])
-        row = vector.step(torch.from_numpy(actions))
+        if space is None:
+            action = torch.rand(2, *vector.spec.action.shape, generator=generator)
+        else:
+            action = torch.from_numpy(np.stack([space.sample(), space.sample()]))
+        row = vector.step(action)
         rewards.append(row.reward.clone())
-    assert row.obs.shape == (2, *vector.spec.observation.shape)
+    shown = row.obs if isinstance(row.obs, dict) else {"": row.obs}
+    wanted = {name: (2, *leaf.shape) for name, leaf in leaves(vector.spec.observation)}
+    assert {name: tuple(x.shape) for name, x in shown.items()} == wanted
     assert torch.isfinite(torch.stack(rewards)).all()
-    assert vector.spec.stack == values.get("stack", 1)
+    assert vector.spec.stack == values.get("stack", values.get("kwargs", {}).get("stack", 1))
     vector.close()
 
 
