@@ -79,7 +79,8 @@ class EnvConfig:
             )
         if self.backend in ("native", "envpool", "batched"):
             own = " (its own options, such as frame_skip or max_episode_steps, go into env.kwargs)"
-            for name in ("skip", "gray", "size", "keep", "patience", "time_limit"):
+            names = ("skip", "gray", "size", "keep", "patience", "time_limit")
+            for name in (*names, "reward_scale") if self.backend == "batched" else names:
                 if getattr(self, name) != getattr(EnvConfig(), name):
                     raise ValueError(
                         f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "

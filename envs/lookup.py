@@ -41,6 +41,8 @@ PROVIDERS = (
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),
 )
+# ids of environments that step all lanes at once, which Gymnasium's registry has no place for
+BATCHED = {"rlkit/Driving": "rlkit.envs.driving.batched:Driving"}
 
 
 def find_class(id: str) -> Any:
@@ -54,7 +56,7 @@ def find_class(id: str) -> Any:
             "env.id: missing; allowed: a Gymnasium id or package.module:Class, for example CartPole-v1"
         )
     prepare_display()
-    module, _, name = id.rpartition(":")
+    module, _, name = BATCHED.get(id, id).rpartition(":")
     if not module:  # the current directory stays out: a file in it must not pass for a package
         _require_registered(id)
         return None
@@ -95,7 +97,7 @@ def _require_registered(id: str) -> None:
         with contextlib.suppress(ImportError):  # Atari ids of the old form, such as PongNoFrameskip-v4
             importlib.import_module("ale_py")
     if id not in gymnasium.registry:
-        lower = {known.lower(): known for known in gymnasium.registry}
+        lower = {known.lower(): known for known in (*gymnasium.registry, *BATCHED)}
         close = [lower[key] for key in difflib.get_close_matches(id.lower(), lower, n=3)]
         nearest = f"nearest: {', '.join(close)}; " if close else ""
         raise ValueError(f"env.id={id}: no such environment; {nearest}rlkit list environments shows them")

@@ -143,6 +143,8 @@ def make_vec(
             device=torch.device(device),
             **config.kwargs,
         )
+        if config.stack > 1:
+            vector.spec = replace(vector.spec, stack=config.stack)
         return vector
     from rlkit.envs.lane import Seeds
 

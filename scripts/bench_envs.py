@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 PICTURE = {"skip": 4, "gray": True, "size": 64}  # as configs/env/carracing.yaml
-BATCHED = "rlkit.envs.driving.batched:Driving"
+BATCHED = "rlkit/Driving"
 
 
 def ways(

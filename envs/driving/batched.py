@@ -41,9 +41,9 @@ class Driving:
     """N lanes of the batched driving environment; its rows are CPU tensors that every step overwrites.
 
     observation: "picture", uint8 [size, size], or "vector", float32 [rays + 21] (`sensors.py`). skip: frames per
-    decision; frames: after how many an episode is truncated; stack: pictures or vectors that the policy sees at once;
-    threads: 0 for as many as torch uses. device: where the policy is; rows stay on the CPU and the actor moves
-    them. render_mode: "human" shows lane 0 in a window. Raises ValueError for values out of range.
+    decision; frames: after how many an episode is truncated; threads: 0 for as many as torch uses. device: where the
+    policy is; rows stay on the CPU and the actor moves them. render_mode: "human" shows lane 0 in a window. Raises
+    ValueError for values out of range.
     """
 
     batched = True
@@ -60,7 +60,6 @@ class Driving:
         size: int = 64,
         rays: int = 16,
         frames: int = 1000,
-        stack: int = 1,
         threads: int = 0,
         render_mode: str | None = None,
     ) -> None:
@@ -69,14 +68,12 @@ class Driving:
             "size": (8, 512),
             "rays": (0, 360),
             "frames": (1, 10**9),
-            "stack": (1, 64),
         }
         given = {
             "skip": skip,
             "size": size,
             "rays": rays,
             "frames": frames,
-            "stack": stack,
             "threads": threads,
         }
         for name, value in given.items():
@@ -94,7 +91,7 @@ class Driving:
         if observation == "vector":
             space = Box((rays + OTHERS,), "float32", self._least, self._most)
         action = Box((3,), "float32", np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0]))
-        self.spec = EnvSpec("rlkit/Driving", space, action, stack)
+        self.spec = EnvSpec("rlkit/Driving", space, action)
         self.tracks, self.cars = Tracks(lanes), np.zeros(lanes, CAR)
         self.marks = np.zeros((lanes, TILES), np.uint8)  # bits of every tile: tyres.VISITED, TOUCHED
         self.episode = np.full(lanes, -1, np.int64)

@@ -165,15 +165,12 @@ def score_picture(score: int) -> Array | None:
     place.center = (60, HEIGHT - HEIGHT * 2.5 / 40.0)
     if place.left < 0 or place.right > 123 or place.top < PANEL:
         return None
-    picture = np.zeros((HEIGHT, 125, 3), np.int64)
-    picture[place.top : place.bottom, place.left : place.right] = pygame.surfarray.array3d(text).transpose(
-        1, 0, 2
-    )
+    panel = np.zeros((125, HEIGHT - PANEL, 3), np.int64)  # [x, row, channel]
+    panel[place.left : place.right, place.top - PANEL : place.bottom - PANEL] = pygame.surfarray.array3d(text)
     canvas = own_canvas()
-    narrow = reduce_axis(picture.transpose(1, 0, 2), canvas.cells[0][:, :SCORE], WIDTH, canvas.shift)
-    return reduce_axis(narrow.transpose(1, 0, 2), canvas.cells[1][:, -SCORE:], HEIGHT, canvas.shift).astype(
-        np.uint8
-    )
+    narrow = np.zeros((HEIGHT, SCORE, 3), np.int64)
+    narrow[PANEL:] = reduce_axis(panel, canvas.cells[0][:, :SCORE], WIDTH, canvas.shift).transpose(1, 0, 2)
+    return reduce_axis(narrow, canvas.cells[1][:, -SCORE:], HEIGHT, canvas.shift).astype(np.uint8)
 
 
 @functools.cache

@@ -48,6 +48,8 @@ EXTRAS = {  # pip extra -> its modules
     "atari": ("ale_py",),
     "mujoco": ("mujoco", "imageio"),
     "sb3": ("stable_baselines3",),
+    "envpool": ("envpool",),
+    "highway": ("highway_env",),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

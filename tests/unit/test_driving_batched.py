@@ -567,7 +567,7 @@ def test_wrong_arguments_are_refused(kwargs: dict[str, Any], message: str) -> No
 
 
 def test_the_registry_makes_it() -> None:
-    config = EnvConfig(id="rlkit.envs.driving.batched:Driving", lanes=2, kwargs={"size": 48, "stack": 4})
+    config = EnvConfig(id="rlkit/Driving", lanes=2, stack=4, kwargs={"size": 48})
     spec = probe(config)
     assert spec.observation.shape == (48, 48) and spec.stack == 4
     vector = make_vec(
@@ -575,6 +575,12 @@ def test_the_registry_makes_it() -> None:
     )  # a policy may be anywhere: rows are on the CPU, as all others
     assert vector.device == torch.device("cpu") and reset(vector).obs.device == torch.device("cpu")
     vector.close()
+
+
+@pytest.mark.parametrize("option", [{"skip": 8}, {"size": 96}, {"reward_scale": 0.1}])
+def test_options_of_other_backends_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"env\.backend=batched takes its environment as it is"):
+        probe(EnvConfig(id="rlkit/Driving", **option))
 
 
 def test_people_see_it_in_colour() -> None:

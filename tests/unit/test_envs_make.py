@@ -190,7 +190,7 @@ def test_committed_configurations_run(path):
     wanted = {name: (2, *leaf.shape) for name, leaf in leaves(vector.spec.observation)}
     assert {name: tuple(x.shape) for name, x in shown.items()} == wanted
     assert torch.isfinite(torch.stack(rewards)).all()
-    assert vector.spec.stack == values.get("stack", values.get("kwargs", {}).get("stack", 1))
+    assert vector.spec.stack == values.get("stack", 1)
     vector.close()
 
 
