@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import Box2D
@@ -30,6 +31,7 @@ class CarRacing(stock.CarRacing):
 
     car: Any
     road: Any
+    score_text: Any
 
     def __init__(
         self,
@@ -42,7 +44,8 @@ class CarRacing(stock.CarRacing):
         super().__init__(render_mode, verbose, lap_complete_percent, domain_randomize, continuous)
         self.scenes, self.lane = Scenes(1), 0
         self.deferred = False  # whether `scenes` is drawn by its owner, after the step
-        self.exact = draws_alike()
+        self.score_text = score_format()
+        self.exact = self.score_text is not None
 
     def bind(self, scenes: Scenes, lane: int) -> None:
         """Describe frames in row `lane` of `scenes` from the next reset on, and leave their drawing to its owner.
@@ -95,7 +98,7 @@ class CarRacing(stock.CarRacing):
         hull, wheels = car.hull, car.wheels
         zoom = 0.1 * stock.SCALE * max(1 - self.t, 0) + stock.ZOOM * stock.SCALE * min(self.t, 1)
         spin, steering = hull.angularVelocity, wheels[0].joint.angle
-        score = score_picture(int(self.reward))
+        score = score_picture(self.score_text(self.reward))
         if score is None or not (abs(spin) < SPIN and abs(steering) < STEER):
             return False
         axis = pygame.math.Vector2(1.0, 0.0).rotate_rad(-hull.angle)
@@ -158,9 +161,9 @@ def _font() -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def score_picture(score: int) -> Array | None:
+def score_picture(score: str) -> Array | None:
     """The score's cells [SCORE, SCORE, 3] uint8 of the reduced picture; None for one that needs more room."""
-    text = _font().render(f"{score:04d}", True, (255, 255, 255), (0, 0, 0))
+    text = _font().render(score, True, (255, 255, 255), (0, 0, 0))
     place = text.get_rect()
     place.center = (60, HEIGHT - HEIGHT * 2.5 / 40.0)
     if place.left < 0 or place.right > 123 or place.top < PANEL:
@@ -173,32 +176,45 @@ def score_picture(score: int) -> Array | None:
     return reduce_axis(narrow, canvas.cells[1][:, -SCORE:], HEIGHT, canvas.shift).astype(np.uint8)
 
 
+# Gymnasium 1.2 cuts the score's fraction off, 1.4 rounds it.
+FORMATS: tuple[Callable[[float], str], ...] = (
+    lambda score: f"{int(score):04d}",
+    lambda score: f"{score:04.0f}",
+)
+
+
 @functools.cache
-def draws_alike() -> bool:
-    """Whether the machine code draws what the installed libraries draw: a few frames, once per process."""
-    draws_alike_here = _Probe.compare()
-    if draws_alike_here is None:
-        return True
+def score_format() -> Callable[[float], str] | None:
+    """How the installed Gymnasium writes a score, with which the machine code draws what the installed libraries draw.
+
+    A few frames are compared, once per process; None, and a warning, where they differ.
+    """
+    why = ""
+    for score_text in FORMATS:
+        found = _Probe(score_text).compare()
+        if found is None:
+            return score_text
+        why = found
     warnings.warn(
-        f"rlkit/CarRacing: {draws_alike_here}; observations are drawn by pygame instead, as CarRacing-v3's are "
+        f"rlkit/CarRacing: {why}; observations are drawn by pygame instead, as CarRacing-v3's are "
         f"(the same pictures, slower)",
         stacklevel=2,
     )
-    return False
+    return None
 
 
 class _Probe(CarRacing):
     """An environment that draws its frames in both ways."""
 
-    def __init__(self) -> None:
+    def __init__(self, score_text: Callable[[float], str]) -> None:
         stock.CarRacing.__init__(self)
         self.scenes, self.lane, self.deferred, self.exact = Scenes(1), 0, False, True
+        self.score_text = score_text
 
-    @staticmethod
-    def compare() -> str | None:
+    def compare(self) -> str | None:
         """None, or why the two ways differ."""
+        env = self
         try:
-            env = _Probe()
             env.reset(seed=1)
             for frame in range(3):
                 env.t = (0.0, 0.4, 2.0)[frame]

@@ -8,7 +8,7 @@ import torch
 from gymnasium.envs.box2d import car_racing as stock
 
 from rlkit.envs import EnvConfig, make_env, make_vec
-from rlkit.envs.driving import canvas, polygons
+from rlkit.envs.driving import canvas, car_racing, polygons
 from rlkit.envs.driving.car_racing import CarRacing, new_canvas
 
 
@@ -185,3 +185,17 @@ def test_skip_gray_and_size_are_the_stock_environments():
 def test_threads_are_refused_elsewhere():
     with pytest.raises(ValueError, match=r"env.backend=threads: draws env.id=rlkit/CarRacing"):
         make_vec(EnvConfig(id="CartPole-v1", backend="threads"), 0)
+
+
+def test_where_pygame_draws_differently_gymnasium_draws(monkeypatch):
+    """A score that is written in another way stands for any difference."""
+    monkeypatch.setattr(car_racing, "FORMATS", (lambda score: "42",))
+    car_racing.score_format.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="draws other pictures .* drawn by pygame instead"):
+            env = CarRacing()
+        assert not env.exact
+        other = stock.CarRacing()
+        assert np.array_equal(env.reset(seed=2)[0], other.reset(seed=2)[0])
+    finally:
+        car_racing.score_format.cache_clear()
