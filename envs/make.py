@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlkit.types import EnvSpec, VecEnv
 
 SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
-DRIVING = "rlkit/CarRacing"  # its steps are even enough for workers to pay in spite of its speed
+DRIVING = "rlkit/CarRacing"  # the threshold of workers is a fifth for it, and it alone has threads
 MEASURE = 0.3  # seconds that choosing a backend may take
 
 
@@ -174,7 +174,7 @@ def make_vec(
 def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
     """`config` with backend, workers and action_mask decided; env.backend=auto steps one lane for up to 0.3 s.
 
-    Slow steps (above 1 ms) go to worker processes where there are several lanes and cores, others stay here.
+    Slow steps (above 1 ms; 0.2 ms of rlkit/CarRacing) go to worker processes where there are several lanes and cores, others stay here.
     """
     if config.backend == "envpool":
         from rlkit.envs.pool import choose_pool

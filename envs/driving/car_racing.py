@@ -1,4 +1,4 @@
-"""`rlkit/CarRacing`: Gymnasium's CarRacing-v3 whose observation is drawn about fifteen times as fast, bit for bit.
+"""`rlkit/CarRacing`: Gymnasium's CarRacing-v3, its observation drawn by machine code, bit for bit.
 
 Physics, rewards, tracks, seeds and options are Gymnasium's own (this class extends its class); pictures for people
 (`render()`) are drawn by Gymnasium too. Only `state_pixels`, which every step returns, comes from machine code
