@@ -174,7 +174,8 @@ def make_vec(
 def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
     """`config` with backend, workers and action_mask decided; env.backend=auto steps one lane for up to 0.3 s.
 
-    Slow steps (above 1 ms; 0.2 ms of rlkit/CarRacing) go to worker processes where there are several lanes and cores, others stay here.
+    Slow steps (above 1 ms; 0.2 ms of rlkit/CarRacing) go to worker processes where there are several lanes and
+    cores, others stay here.
     """
     if config.backend == "envpool":
         from rlkit.envs.pool import choose_pool
