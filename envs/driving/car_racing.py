@@ -9,6 +9,7 @@ process, Gymnasium's drawing is used for everything, and a warning says so.
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from rlkit.envs.driving.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, make_
 from rlkit.envs.driving.dynamics import LeanCar
 from rlkit.envs.driving.scene import PANEL, QUADS, SCORE, Outline, Scenes
 
+SILENCE = 2.0  # seconds after which people are told what takes so long
 SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is left to Gymnasium
 
 
@@ -190,11 +192,17 @@ def score_format() -> Callable[[float], str] | None:
     A few frames are compared, once per process; None, and a warning, where they differ.
     """
     why = ""
-    for score_text in FORMATS:
-        found = _Probe(score_text).compare()
-        if found is None:
-            return score_text
-        why = found
+    word = threading.Timer(SILENCE, print, ["compiling what draws rlkit/CarRacing, once per installation"])
+    word.daemon = True
+    word.start()
+    try:
+        for score_text in FORMATS:
+            found = _Probe(score_text).compare()
+            if found is None:
+                return score_text
+            why = found
+    finally:
+        word.cancel()
     warnings.warn(
         f"rlkit/CarRacing: {why}; observations are drawn by pygame instead, as CarRacing-v3's are "
         f"(the same pictures, slower)",
