@@ -30,6 +30,7 @@ CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them,
     "preset": ("presets", "preset"),
 }
 GENERIC_ENV = "gymnasium"  # the configuration that runs any registered id
+OF_TRAINING = ("env.stack", "env.reward_scale", "env.patience")  # read in training only, or kept by the agent
 _ID = re.compile(r"[\w.\-]*[:/].+|[\w.\-]+-v\d+")  # CartPole-v1, ALE/Pong-v5, my_pkg.mod:MyEnv, module:Id-v0
 _KEY = re.compile(r"[A-Za-z_][\w\-]*(\.[\w\-]+)*")
 
@@ -224,13 +225,21 @@ def from_yaml(path: str | Path) -> RunConfig:
 
 
 def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """`config` in another environment: overrides are `env=NAME` and `env.KEY=VALUE`. Raises ConfigError."""
+    """`config` in another environment: overrides are `env=NAME` and `env.KEY=VALUE`.
+
+    Raises ConfigError, also for what changes training only.
+    """
     plain = to_plain(config)
     pairs = _parse(overrides)
     for key, value in pairs:
         if key != "env" and not key.startswith("env."):
             raise ConfigError(
                 f"{key}={show(value)}: the agent is as it was trained; allowed: env=NAME and env.KEY=VALUE"
+            )
+        if key in OF_TRAINING:
+            raise ConfigError(
+                f"{key}={show(value)}: changes nothing once the agent is trained; allowed: env=NAME and env.KEY=VALUE "
+                f"other than {', '.join(OF_TRAINING)}"
             )
     chosen = [str(value) for key, value in pairs if key == "env"]
     if chosen:

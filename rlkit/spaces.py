@@ -224,7 +224,10 @@ def from_gymnasium(space: Any) -> Space:
 
 
 def to_json(space: Space) -> dict[str, Any]:
-    """A JSON object from which `from_json` rebuilds the space (infinities as strings: JSON has none)."""
+    """A JSON object from which `from_json` rebuilds the space (infinities as strings: JSON has none).
+
+    Equal for equal spaces: bounds that are all the same number are written as one.
+    """
     if isinstance(space, Box):
         return {
             "kind": "Box",
@@ -277,7 +280,8 @@ def _bound_to_json(bound: Bound) -> Any:
     def scalar(x: float) -> float | str:
         return x if math.isfinite(x) else ("inf" if x > 0 else "-inf")
 
-    return scalar(bound) if isinstance(bound, float) else [scalar(float(x)) for x in bound.ravel()]
+    one = bound if isinstance(bound, float) else _uniform(bound)
+    return scalar(one) if isinstance(one, float) else [scalar(float(x)) for x in one.ravel()]
 
 
 def _bound_from_json(data: Any, shape: tuple[int, ...]) -> Bound:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -82,11 +83,19 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
         for what in ("observation", "action"):
             given, known = getattr(spec, what), getattr(agent.spec, what)
             if to_json(given) != to_json(known):
+                words = [describe(given), describe(known)]
+                if words[0] == words[1]:
+                    words[1] = "the same with other bounds"
                 raise ConfigError(
-                    f"{' '.join(arguments.env)}: its {what} space is {describe(given)}, the agent's {describe(known)}"
+                    f"{' '.join(arguments.env)}: its {what} space is {words[0]}, the agent's {words[1]}"
                 )
     torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def elsewhere(arguments: argparse.Namespace) -> str:
+    """The part of a file's name that says in which other environment was played; empty for the run's own."""
+    return f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(arguments.env))}" if arguments.env else ""
 
 
 def positive(text: str) -> int:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import re
 
-from rlkit.cli.common import episode_parser, open_run
+from rlkit.cli.common import elsewhere, episode_parser, open_run
 
 
 def main(argv: list[str]) -> int:
@@ -34,8 +33,7 @@ def main(argv: list[str]) -> int:
     mode = "sampled" if arguments.sample else "greedy"
     print(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on")
     print(table(summarise([episode.result for episode in played])))
-    where = f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(arguments.env))}" if arguments.env else ""
-    path = folder / "eval" / f"{agent.path.name}{where}-{mode}-seed{seed}-{episodes}.csv"
+    path = folder / "eval" / f"{agent.path.name}{elsewhere(arguments)}-{mode}-seed{seed}-{episodes}.csv"
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlkit.cli.common import episode_parser, open_run
+from rlkit.cli.common import elsewhere, episode_parser, open_run
 from rlkit.options import ConfigError
 
 if TYPE_CHECKING:
@@ -19,15 +19,12 @@ def main(argv: list[str]) -> int:
     """Play episodes and report their returns."""
     parser = episode_parser(
         "watch",
-        "Show greedy episodes in a window; without a display, or with --video, write an MP4 "
+        "Show greedy episodes in a window; without a display, with --video, or in EnvPool write an MP4 "
         "(RUN/videos/watch-*.mp4).",
     )
     parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
     parser.set_defaults(seed=0)
     arguments = parser.parse_intermixed_args(argv)
-    display = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    windowed = display and not arguments.video
-    episodes = arguments.episodes or (3 if windowed else 1)
     if arguments.video and not arguments.video.endswith(".mp4"):
         raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
     import torch
@@ -35,12 +32,20 @@ def main(argv: list[str]) -> int:
     from rlkit.video import record
 
     folder, config, agent = open_run(arguments)
+    obstacle = ""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        obstacle = "no display here"
+    elif config.env.backend == "envpool":
+        obstacle = "EnvPool opens no window"
+    windowed = not (arguments.video or obstacle)
+    episodes = arguments.episodes or (3 if windowed else 1)
     if windowed:
         _tell(_window(agent.policy, config, episodes, arguments.seed))
         return 0
-    path = Path(arguments.video or folder / "videos" / f"watch-{agent.path.name}-seed{arguments.seed}.mp4")
     if not arguments.video:
-        print("no display here, so a video is written instead")
+        print(f"{obstacle}, so a video is written instead")
+    name = f"watch-{agent.path.name}{elsewhere(arguments)}-seed{arguments.seed}.mp4"
+    path = Path(arguments.video or folder / "videos" / name)
     _tell(
         record(agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes)
     )

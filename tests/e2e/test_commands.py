@@ -179,6 +179,8 @@ def test_evaluate_in_another_environment(home: Path) -> None:
             "agent.clip=0.1: the agent is as it was trained; allowed: env=NAME and env.KEY=VALUE",
         ),
         ("env.lane=3", "env.lane=3: no such option; did you mean env.lanes?"),
+        ("env.stack=2", "env.stack=2: changes nothing once the agent is trained; allowed: env=NAME"),
+        ("env.patience=9", "env.patience=9: changes nothing once the agent is trained"),
     ):
         code, output = rlkit(home, *evaluation, command)
         assert code == 2 and message in output, output
@@ -199,6 +201,14 @@ def test_watch_writes_a_film_of_the_episode(home: Path) -> None:
     moved = [float(np.abs(frame.astype(float) - frames[0]).max()) for frame in frames[1:]]
     assert max(moved) > 100  # the pole moves, black on white
     assert [path.name for path in (home / "films").iterdir()] == ["x.mp4"]
+
+
+def test_a_film_made_elsewhere_is_named_after_that_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    code, output = rlkit(home, "watch", "runs/a", "env.time_limit=5")
+    assert code == 0 and "no display here, so a video is written instead" in output, output
+    assert (home / "runs" / "a" / "videos" / "watch-best-env.time_limit=5-seed0.mp4").is_file()
 
 
 def test_a_loaded_policy_plays_cartpole_as_evaluate_says(home: Path) -> None:

@@ -18,6 +18,7 @@ from rlkit.envs.driving import paint, sensors, tyres
 from rlkit.envs.driving.batched import Driving, _split
 from rlkit.envs.driving.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
 from rlkit.envs.make import make_vec, probe
+from rlkit.spaces import to_json
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
@@ -575,6 +576,14 @@ def test_the_registry_makes_it() -> None:
     )  # a policy may be anywhere: rows are on the CPU, as all others
     assert vector.device == torch.device("cpu") and reset(vector).obs.device == torch.device("cpu")
     vector.close()
+
+
+def test_an_agent_of_one_can_act_in_the_other() -> None:
+    """`rlkit evaluate RUN env=carracing` compares what a policy folder says of the spaces."""
+    batched = probe(EnvConfig(id="rlkit/Driving", kwargs={"size": 64}))
+    exact = probe(EnvConfig(id="rlkit/CarRacing", skip=4, gray=True, size=64))
+    for what in ("observation", "action"):
+        assert to_json(getattr(batched, what)) == to_json(getattr(exact, what))
 
 
 @pytest.mark.parametrize("option", [{"skip": 8}, {"size": 96}, {"reward_scale": 0.1}])
