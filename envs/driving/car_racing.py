@@ -1,9 +1,10 @@
 """`rlkit/CarRacing`: Gymnasium's CarRacing-v3, its observation drawn by machine code, bit for bit.
 
-Physics, rewards, tracks, seeds and options are Gymnasium's own (this class extends its class); pictures for people
-(`render()`) are drawn by Gymnasium too. Only `state_pixels`, which every step returns, comes from machine code
-(rlkit.envs.driving.scene). Where the installed pygame-ce draws differently from it, which is looked at once per
-process, Gymnasium's drawing is used for everything, and a warning says so.
+Box2D's world, rewards, tracks, seeds and options are Gymnasium's own (this class extends its class); pictures for
+people (`render()`) are drawn by Gymnasium too. Ours are `state_pixels`, which every step returns and machine code draws
+(rlkit.envs.driving.scene), and the arithmetic of the car's forces (rlkit.envs.driving.dynamics). Both are compared with
+the installed pygame-ce's and Gymnasium's once per process; where they differ, the installed ones are used, and a
+warning says so.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import Box2D
+import gymnasium
 import numpy as np
 import pygame
 from gymnasium.envs.box2d import car_racing as stock
@@ -47,7 +50,7 @@ class CarRacing(stock.CarRacing):
         self.scenes, self.lane = Scenes(1), 0
         self.deferred = False  # whether `scenes` is drawn by its owner, after the step
         self.score_text = score_format()
-        self.exact = self.score_text is not None
+        self.exact = self.score_text is not None  # else everything is left to the class above
 
     def bind(self, scenes: Scenes, lane: int) -> None:
         """Describe frames in row `lane` of `scenes` from the next reset on, and leave their drawing to its owner.
@@ -76,7 +79,7 @@ class CarRacing(stock.CarRacing):
         return True
 
     def step(self, action: Any) -> Any:
-        if type(self.car) is Car:
+        if self.exact and type(self.car) is Car:
             self.car.__class__ = LeanCar
         return super().step(action)
 
@@ -156,16 +159,12 @@ def outline() -> Outline:
     return Outline(shapes, corners)
 
 
-@functools.cache
-def _font() -> Any:
-    pygame.font.init()
-    return pygame.font.Font(pygame.font.get_default_font(), 42)
-
-
 @functools.lru_cache(maxsize=4096)
 def score_picture(score: str) -> Array | None:
     """The score's cells [SCORE, SCORE, 3] uint8 of the reduced picture; None for one that needs more room."""
-    text = _font().render(score, True, (255, 255, 255), (0, 0, 0))
+    pygame.font.init()  # and a new font: whoever closes a window quits pygame, and with it the fonts that there are
+    font = pygame.font.Font(pygame.font.get_default_font(), 42)
+    text = font.render(score, True, (255, 255, 255), (0, 0, 0))
     place = text.get_rect()
     place.center = (60, HEIGHT - HEIGHT * 2.5 / 40.0)
     if place.left < 0 or place.right > 123 or place.top < PANEL:
@@ -189,7 +188,7 @@ FORMATS: tuple[Callable[[float], str], ...] = (
 def score_format() -> Callable[[float], str] | None:
     """How the installed Gymnasium writes a score, with which the machine code draws what the installed libraries draw.
 
-    A few frames are compared, once per process; None, and a warning, where they differ.
+    A few frames and a ride are compared, once per process; None, and a warning, where they differ.
     """
     why = ""
     word = threading.Timer(SILENCE, print, ["compiling what draws rlkit/CarRacing, once per installation"])
@@ -204,11 +203,32 @@ def score_format() -> Callable[[float], str] | None:
     finally:
         word.cancel()
     warnings.warn(
-        f"rlkit/CarRacing: {why}; observations are drawn by pygame instead, as CarRacing-v3's are "
-        f"(the same pictures, slower)",
+        f"rlkit/CarRacing: {why}; everything is left to CarRacing-v3's own code (the same, slower)",
         stacklevel=2,
     )
     return None
+
+
+def ride(kind: type[Car]) -> list[float]:
+    """How a car of this class moves after half a second of gas, bends and brakes, from the road on to the grass."""
+    make: Any = Car
+    world = Box2D.b2World((0, 0))
+    car = make(world, 0.0, 0.0, 0.0)
+    car.__class__ = kind
+    for frame in range(25):
+        for wheel in car.wheels:
+            wheel.tiles = [SimpleNamespace(road_friction=1.0)] if frame < 15 else []
+        car.steer(0.4 if frame % 10 < 5 else -0.4)
+        car.gas(0.04 * frame)
+        car.brake(0.2 * (frame % 6) if frame > 9 else 0.0)
+        car.step(1 / stock.FPS)
+        world.Step(1 / stock.FPS, 180, 60)
+    hull = car.hull
+    found = [*hull.position, *hull.linearVelocity, hull.angle, hull.angularVelocity]
+    for wheel in car.wheels:
+        found += (wheel.gas, wheel.omega, wheel.phase, wheel.joint.angle)
+    car.destroy()
+    return found
 
 
 class _Probe(CarRacing):
@@ -222,6 +242,8 @@ class _Probe(CarRacing):
     def compare(self) -> str | None:
         """None, or why the two ways differ."""
         env = self
+        if ride(LeanCar) != ride(Car):
+            return f"Gymnasium {gymnasium.__version__} computes other forces than rlkit"
         try:
             env.reset(seed=1)
             for frame in range(3):

@@ -192,10 +192,40 @@ def test_where_pygame_draws_differently_gymnasium_draws(monkeypatch):
     monkeypatch.setattr(car_racing, "FORMATS", (lambda score: "42",))
     car_racing.score_format.cache_clear()
     try:
-        with pytest.warns(UserWarning, match="draws other pictures .* drawn by pygame instead"):
+        with pytest.warns(UserWarning, match="draws other pictures .* left to CarRacing-v3's own code"):
             env = CarRacing()
         assert not env.exact
         other = stock.CarRacing()
         assert np.array_equal(env.reset(seed=2)[0], other.reset(seed=2)[0])
     finally:
         car_racing.score_format.cache_clear()
+
+
+def test_where_gymnasium_moves_the_car_differently_it_moves_it(monkeypatch):
+    """A car that exerts no force stands for any difference."""
+    monkeypatch.setattr(
+        car_racing, "LeanCar", type("Other", (car_racing.LeanCar,), {"step": lambda *_: None})
+    )
+    car_racing.score_format.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="computes other forces than rlkit; everything is left to"):
+            env = CarRacing()
+        env.reset(seed=2)
+        assert not env.exact and type(env.car) is stock.Car
+    finally:
+        car_racing.score_format.cache_clear()
+
+
+def test_a_window_that_closes_takes_no_font_along(monkeypatch):
+    """Gymnasium quits pygame as it closes a window; whoever draws on draws the score as before."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("SDL_AUDIODRIVER", "dummy")
+    pygame.display.quit()  # the drivers are read when it starts
+    env = gymnasium.make("rlkit/CarRacing", render_mode="human")
+    env.reset(seed=1)
+    env.close()
+    other = CarRacing()
+    other.reset(seed=1)
+    car_racing.score_picture.cache_clear()
+    other.reward = 77.0
+    assert_same_picture(other, "after pygame.quit")
