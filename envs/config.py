@@ -51,7 +51,7 @@ class EnvConfig:
         1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
     )
     patience: int = option(
-        0, min=0, help="steps without a reward above 0 that cut a training episode short; 0: none do"
+        0, min=0, help="actions without a reward above 0 that cut a training episode short; 0: none do"
     )
     time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
     check: str = option(
@@ -62,7 +62,7 @@ class EnvConfig:
     deadline: float = option(
         60.0, above=0, max=1e6, help="seconds one vector step may take before it counts as hung"
     )
-    extra: str = option("", help="pip extra that provides the environment (atari, mujoco)")
+    extra: str = option("", help="pip extra that provides the environment (atari, highway, mujoco)")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))  # YAML and JSON have lists
@@ -78,12 +78,16 @@ class EnvConfig:
                 "observations; allowed: auto, none"
             )
         if self.backend in ("native", "envpool", "batched"):
-            own = " (its own options, such as frame_skip or max_episode_steps, go into env.kwargs)"
             names = ("skip", "gray", "size", "keep", "patience", "time_limit")
+            instead = {
+                "native": "allowed with env.backend=inprocess or workers",
+                "envpool": "its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
+                "allowed with env.backend=inprocess or workers",
+                "batched": "its own options go into env.kwargs",
+            }
             for name in (*names, "reward_scale") if self.backend == "batched" else names:
                 if getattr(self, name) != getattr(EnvConfig(), name):
                     raise ValueError(
-                        f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment "
-                        f"as it is{own if self.backend == 'envpool' else ''}; allowed with "
-                        f"env.backend=inprocess or workers"
+                        f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment as it is; "
+                        f"{instead[self.backend]}"
                     )

@@ -5,6 +5,8 @@ Neither torch nor a vector adapter is imported before a vector is made: worker p
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import time
 from collections.abc import Callable
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from rlkit.types import EnvSpec, VecEnv
 
 SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
-DRIVING = "rlkit/CarRacing"  # the threshold of workers is a fifth for it, and it alone has threads
+CAR_RACING = "rlkit/CarRacing"  # a fifth of SLOW_STEP is slow for it, and it alone has threads
 MEASURE = 0.3  # seconds that choosing a backend may take
+# arguments of constructors that follow from our options
+OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -52,7 +56,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
             limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
             env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
     except TypeError as error:
-        raise ValueError(f"env.kwargs={kwargs}: {config.id} refuses them: {error}") from error
+        raise _refusal(config.id, kind, kwargs, error) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
     if not isinstance(env, gymnasium.Env):
@@ -71,6 +75,22 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = ActionMask(env)
     made: gymnasium.Env[Any, Any] = env
     return made
+
+
+def _refusal(id: str, kind: Any, kwargs: dict[str, Any], error: TypeError) -> ValueError:
+    """What to say of a constructor (kind, or the one registered under the id) that does not take `kwargs`."""
+    detail = str(error)
+    with contextlib.suppress(Exception):  # there may be no signature to read
+        if kind is None:
+            spec = gymnasium.spec(id)
+            kind = gymnasium.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
+        known = inspect.signature(kind).parameters
+        wrong = [name for name in kwargs if name not in known]
+        if wrong and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
+            detail = (
+                f"no {', '.join(wrong)}; allowed: {', '.join(name for name in known if name not in OURS)}"
+            )
+    return ValueError(f"env.kwargs={kwargs}: {id} refuses them: {detail}")
 
 
 def _is_atari(id: str) -> bool:
@@ -135,14 +155,17 @@ def make_vec(
     config = choose_backend(config, say)
     if config.backend == "batched":
         kind = find_class(config.id)
-        vector: VecEnv = kind(
-            lanes=config.lanes,
-            seed=seed,
-            evaluation=evaluation,
-            first_lane=first_lane,
-            device=torch.device(device),
-            **config.kwargs,
-        )
+        try:
+            vector: VecEnv = kind(
+                lanes=config.lanes,
+                seed=seed,
+                evaluation=evaluation,
+                first_lane=first_lane,
+                device=torch.device(device),
+                **config.kwargs,
+            )
+        except TypeError as error:
+            raise _refusal(config.id, kind, config.kwargs, error) from error
         if config.stack > 1:
             vector.spec = replace(vector.spec, stack=config.stack)
         return vector
@@ -188,10 +211,14 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
             f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
         )
     if batched:
-        return replace(config, backend="batched", action_mask="none")
-    if config.backend == "threads" and (config.id != DRIVING or config.keep or config.action_mask == "info"):
+        config = replace(config, backend="batched", action_mask="none")
+        config.validate()  # of what a batched environment does not take
+        return config
+    if config.backend == "threads" and (
+        config.id != CAR_RACING or config.keep or config.action_mask == "info"
+    ):
         raise ValueError(
-            f"env.backend=threads: draws env.id={DRIVING} without env.keep and env.action_mask=info, given "
+            f"env.backend=threads: draws env.id={CAR_RACING} without env.keep and env.action_mask=info, given "
             f"env.id={config.id}; type env.backend=auto"
         )
     if config.action_mask == "auto":
@@ -204,7 +231,7 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
     if config.backend == "auto":
         seconds = _step_seconds(config) if config.lanes > 1 and cores > 1 else 0.0
-        slow = SLOW_STEP / 5 if config.id == DRIVING else SLOW_STEP
+        slow = SLOW_STEP / 5 if config.id == CAR_RACING else SLOW_STEP
         backend = "workers" if seconds > slow and os.name == "posix" else "inprocess"
         config = replace(config, backend=backend)
         if say is not None and seconds:

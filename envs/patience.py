@@ -8,7 +8,7 @@ import gymnasium
 
 
 class Patience(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Truncate an episode after `steps` steps in a row without a reward above 0.
+    """Truncate an episode after `steps` steps (of the agent: a frame skip is one) in a row without a reward above 0.
 
     A truncation, not a termination: the value of where it is cut is bootstrapped, so what is learned of the task does
     not change; what changes is how much of the experience is of standing still.

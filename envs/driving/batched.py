@@ -63,23 +63,15 @@ class Driving:
         threads: int = 0,
         render_mode: str | None = None,
     ) -> None:
-        ranges = {
-            "skip": (1, 1000),
-            "size": (8, 512),
-            "rays": (0, 360),
-            "frames": (1, 10**9),
-        }
-        given = {
-            "skip": skip,
-            "size": size,
-            "rays": rays,
-            "frames": frames,
-            "threads": threads,
-        }
-        for name, value in given.items():
-            low, high = ranges.get(name, (0, 256))
-            if not low <= value <= high:
-                raise ValueError(f"env.kwargs.{name}={value}: allowed: {low} to {high}")
+        for name, value, low, high in (
+            ("skip", skip, 1, 1000),
+            ("size", size, 8, 512),
+            ("rays", rays, 0, 360),
+            ("frames", frames, 1, 10**9),
+            ("threads", threads, 0, 256),
+        ):
+            if not (isinstance(value, int) and low <= value <= high):
+                raise ValueError(f"env.kwargs.{name}={value}: allowed: a whole number from {low} to {high}")
         _among("observation", observation, "picture", "vector")
         _among("render_mode", render_mode, None, "rgb_array", "human")
         self.lanes, self.device = lanes, torch.device("cpu")

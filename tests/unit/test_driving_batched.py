@@ -556,8 +556,10 @@ def test_actions_are_clamped_and_finite() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"skip": 0}, r"env\.kwargs\.skip=0: allowed: 1 to 1000"),
-        ({"size": 4}, r"env\.kwargs\.size=4: allowed: 8 to 512"),
+        ({"skip": 0}, r"env\.kwargs\.skip=0: allowed: a whole number from 1 to 1000"),
+        ({"skip": "fast"}, r"env\.kwargs\.skip=fast: allowed: a whole number from 1 to 1000"),
+        ({"size": 4}, r"env\.kwargs\.size=4: allowed: a whole number from 8 to 512"),
+        ({"size": 64.5}, r"env\.kwargs\.size=64\.5: allowed: a whole number"),
         ({"observation": "lidar"}, r"env\.kwargs\.observation=lidar: allowed: picture, vector"),
         ({"render_mode": "ansi"}, r"env\.kwargs\.render_mode=ansi: allowed: None, rgb_array, human"),
     ],
@@ -588,8 +590,20 @@ def test_an_agent_of_one_can_act_in_the_other() -> None:
 
 @pytest.mark.parametrize("option", [{"skip": 8}, {"size": 96}, {"reward_scale": 0.1}])
 def test_options_of_other_backends_are_refused(option: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"env\.backend=batched takes its environment as it is"):
-        probe(EnvConfig(id="rlkit/Driving", **option))
+    for use in (probe, lambda config: make_vec(config, 0)):
+        with pytest.raises(
+            ValueError, match=r"env\.backend=batched takes its environment as it is; .* env\.kwargs"
+        ):
+            use(EnvConfig(id="rlkit/Driving", **option))
+
+
+def test_arguments_that_there_are_not_are_refused() -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"env\.kwargs={'beams': 3}: rlkit/Driving refuses them: no beams; "
+        r"allowed: observation, skip, size, rays, frames, threads$",
+    ):
+        probe(EnvConfig(id="rlkit/Driving", kwargs={"beams": 3}))
 
 
 def test_people_see_it_in_colour() -> None:

@@ -140,7 +140,10 @@ def test_missing_packages_name_the_pip_line(monkeypatch):
 
 
 def test_wrong_arguments_and_wrong_frames_are_for_the_user():
-    with pytest.raises(ValueError, match=r"env\.kwargs=.*speed.*refuses them"):
+    with pytest.raises(
+        ValueError,
+        match=r"env\.kwargs=.*CartPole-v1 refuses them: no speed; allowed: sutton_barto_reward",
+    ):
         make_env(EnvConfig(id="CartPole-v1", kwargs={"speed": 3}))
     with pytest.raises(ValueError, match=r"env\.gray=true.*type env\.gray=false"):
         make_env(EnvConfig(id="CartPole-v1", gray=True))
