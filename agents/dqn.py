@@ -200,10 +200,8 @@ class Agent:
     @torch.no_grad()
     def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
         """y [L - burn_in, B, M], and the online network's memory [B, ...] before the rows that are learned from."""
-        config, start = (
-            self.config,
-            self.burn_in if self.memory else 1,
-        )  # of a transition, the row after it is read
+        config = self.config
+        start = self.burn_in if self.memory else 1  # of a transition, the row after it is read
         obs, first = tree_map(lambda x: x[start:], (rows["obs"], rows["first"]))
         state = rows["state"]
         online = old = state if self.memory else rows["after"]

@@ -262,13 +262,17 @@ def following(batch: Rollout) -> State:
 
 
 def as_tree(batch: Rollout) -> dict[str, Any]:
-    """A batch as losses read it: its rows, `discount` and `weight`, and `after`, the memory before the second row."""
+    """A batch as losses read it: its rows, `discount`, `weight`, and `after`, what `following` says of it."""
     rows = {name: getattr(batch, name) for name in ROWS}
     return rows | {name: batch.extra[name] for name in ("discount", "weight")} | {"after": following(batch)}
 
 
 def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> Tensor:
-    """The targets y [L, B, ...] of the last L rows of `as_tree`, from the value [L, B, ...] of the row after each."""
+    """The targets y [L, B, ...] of the last L rows of `as_tree`, from the value [L, B, ...] of the row after each.
+
+    One row is a transition over m <= n steps, y = reward + discount V(o_{t+m}); of a sequence, targets over `n` steps
+    with `gamma` are cut off at its end (`returns.n_step`).
+    """
     length, more = len(value), (1,) * (value.dim() - 2)
     reward, discount, terminated = (
         rows[name][-length:].unflatten(-1, (-1, *more)) for name in ("reward", "discount", "terminated")
