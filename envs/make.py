@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,10 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
             env: Any = kind(**kwargs)
         else:
             limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
-            env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
+            with warnings.catch_warnings():
+                # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
+                warnings.filterwarnings("ignore", message=".*is out of date")
+                env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
     except TypeError as error:
         raise _refusal(config.id, kind, kwargs, error) from error
     except (gymnasium.error.Error, ImportError) as error:

@@ -1,6 +1,7 @@
 """highway-env's scenarios by name: spaces, replay, the missing package."""
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,9 @@ def test_ids_name_the_missing_package(monkeypatch):
 def test_spaces(name):
     pytest.importorskip("highway_env")
     shape, action = SCENARIOS[name]
-    spec = probe(config(name))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is out of date")  # there is a merge-v1
+        spec = probe(config(name))
     if isinstance(spec.observation, Dict):
         assert {key: leaf.shape for key, leaf in spec.observation} == shape
     else:
