@@ -1,1 +1,2 @@
-"""CarRacing, drawn fast: Gymnasium's own environment with its picture drawn by machine code, bit for bit."""
+"""CarRacing twice: Gymnasium's own, its picture drawn by machine code (`car_racing`), and a batch without Box2D
+(`batched`)."""
