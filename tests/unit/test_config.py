@@ -13,7 +13,7 @@ import yaml
 
 from rlkit import config as rlkit_config
 from rlkit import registry
-from rlkit.config import RunConfig, compose, from_yaml, options, to_yaml
+from rlkit.config import RunConfig, compose, from_yaml, options, to_yaml, with_env
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
@@ -364,3 +364,17 @@ def test_choices_are_what_the_code_offers() -> None:
     assert set(limits["encoder"]) == {"auto", *ENCODERS}
     assert set(limits["core"]) == set(CORES)
     assert set(limits["activation"]) == set(ACTIVATIONS)
+
+
+def test_another_id_chooses_how_its_lanes_run_anew() -> None:
+    """A run's own choice may not be possible there: threads are rlkit/CarRacing's alone."""
+    run = compose(
+        ["agent=ppo", "env=carracing", "env.backend=threads", "env.workers=2", "env.lanes=3"]
+    ).config
+    moved = with_env(run, ["env.id=CarRacing-v3"])
+    assert (moved.env.id, moved.env.backend, moved.env.workers) == ("CarRacing-v3", "auto", 0)
+    assert (moved.env.lanes, moved.env.skip, moved.env.size) == (3, 4, 64)
+    assert with_env(run, ["env.id=CarRacing-v3", "env.backend=workers"]).env.backend == "workers"
+    assert with_env(run, ["env.time_limit=9"]).env.backend == "threads"
+    pool = compose(["agent=ppo", "env=cartpole", "env.backend=envpool"]).config
+    assert with_env(pool, ["env.id=CartPole-v0"]).env.backend == "envpool"
