@@ -245,11 +245,8 @@ def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     if chosen:
         plain["env"] = to_plain(compose(values={"env": chosen[-1], "preset": "none"}).config)["env"]
     if any(key == "env.id" for key, _ in pairs) and plain["env"]["backend"] not in ("native", "envpool"):
-        plain["env"] |= {
-            "backend": "auto",
-            "workers": 0,
-            "action_mask": "auto",
-        }  # decided for the run's own id
+        # they were decided for the run's own id
+        plain["env"] |= {"backend": "auto", "workers": 0, "action_mask": "auto"}
     for key, value in pairs:
         if key != "env":
             _set(plain, key, value)
