@@ -10,6 +10,7 @@ warning says so.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -191,7 +192,8 @@ def score_format() -> Callable[[float], str] | None:
     A few frames and a ride are compared, once per process; None, and a warning, where they differ.
     """
     why = ""
-    word = threading.Timer(SILENCE, print, ["compiling what draws rlkit/CarRacing, once per installation"])
+    told = ["rlkit/CarRacing: compiling what draws it; kept for later where the package or the user's cache is writable"]
+    word = threading.Timer(SILENCE, print, told, {"file": sys.stderr})
     word.daemon = True
     word.start()
     try:
