@@ -192,7 +192,7 @@ def score_format() -> Callable[[float], str] | None:
     A few frames and a ride are compared, once per process; None, and a warning, where they differ.
     """
     why = ""
-    told = ["rlkit/CarRacing: compiling what draws it; kept for later where the package or the user's cache is writable"]
+    told = ["rlkit/CarRacing: compiling what draws it, once where a cache can be written"]
     word = threading.Timer(SILENCE, print, told, {"file": sys.stderr})
     word.daemon = True
     word.start()
