@@ -70,13 +70,13 @@ def returns(module: Any, name: str, change: Callable[..., tuple[Any, ...]]) -> P
 
 def discount(module: Any, of: Callable[[dict[str, Any], float], Tensor]) -> Plant:
     """Another discount of the rows that a replay agent learns from."""
-    true = module.Agent.rows
+    true = module.bootstrapped
 
-    def rows(self: Any, batch: Any) -> dict[str, Any]:
-        found: dict[str, Any] = true(self, batch)
-        return found | {"discount": of(found, self.config.gamma)}
+    def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> Tensor:
+        y: Tensor = true(rows | {"discount": of(rows, gamma)}, value, gamma, n)
+        return y
 
-    return lambda patch: patch.setattr(module.Agent, "rows", rows)
+    return lambda patch: patch.setattr(module, "bootstrapped", bootstrapped)
 
 
 def negated(patch: pytest.MonkeyPatch) -> None:
