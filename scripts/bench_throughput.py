@@ -44,6 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
         "id": "CarRacing-v3", "lanes": 8, "steps": 128, "minibatch": 128, "epochs": 4, "hidden": [],
         "activation": "relu", "pixels": True, "normalise": False, "measure": (6_144, 5_120),
     },
+    "carracing-exact": {  # ours on our environment; SB3's on the stock one, and on ours too
+        "id": "rlkit/CarRacing", "lanes": 8, "steps": 128, "minibatch": 128, "epochs": 4, "hidden": [],
+        "activation": "relu", "pixels": True, "normalise": False, "measure": (6_144, 3_072),
+    },
     "pong": {
         "id": "pong", "lanes": 8, "steps": 128, "minibatch": 256, "epochs": 4, "hidden": [],
         "activation": "relu", "pixels": True, "normalise": False, "measure": (8_192, 5_120),
@@ -85,6 +89,16 @@ SETTINGS = {
         {"threads": 1, "source": "thread", "backend": "workers"},
     ],
     ("carracing", "sb3"): [{"threads": 2, "subprocesses": True}, {"threads": 2, "subprocesses": False}],
+    ("carracing-exact", "rlkit"): [
+        {"threads": 2, "backend": "workers"},
+        {"threads": 2, "backend": "threads"},
+        {"threads": 1, "source": "thread", "backend": "workers"},
+    ],
+    ("carracing-exact", "sb3"): [
+        {"threads": 2, "subprocesses": True, "id": "CarRacing-v3"},
+        {"threads": 2, "subprocesses": True},
+        {"threads": 2, "subprocesses": False},
+    ],
     ("pong", "rlkit"): [
         {"threads": 2},
         {"threads": 2, "backend": "workers"},
@@ -201,7 +215,14 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
         )
         env = VecFrameStack(env, 4)
     else:
-        env = make_vec_env(lambda: gymnasium.make(p["id"]), n_envs=p["lanes"], vec_env_cls=vector)
+        id = setting.get("id", p["id"])
+
+        def make() -> Any:
+            import rlkit.envs  # noqa: F401  (registers rlkit/CarRacing, in this process)
+
+            return gymnasium.make(id)
+
+        env = make_vec_env(make, n_envs=p["lanes"], vec_env_cls=vector)
     if p["normalise"]:
         env = VecNormalize(env)
     activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[p["activation"]]
