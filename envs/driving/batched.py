@@ -227,7 +227,7 @@ class Driving:
     def _show(self) -> None:
         if self._window is not None:
             picture = self.render(0)
-            assert picture is not None
+            assert picture is not None, "a picture for people is always drawn"
             self._window.show(picture)
 
 
