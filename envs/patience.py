@@ -1,4 +1,4 @@
-"""Training episodes that lead nowhere are cut."""
+"""Training episodes that lead nowhere are lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import gymnasium
 
 
 class Patience(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Truncate an episode after `steps` steps (of the agent: a frame skip is one) in a row without a reward above 0.
+    """Terminate an episode after `steps` steps (of the agent: a frame skip is one) in a row without a reward above 0.
 
-    A truncation, not a termination: the value of where it is cut is bootstrapped, so what is learned of the task does
-    not change; what changes is how much of the experience is of standing still.
+    A termination, not a truncation: nothing is bootstrapped where it is cut. A car that drives its track the wrong way
+    sees the same road as one that does not; the value of such a state, bootstrapped, would make leaving the road cheap.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], steps: int) -> None:
@@ -25,4 +25,4 @@ class Patience(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
         self.waited = 0 if float(reward) > 0 else self.waited + 1
-        return obs, reward, terminated, truncated or self.waited >= self.steps, info
+        return obs, reward, terminated or self.waited >= self.steps, truncated, info
