@@ -51,7 +51,7 @@ class EnvConfig:
         1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
     )
     patience: int = option(
-        0, min=0, help="actions without a reward above 0 that cut a training episode short; 0: none do"
+        0, min=0, help="actions without a reward above 0 that end a training episode as lost; 0: none do"
     )
     time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
     check: str = option(

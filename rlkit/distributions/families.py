@@ -12,7 +12,7 @@ units; `ActionHead.to_env` maps them to the environment's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -197,8 +197,12 @@ class TanhGaussian(Distribution):
         return torch.tanh(self.base.sample(noise)).clamp(-INSIDE, INSIDE)
 
     def mode(self) -> Tensor:
-        """tanh(mean), the median: the density's own mode may lie at a bound."""
-        return torch.tanh(self.base.mean).clamp(-INSIDE, INSIDE)
+        """E[a]: the density's own mode may lie at a bound.
+
+        The median, tanh(mean), leaves out what rare samples do: of a brake near its bound it keeps less than half of
+        what training braked on average, and the greedy car is then faster than the one that learned to steer it.
+        """
+        return self._expected(torch.tanh).clamp(-INSIDE, INSIDE)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """log N(x) - sum log(1 - tanh(x)^2)."""
@@ -206,14 +210,14 @@ class TanhGaussian(Distribution):
         return self.base.log_prob(x) - _log_slope(x).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Gaussian entropy + sum E[log(1 - tanh(x)^2)], the expectation by a 21-point trapezoid over +-5 std.
+        """Gaussian entropy + sum E[log(1 - tanh(x)^2)]: the error is below 1e-4 for std <= 2, below 0.01 for <= 4."""
+        return self.base.entropy() + self._expected(_log_slope).sum(-1)
 
-        The error is below 1e-4 for std <= 2 and below 0.01 for std <= 4.
-        """
+    def _expected(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """E[function(x)] of every component, [..., d]: a trapezoid of 21 points over +-5 standard deviations."""
         z = torch.linspace(-5, 5, 21, dtype=self.base.mean.dtype, device=self.base.mean.device)
         x = self.base.mean.unsqueeze(-1) + self.base.log_std.exp().unsqueeze(-1) * z  # [..., d, 21]
-        expected = _log_slope(x) @ torch.softmax(-0.5 * z * z, 0)  # [..., d]
-        return self.base.entropy() + expected.sum(-1)
+        return function(x) @ torch.softmax(-0.5 * z * z, 0)
 
     def kl(self, other: Distribution) -> Tensor:
         """That of the Gaussians: KL does not change under a bijection."""

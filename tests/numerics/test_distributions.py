@@ -182,6 +182,17 @@ def test_tanh_entropy_is_that_of_the_squashed_variable():
             assert mine == pytest.approx(exact, abs=tolerance), (mean, std)
 
 
+def test_tanh_mode_is_the_mean_of_the_squashed_variable():
+    # int tanh(x) N(x) dx, on a fine grid in float64
+    for std in (0.1, 0.6, 1.0, 2.0):
+        for mean in (0.0, 0.5, -3.0):
+            x = torch.linspace(mean - 9 * std, mean + 9 * std, 20_001, dtype=torch.float64)
+            density = torch.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
+            exact = torch.trapezoid(density * torch.tanh(x), x).item()
+            mine = TanhGaussian(torch.tensor([mean]), torch.tensor([math.log(std)])).mode().item()
+            assert mine == pytest.approx(exact, abs=1e-4), (mean, std)
+
+
 # ---------------------------------------------------------------- sampling
 
 

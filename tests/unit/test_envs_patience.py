@@ -38,7 +38,7 @@ def test_the_wait_begins_anew_with_every_reward() -> None:
         env.reset()
         ends = [env.step(0)[2:4] for _ in range(7)]
         # steps 5, 6 and 7 pay nothing
-        assert ends == [(False, False)] * 6 + [(False, True)]
+        assert ends == [(False, False)] * 6 + [(True, False)]
 
 
 @pytest.mark.parametrize("backend", ["inprocess", "workers"])
@@ -53,6 +53,8 @@ def test_training_is_cut_and_evaluation_is_not(backend: str) -> None:
             while not row.last.any():
                 row = env.step(torch.zeros(2, dtype=torch.int64))
                 steps += 1
-            assert steps == length and row.last.all() and not row.terminated.any()
+            assert steps == length and row.last.all()
+            # the environment's own limit bootstraps, lost patience does not
+            assert row.terminated.all() != evaluation
         finally:
             env.close()
