@@ -2,9 +2,9 @@
 
     python scripts/curves.py runs/a runs/b ... --out docs/curves.png [--title TEXT] [--aim 900]
 
-Solid: greedy evaluation during training (evaluate/mean, on seeds that training does not use). Faint: the mean of the last
-100 training episodes, whose actions are sampled and which may be cut (env.patience). Frames are decisions times
-env.skip. Needs matplotlib.
+Solid: greedy evaluation during training, on seeds that training does not use. Faint: the mean of the last 100 training
+episodes, whose actions are sampled and which may end early (env.patience). Frames are decisions times env.skip. Needs
+matplotlib.
 """
 
 from __future__ import annotations
