@@ -154,9 +154,7 @@ class Learners:
         with self._faults():
             for rank in range(1, config.learner.workers):
                 self.processes.append(_Process(rank))
-                device = (
-                    f"cuda:{(self.device.index or 0) + rank}" if self.device.type == "cuda" else "cpu"
-                )
+                device = f"cuda:{(self.device.index or 0) + rank}" if self.device.type == "cuda" else "cpu"
                 self.processes[-1].send(order | {"rank": rank, "device": device})
             for process in self.processes:
                 process.wait_ready()
@@ -195,22 +193,26 @@ class Learners:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """Say which rank was lost and why."""
+        """Say which rank was lost and why, instead of how this one noticed."""
         try:
             yield
         except ranks.Lost as error:
-            raise self._fault(error) from error
+            end = time.monotonic() + DYING
+            while time.monotonic() < end and self._dead() is None:
+                time.sleep(0.01)
+            lost = self._dead() or self.processes[-1]
+            raise lost.fault(f"its connection failed: {error}") from error
+        except RuntimeError as error:  # how an operation on a GPU fails, later
+            dead = self._dead()
+            if dead is None or isinstance(error, LearnerFault):
+                raise
+            raise dead.fault(str(error)) from error
 
-    def _fault(self, error: ranks.Lost) -> LearnerFault:
-        end = time.monotonic() + DYING
-        while time.monotonic() < end:
-            ended = [process for process in self.processes if process.process.poll() is not None]
-            # one that was itself left alone is not the cause
-            for process in sorted(ended, key=lambda each: each.process.returncode == LOST):
-                if process.process.returncode != LOST or len(ended) == len(self.processes):
-                    return process.fault()
-            time.sleep(0.01)
-        return LearnerFault(self.processes[0].rank, f"its connection failed: {error}")
+    def _dead(self) -> _Process | None:
+        """A rank that has ended, but not because another did."""
+        ended = [each for each in self.processes if each.process.poll() is not None]
+        causes = [each for each in ended if each.process.returncode != LOST]
+        return causes[0] if causes else None
 
 
 class _Process:
@@ -247,9 +249,12 @@ class _Process:
         if "trace" in found:
             raise LearnerFault(self.rank, found["error"], found["trace"])
 
-    def fault(self) -> LearnerFault:
-        """Why this process, which has ended, did so."""
-        line, code = self.report.readline(), self.process.returncode
+    def fault(self, otherwise: str) -> LearnerFault:
+        """Why this process ended; `otherwise` where it still runs."""
+        code = self.process.poll()
+        if code is None:
+            return LearnerFault(self.rank, otherwise)
+        line = self.report.readline()
         if line:
             found = json.loads(line)
             return LearnerFault(self.rank, found["error"], found["trace"])

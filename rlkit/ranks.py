@@ -19,7 +19,6 @@ import os
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
         dist.all_reduce(flat)
     except RuntimeError as error:
         raise Lost(str(error)) from error
-    pieces = flat.split([x.numel() for x in tensors])
+    pieces = torch.split(flat, [x.numel() for x in tensors])
     return tuple(piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True))
 
 
@@ -91,9 +90,10 @@ def join(rank: int, size: int, device: torch.device, meeting: Path) -> None:
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(device.index or 0)
-    options: dict[str, Any] = {"store": dist.FileStore(str(meeting), size), "rank": rank, "world_size": size}
+    store = dist.FileStore(str(meeting), size)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", **options)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except RuntimeError as error:
         raise Lost(str(error)) from error
     _rank, _size = rank, size

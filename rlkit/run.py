@@ -118,9 +118,7 @@ class Run:
             try:
                 self.checkpoints.begin()
                 self.console.update(self.clock.step, {})
-                with learners.over_ranks(
-                    self.agent, self.config, self.device, self.console.say
-                ) as learner:
+                with learners.over_ranks(self.agent, self.config, self.device, self.console.say) as learner:
                     fit(learner, self.feed, self.hooks, self.clock)
             except Interrupted as stop:
                 stop.folder = self.folder
