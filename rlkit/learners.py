@@ -120,17 +120,16 @@ def over_ranks(
     if config.learner.workers == 1:
         yield agent
         return
+    say(f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}")
     learners = Learners(agent, config, device)
     try:
-        learners.start()
-        say(f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}")
         yield learners
     finally:
         learners.close()
 
 
 class Learners:
-    """Rank 0's side: `learn` is made by all ranks together."""
+    """Rank 0's side: `learn` is made by all ranks together; the first call starts them."""
 
     def __init__(self, agent: Any, config: RunConfig, device: torch.device) -> None:
         self.agent, self.config, self.device = agent, config, device
@@ -163,6 +162,8 @@ class Learners:
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, Tensor]:
         """One update of the agent, by all ranks. Raises LearnerFault where another rank failed."""
+        if self.folder is None:
+            self.start()
         with self._faults():
             told = self._tell("learn", {"rollout": vars(batch), "progress": progress})
             # the tensors as the others get them, so that all ranks compute the same bits

@@ -200,11 +200,13 @@ def saved_updates(run: Path) -> int:
     return step
 
 
-def start_long(folder: Path, *options: str) -> tuple[subprocess.Popen[str], list[int]]:
-    """A run of two ranks that is learning, and its learner processes."""
+def start_long(folder: Path, learning: bool, *options: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run of two ranks that is learning, or that is just starting them, and its learner processes."""
     process = launch(folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", *options)
     metrics = folder / "runs" / "b" / "metrics.csv"
-    wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") > 3, process)
+    wait_for(lambda: bool(children(process.pid)), process)
+    if learning:
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") > 3, process)
     pids = children(process.pid)
     assert len(pids) == 1
     return process, pids
@@ -221,22 +223,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digest(folder / "runs" / "b")
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "kill", "rank-dies"])
+@pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c-at-start", "kill", "rank-dies"])
 def test_a_run_that_was_ended_leaves_no_process_and_continues_exactly(
     tmp_path: Path, whole: dict[str, str], how: str
 ) -> None:
     every = "checkpoint.every=400" if how == "kill" else "checkpoint.every=1000000"
-    process, pids = start_long(tmp_path, every, "log.every=190")
+    process, pids = start_long(tmp_path, how != "ctrl-c-at-start", every, "log.every=190")
     victim, signum = {
         "ctrl-c": (process.pid, signal.SIGINT),
+        "ctrl-c-at-start": (process.pid, signal.SIGINT),
         "kill": (process.pid, signal.SIGKILL),
         "rank-dies": (pids[0], signal.SIGKILL),
     }[how]
+    run = tmp_path / "runs" / "b"
+    if how == "kill":
+        wait_for(lambda: bool(checkpoint.steps(run / "checkpoints")), process)
     os.kill(victim, signum)
     output, _ = process.communicate(timeout=30)
     assert gone(pids)
-    run = tmp_path / "runs" / "b"
-    assert process.returncode == {"ctrl-c": 130, "kill": -9, "rank-dies": 1}[how], output
+    assert process.returncode == {"kill": -9, "rank-dies": 1}.get(how, 130), output
     if how == "rank-dies":
         assert "exited: learner rank 1: killed by SIGKILL" in output
         assert f"rlkit resume {Path('runs/b')} continues from step {saved_updates(run):,}" in output
