@@ -75,7 +75,7 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
         (PPO | {"agent.recompute_advantage": True, "optim.name": "sgd", "source": "thread"}, 3),
         (PPO | {"network.core": "lstm", "env.stack": 3}, 2),
         (REINFORCE, 2),
-        (REINFORCE | {"agent.baseline": "mean", "network.core": "gru", "agent.reward_to_go": False}, 3),
+        (REINFORCE | {"agent.baseline": "mean", "network.core": "gru", "agent.reward_to_go": False}, 2),
     ],
     ids=["ppo", "ppo-thread", "ppo-lstm-stack", "reinforce", "reinforce-gru"],
 )
