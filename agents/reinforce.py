@@ -33,7 +33,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit import registry
+from rlkit import ranks, registry
 from rlkit.config import OptimConfig
 from rlkit.distributions import Distribution, action_head
 from rlkit.nn.config import NetworkConfig
@@ -152,8 +152,13 @@ class Agent:
             "advantage": advantage,
             "weight": weight,
         }
+        lanes = ranks.share(rollout.size[1])  # of several learner processes, each sums over its lanes
         metrics, norm = self.optim.minimise_sum(
-            (obs, first, state, tree_map(lambda x: x[piece], columns))  # noqa: B023
+            (
+                *tree_map(lambda x: x[:, lanes], (obs, first)),
+                tree_map(lambda x: x[lanes], state),
+                tree_map(lambda x: x[piece, lanes], columns),  # noqa: B023
+            )
             for (piece, obs, first), state in zip(self.pieces(rollout), states, strict=True)
         )
         self.mean.lerp_((weight * target).sum(), RATE)

@@ -58,11 +58,11 @@ def has_native_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def choose_threads(threads: int, pixels: bool) -> int:
-    """0: one thread for small vector networks (more cost time), all cores for pixels."""
+def choose_threads(threads: int, pixels: bool, ranks: int = 1) -> int:
+    """0: one thread for small vector networks (more cost time), all cores for pixels, shared by so many ranks."""
     if threads:
         return threads
-    return len(os.sched_getaffinity(0)) if pixels else 1
+    return max(len(os.sched_getaffinity(0)) // ranks, 1) if pixels else 1
 
 
 def to_flat(x: Tensor) -> Tensor:

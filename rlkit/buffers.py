@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlkit import ranks
 from rlkit.nn.stack import history_index, with_history
 from rlkit.types import Obs, Rollout, State, tree_leaves, tree_map
 
@@ -82,7 +83,15 @@ def select(rows: Rows, index: Tensor) -> tuple[Obs, Tensor, State]:
     return obs, first, (frames, *tree_map(lambda x: x[index], rows["cores"]))
 
 
+def pieces(total: int, size: float) -> int:
+    """How many minibatches of about `size` a pass over `total` sequences has: 1 to total."""
+    return max(1, min(round(total / size), total))
+
+
 def minibatches(total: int, size: float, generator: torch.Generator) -> list[Tensor]:
-    """A random partition of 0..total-1 into round(total / size) pieces (1 to total) whose sizes differ by at most 1."""
+    """A random partition of 0..total-1 into `pieces(total, size)` whose sizes differ by at most 1.
+
+    Of each piece, this rank's share: the order is drawn for all ranks together.
+    """
     order = torch.randperm(total, generator=generator, device=generator.device)
-    return list(order.tensor_split(max(1, min(round(total / size), total))))
+    return [piece[ranks.share(len(piece))] for piece in order.tensor_split(pieces(total, size))]

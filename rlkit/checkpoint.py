@@ -47,13 +47,16 @@ class NewerFormat(CheckpointError):
     """A checkpoint of a later rlkit."""
 
 
-def pack(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """A tree of dicts, lists, tuples, tensors, arrays and scalars as (JSON value, named tensors)."""
+def pack(tree: Any, *, move: bool = True) -> tuple[Any, dict[str, Tensor]]:
+    """A tree of dicts, lists, tuples, tensors, arrays and scalars as (JSON value, named tensors).
+
+    move: tensors come to the host; else each stays on its device.
+    """
     tensors: dict[str, Tensor] = {}
 
     def walk(value: Any, path: str) -> Any:
         if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().contiguous()
+            tensors[path] = (value.detach().cpu() if move else value.detach()).contiguous()
             return {"$tensor": path}
         if isinstance(value, np.ndarray):
             tensors[path] = torch.from_numpy(np.ascontiguousarray(value))

@@ -63,6 +63,13 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class LearnerConfig:
+    """Who learns."""
+
+    workers: int = option(1, min=1, help="processes that share every minibatch (GPUs, or groups of cores)")
+
+
+@dataclass(frozen=True)
 class ReplayConfig:
     """What an off-policy agent remembers, and how it learns from it."""
 
@@ -130,6 +137,7 @@ class RunConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -144,7 +152,7 @@ class RunConfig:
         "auto", choices=("auto", "float32", "bfloat16"), help="of the learner's arithmetic"
     )
     compile: bool = option(False, help="torch.compile acting and learning")
-    threads: int = option(0, min=0, help="CPU threads of torch; 0: chosen")
+    threads: int = option(0, min=0, help="CPU threads of torch, in each learner process; 0: chosen")
     alias: str = option("", help="what agent=... said, where the algorithm's file is called something else")
 
     def __post_init__(self) -> None:

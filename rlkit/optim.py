@@ -1,6 +1,6 @@
 """The optimiser: one flat parameter vector, one flat gradient, one fused step.
 
-    g <- grad loss(theta)
+    g <- grad loss(theta)                          (over all ranks, see rlkit.ranks)
     g <- g min(1, c / |g|)                         (clip_norm c; 0 turns clipping off)
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from rlkit import ranks
 from rlkit.accelerate import Compiled, from_flat, to_flat
 from rlkit.config import OptimConfig
 
@@ -72,18 +73,25 @@ class Optimiser:
         self.lr = self.config.lr * schedule(self.config.lr_schedule, progress)
 
     def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
-        """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping."""
-        gradient, metrics = self._differentiate(*batch)
+        """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping.
+
+        The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
+        """
+        gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
         return metrics, self._descend(gradient)
 
     def minimise_sum(self, batches: Iterable[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
-        """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics."""
+        """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics.
+
+        A batch is this rank's share of a sum, and the step is on the sum over the ranks.
+        """
         total, metrics = torch.zeros_like(self.gradient), []
         for batch in batches:
             gradient, each = self._differentiate(*batch)
             total += gradient
             metrics.append(each)
-        return torch.stack(metrics).sum(0), self._descend(total)
+        total, sums = ranks.all_sum(total, torch.stack(metrics).sum(0))
+        return sums, self._descend(total)
 
     def _differentiate(self, *batch: Any) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""

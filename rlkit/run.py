@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from rlkit import accelerate, checkpoint, registry, trust, video
+from rlkit import accelerate, checkpoint, learners, registry, trust, video
 from rlkit.actor import Actor
 from rlkit.config import RunConfig, compose, from_yaml, to_yaml
 from rlkit.evaluate import Episode, run_episodes
@@ -42,7 +42,7 @@ class Run:
         self.config, self.folder = config, folder
         spec = _check_pair(config)
         pixels = has_pixels(spec)
-        threads = accelerate.choose_threads(config.threads, pixels)
+        threads = accelerate.choose_threads(config.threads, pixels, config.learner.workers)
         torch.set_num_threads(threads)
         self.device = accelerate.choose_device(config.device, console.say)
         dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
@@ -59,6 +59,8 @@ class Run:
         self.agent = agent.Agent(
             self.policy, config.agent, config.optim, seed=config.seed, precision=dtype, compile=config.compile
         )
+        if config.learner.workers > 1:
+            learners.check(config, self.agent, self.device)
         actor_policy = self.policy
         threaded = config.source.name == "thread"
         if threaded:
@@ -116,7 +118,8 @@ class Run:
             try:
                 self.checkpoints.begin()
                 self.console.update(self.clock.step, {})
-                fit(self.agent, self.feed, self.hooks, self.clock)
+                with learners.over_ranks(self.agent, self.config, self.device, self.console.say) as learner:
+                    fit(learner, self.feed, self.hooks, self.clock)
             except Interrupted as stop:
                 stop.folder = self.folder
                 raise

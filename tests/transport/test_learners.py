@@ -1,0 +1,329 @@
+"""Several learner processes give the weights of one, continue exactly, and leave nothing behind when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+from runs import digest, environment, launch, rlkit, wait_for
+
+from rlkit import checkpoint, learners, ranks, registry
+from rlkit import train as train_run
+from rlkit.actor import Actor
+from rlkit.config import RunConfig, compose
+from rlkit.options import ConfigError
+from rlkit.run import Run, spec_of
+
+SMALL = {
+    "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
+    "network.hidden": [16], "network.normalise": True, "evaluate.every": 10**9, "evaluate.episodes": 1,
+    "log.tensorboard": False,
+}  # fmt: skip
+PPO = SMALL | {
+    "agent": "ppo", "agent.steps": 32, "agent.minibatch": 96, "agent.epochs": 4, "agent.sequence": 8,
+    "agent.normalise_reward": True, "total_steps": 750, "optim.clip_norm": 0.1,
+}  # fmt: skip
+REINFORCE = SMALL | {"agent": "reinforce", "agent.steps": 16, "agent.episodes": 6, "total_steps": 1200}
+RUN = [f"{key}={value}" for key, value in PPO.items()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    parts = checkpoint.newest(run / "checkpoints", "policy", "state", say=print)[2]
+    moments = {f"optim.{name}": x for name, x in parts["state"]["agent"]["optim"].items()}
+    found: dict[str, torch.Tensor] = parts["policy"]["weights"] | moments
+    return found | {"steps": torch.tensor(parts["state"]["clock"]["step"])}
+
+
+def children(pid: int) -> list[int]:
+    """The learner processes that process `pid` started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"rlkit.learners" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def gone(pids: list[int], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        (PPO | {"agent.target_kl": 0.004, "agent.value_clip": 0.2}, 2),
+        (PPO | {"agent.recompute_advantage": True, "optim.name": "sgd", "source": "thread"}, 3),
+        (PPO | {"network.core": "lstm", "env.stack": 3}, 2),
+        (REINFORCE, 2),
+        (REINFORCE | {"agent.baseline": "mean", "network.core": "gru", "agent.reward_to_go": False}, 2),
+    ],
+    ids=["ppo", "ppo-thread", "ppo-lstm-stack", "reinforce", "reinforce-gru"],
+)
+def test_a_run_of_several_ranks_has_the_weights_of_one(
+    tmp_path: Path, options: dict[str, Any], workers: int
+) -> None:
+    """Whole runs: minibatches, advantages, normalisers, reward scale, clipping, target_kl and episodes alike."""
+    one, several = (
+        weights(train_run(**(options | {"dir": str(tmp_path), "name": f"w{n}", "learner.workers": n})))
+        for n in (1, workers)
+    )
+    assert one.keys() == several.keys()
+    for name, x in one.items():
+        assert torch.allclose(x.double(), several[name].double(), rtol=1e-4, atol=2e-6), name
+    assert ranks.size() == 1
+    assert not torch.distributed.is_initialized()
+
+
+def make_agent(config: RunConfig) -> Any:
+    module = registry.agent_module(config.agent_name)
+    torch.manual_seed(config.seed)
+    policy = module.Policy(spec_of(config), config.network, config.agent)
+    return module.Agent(policy, config.agent, config.optim, seed=config.seed)
+
+
+def one_rollout(config: RunConfig, policy: Any) -> Any:
+    env = registry.env_package().make_vec(config.env, 0, device=torch.device("cpu"))
+    actor = Actor(env, policy, config.agent.steps, seed=0, device=torch.device("cpu"))
+    return actor.collect()[0].map(torch.clone)
+
+
+@pytest.fixture
+def pair() -> Any:
+    """Two ranks, the agent that they train, a rollout for it, and the same agent alone."""
+    config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
+    agent, alone = make_agent(config), make_agent(config)
+    found = learners.Learners(agent, config, torch.device("cpu"))
+    try:
+        found.start()
+        yield found, agent, one_rollout(config, agent.policy), alone
+    finally:
+        found.close()
+
+
+@contextmanager
+def being_alone() -> Iterator[None]:
+    """This process is rank 0 of 1 inside the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "_size", 1)
+        yield
+
+
+def test_the_gradient_is_that_of_the_whole_minibatch(pair: Any) -> None:
+    """One rank with the whole minibatch, in float32; norms are those before clipping, of the reduced gradient."""
+    both, agent, rollout, alone = pair
+    for progress in (0.0, 0.1):
+        reported = both.learn(replace(rollout), progress)
+        with being_alone():
+            expected = alone.learn(replace(rollout), progress)
+        assert reported.keys() == expected.keys()
+        for name in reported:
+            assert float(reported[name]) == pytest.approx(float(expected[name]), rel=1e-4, abs=1e-6), name
+    assert torch.allclose(agent.optim.vector, alone.optim.vector, rtol=1e-5, atol=1e-6)
+    # the first moment is a mean of gradients: of the order of 1e-3
+    mean, other = (each.optim.state_dict()["exp_avg"] for each in (agent, alone))
+    assert torch.allclose(mean, other, rtol=1e-4, atol=1e-7)
+
+
+def test_half_of_a_minibatch_alone_is_another_gradient(pair: Any) -> None:
+    """The comparison above would notice a rank that keeps its gradient to itself."""
+    _, agent, rollout, alone = pair
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "all_mean", lambda *tensors: tensors)
+        agent.learn(replace(rollout), 0.0)  # rank 0's halves
+    with being_alone():
+        alone.learn(replace(rollout), 0.0)
+    assert not torch.allclose(agent.optim.vector, alone.optim.vector, rtol=1e-5, atol=1e-4)
+
+
+def test_ranks_talk_over_the_loopback_interface_only(pair: Any) -> None:
+    pids = [os.getpid(), *(process.process.pid for process in pair[0].processes)]
+    sockets = {
+        os.readlink(link)
+        for pid in pids
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+        if os.path.lexists(link)
+    }
+    addresses = [
+        line.split()[1].partition(":")[0]
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        if f"socket:[{line.split()[9]}]" in sockets
+    ]
+    assert addresses  # of sockets that listen and of connections
+    assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}
+
+
+def test_an_error_in_a_rank_is_told_with_its_traceback(pair: Any) -> None:
+    both, _, rollout, _ = pair
+    both.processes[0].send({"op": "learn"})  # an order without tensors
+    with pytest.raises(learners.LearnerFault, match="raised: learner rank 1: KeyError: 'tensors'") as caught:
+        both.learn(rollout, 0.0)
+    assert "_serve" in caught.value.trace
+    assert both.processes[0].process.returncode == 1
+
+
+def test_a_rank_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
+    monkeypatch.setattr(learners, "BOOT", "raise SystemExit(7)")
+    found = learners.Learners(make_agent(config), config, torch.device("cpu"))
+    try:
+        with pytest.raises(learners.LearnerFault, match="exited: learner rank 1: ended with exit status 7"):
+            found.start()
+    finally:
+        found.close()
+    assert ranks.size() == 1 and found.folder is not None and not found.folder.exists()
+
+
+def saved_updates(run: Path) -> int:
+    step = checkpoint.steps(run / "checkpoints")[0][0]
+    assert step > 0
+    return step
+
+
+def start_long(folder: Path, learning: bool, *options: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run of two ranks that is learning, or that is just starting them, and its learner processes."""
+    process = launch(folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", *options)
+    metrics = folder / "runs" / "b" / "metrics.csv"
+    wait_for(lambda: bool(children(process.pid)), process)
+    if learning:
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") > 3, process)
+    pids = children(process.pid)
+    assert len(pids) == 1
+    return process, pids
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digest of a run of two ranks that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    code, output = rlkit(
+        folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", "log.every=190"
+    )
+    assert code == 0, output
+    return digest(folder / "runs" / "b")
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c-at-start", "kill", "rank-dies"])
+def test_a_run_that_was_ended_leaves_no_process_and_continues_exactly(
+    tmp_path: Path, whole: dict[str, str], how: str
+) -> None:
+    every = "checkpoint.every=400" if how == "kill" else "checkpoint.every=1000000"
+    process, pids = start_long(tmp_path, how != "ctrl-c-at-start", every, "log.every=190")
+    victim, signum = {
+        "ctrl-c": (process.pid, signal.SIGINT),
+        "ctrl-c-at-start": (process.pid, signal.SIGINT),
+        "kill": (process.pid, signal.SIGKILL),
+        "rank-dies": (pids[0], signal.SIGKILL),
+    }[how]
+    run = tmp_path / "runs" / "b"
+    if how == "kill":
+        wait_for(lambda: bool(checkpoint.steps(run / "checkpoints")), process)
+    os.kill(victim, signum)
+    output, _ = process.communicate(timeout=30)
+    assert gone(pids)
+    assert process.returncode == {"kill": -9, "rank-dies": 1}.get(how, 130), output
+    if how == "rank-dies":
+        assert "exited: learner rank 1: killed by SIGKILL" in output
+        assert f"rlkit resume {Path('runs/b')} continues from step {saved_updates(run):,}" in output
+    code, output = rlkit(tmp_path, "resume", "runs/b")
+    assert code == 0 and "resuming from" in output, output
+    assert digest(run) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"agent": "dqn"}, "replay memory, in one process; type learner.workers=1, or one of agent=ppo"),
+        ({"agent": "td3", "env": "pendulum"}, "agent=td3 learns from a replay memory"),
+        (PPO | {"agent.minibatch": 38}, "agent.minibatch=38 .* 5 minibatches .* type agent.minibatch=48"),
+        (
+            PPO | {"env.lanes": 5, "agent.steps": 31, "agent.minibatch": 31},
+            "155 sequences .* type env.lanes=6",
+        ),
+        (REINFORCE | {"env.lanes": 5}, "env.lanes=5 cannot be shared equally; type env.lanes=6"),
+    ],
+    ids=["dqn", "td3", "minibatch", "lanes", "reinforce-lanes"],
+)
+def test_what_ranks_cannot_share_is_refused(tmp_path: Path, options: dict[str, Any], text: str) -> None:
+    values = SMALL | options | {"dir": str(tmp_path), "learner.workers": 4 if "38" in text else 2}
+    with pytest.raises(ConfigError, match=f"^learner.workers=. ?.*{text}"):
+        train_run(**values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_suggested_minibatch_is_accepted() -> None:
+    config = compose(values=PPO | {"agent.minibatch": 38, "learner.workers": 4}).config
+    agent = make_agent(config)
+    with pytest.raises(ConfigError) as caught:
+        learners.check(config, agent, torch.device("cpu"))
+    size = int(str(caught.value).partition("type agent.minibatch=")[2].split()[0])
+    fitting = replace(config, agent=replace(config.agent, minibatch=size))
+    learners.check(fitting, agent, torch.device("cpu"))
+
+
+def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose(values=PPO | {"learner.workers": 3}).config
+    agent = make_agent(config)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    learners.check(config, agent, torch.device("cuda"))
+    with pytest.raises(ConfigError, match="there are 2 from cuda:1 on; type learner.workers=2 or device=cpu"):
+        learners.check(config, agent, torch.device("cuda:1"))
+
+
+def test_torch_threads_are_shared_by_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    from rlkit.accelerate import choose_threads
+
+    assert [choose_threads(0, True, ranks) for ranks in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    assert choose_threads(5, True, 2) == 5
+    assert choose_threads(0, False, 2) == 1
+
+
+def test_one_rank_is_everything_and_makes_no_group(tmp_path: Path) -> None:
+    x, y = torch.ones(3), torch.zeros(2)
+    assert ranks.share(10) == slice(0, 10)
+    assert [id(each) for each in ranks.all_mean(x, y)] == [id(x), id(y)]
+    assert [id(each) for each in ranks.all_sum(x)] == [id(x)]
+    program = (
+        "import rlkit, torch.distributed as dist\n"
+        "def refuse(*a, **k): raise SystemExit('a process group was made')\n"
+        "dist.init_process_group = dist.all_reduce = dist.FileStore = refuse\n"
+        f"rlkit.train(**{PPO | {'total_steps': 300, 'dir': str(tmp_path)}!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not any("torch.distributed" in line for line in done.stderr.splitlines())
+
+
+def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
+    """Making a Run starts no process: what fails on the way leaves none behind."""
+    from rlkit.logging import Console
+
+    config = compose(values=PPO | {"learner.workers": 2}).config
+    run = Run(config, tmp_path, Console(100, "x"))
+    try:
+        assert not children(os.getpid())
+    finally:
+        run.feed.close()
