@@ -373,7 +373,7 @@ def test_another_id_chooses_how_its_lanes_run_anew() -> None:
     ).config
     moved = with_env(run, ["env.id=CarRacing-v3"])
     assert (moved.env.id, moved.env.backend, moved.env.workers) == ("CarRacing-v3", "auto", 0)
-    assert (moved.env.lanes, moved.env.skip, moved.env.size) == (3, 4, 64)
+    assert (moved.env.lanes, moved.env.skip, moved.env.size) == (3, 5, 64)
     assert with_env(run, ["env.id=CarRacing-v3", "env.backend=workers"]).env.backend == "workers"
     assert with_env(run, ["env.time_limit=9"]).env.backend == "threads"
     pool = compose(["agent=ppo", "env=cartpole", "env.backend=envpool"]).config
