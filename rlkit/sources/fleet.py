@@ -180,11 +180,13 @@ class Fleet:
             else (self.deaths, source.max_restarts, "max_restarts")
         )
         what = "failed" if failed else "died"
+        self.say(f"{where} {what}, and {lost} rows are lost: {why}")
         if 0 <= limit < count:
             raise WorkersLost(
-                f"{where} {what}, after {count - 1} others that were replaced; source.{name}={limit} allows no more: {why}"
+                f"{where} {what}, as reported above; source.{name}={limit} replacements are used up; "
+                f"type source.{name}=NUMBER for more (-1: any number)"
             )
-        self.say(f"{where} {what}: {why}\nit is replaced ({count} of source.{name}={limit}); {lost} rows are lost")
+        self.say(f"{where} is replaced ({count} of {limit if limit >= 0 else 'any'}, source.{name})")
         with contextlib.suppress(Exception):
             self.ray.kill(member.handle)
         self._launch(member)
@@ -235,7 +237,7 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        with _local_only() if config.ray.address == "local" else contextlib.nullcontext():
+        with local_only() if config.ray.address == "local" else contextlib.nullcontext():
             import ray
 
             if ray.is_initialized():
@@ -280,7 +282,7 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _local_only() -> Iterator[None]:
+def local_only() -> Iterator[None]:
     """Have the Ray that is imported and started inside listen on the loopback alone."""
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": no cluster, so no other address, on any system
     before = os.environ.get(name)
