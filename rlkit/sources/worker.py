@@ -7,6 +7,7 @@ text of its traceback.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import traceback
@@ -28,27 +29,57 @@ ALIGN = 64  # bytes: where each tensor of the flat weights begins
 
 
 def pack_weights(module: nn.Module) -> dict[str, Any]:
-    """Parameters and buffers as one flat array: {"bytes": uint8 [size], "layout": [(name, offset, shape, dtype)]}."""
-    layout, size = [], 0
-    tensors = {name: value.detach().cpu() for name, value in module.state_dict().items()}
-    for name, value in tensors.items():
-        layout.append((name, size, tuple(value.shape), str(value.dtype).removeprefix("torch.")))
-        size += -(-value.numel() * value.element_size() // ALIGN) * ALIGN
-    flat = np.zeros(size, np.uint8)
-    for (_, start, _, _), value in zip(layout, tensors.values(), strict=True):
-        raw = value.contiguous().reshape(-1).view(torch.uint8).numpy()
-        flat[start : start + len(raw)] = raw
-    return {"bytes": flat, "layout": layout}
+    """Parameters and buffers as one flat array: {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}.
+
+    Every tensor is there as it lies in memory: in its order of axes, and at the same place of a block of 64 bytes.
+    """
+    layout, pieces, size = [], [], 0
+    for name, value in module.state_dict().items():
+        place = value.data_ptr() % ALIGN
+        x = value.detach().cpu()
+        flat = x.as_strided((x.numel(),), (1,)) if _dense(x) else x.contiguous().view(-1)
+        stride = x.stride() if _dense(x) else x.contiguous().stride()
+        start = size + (place - size) % ALIGN
+        layout.append((name, start, tuple(x.shape), stride, str(x.dtype).removeprefix("torch.")))
+        pieces.append((start, flat.view(torch.uint8).numpy()))
+        size = start + len(pieces[-1][1])
+    packed = np.zeros(size, np.uint8)
+    for start, raw in pieces:
+        packed[start : start + len(raw)] = raw
+    return {"bytes": packed, "layout": layout}
 
 
 def load_weights(module: nn.Module, packed: dict[str, Any]) -> None:
     """Copy `pack_weights`' value, which may be read-only memory, into a module like the one that was packed."""
     flat, tensors = tensor(packed["bytes"]), {}
-    for name, start, shape, dtype in packed["layout"]:
-        kind = getattr(torch, dtype)
-        count = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        tensors[name] = flat[start : start + count].view(kind).view(shape)
+    for name, start, shape, stride, dtype in packed["layout"]:
+        tensors[name] = _view(flat, start, shape, stride, dtype)
     module.load_state_dict(tensors)
+
+
+def lay_out(module: nn.Module, layout: list[tuple[Any, ...]]) -> None:
+    """Have the module's tensors lie in memory as the packed ones did: the last bits of products follow from that."""
+    for name, value in module.state_dict(keep_vars=True).items():
+        (entry,) = [entry for entry in layout if entry[0] == name]
+        _, start, shape, stride, dtype = entry
+        block = torch.zeros(math.prod(shape) * value.element_size() + ALIGN, dtype=torch.uint8)
+        value.data = _view(block, (start - block.data_ptr()) % ALIGN, shape, stride, dtype)
+
+
+def _dense(x: Tensor) -> bool:
+    """Whether the elements fill one piece of memory, in any order of axes."""
+    expected = 1
+    for stride, count in sorted(zip(x.stride(), x.shape, strict=True)):
+        if count > 1 and stride != expected:
+            return False
+        expected *= count
+    return True
+
+
+def _view(flat: Tensor, start: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype: str) -> Tensor:
+    """The tensor that lies at byte `start` of flat uint8 memory."""
+    kind: torch.dtype = getattr(torch, dtype)
+    return flat[start : start + math.prod(shape) * kind.itemsize].view(kind).as_strided(shape, stride)
 
 
 def tensor(array: Array) -> Tensor:
@@ -118,6 +149,8 @@ class Worker:
         if self.failure:
             return {"failure": self.failure}
         if version != self.version:
+            if self.version < 0 and self.actor.device.type == "cpu":
+                lay_out(self.policy, weights["layout"])
             load_weights(self.policy, weights)
             self.version = version
         timing, found = self.actor.timing, []
