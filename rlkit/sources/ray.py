@@ -10,8 +10,8 @@ many lanes a forward pass sees, so how lanes are dealt out changes nothing (sour
 A batch is one chunk of each worker, T steps of all lanes, so updates are as large as in one process. In `async`, an
 agent that learns from whole episodes or keeps a replay memory gets the chunks of each lane in their order, one of each
 worker; agents that learn from rollouts get those that arrived first. The lag is bounded by waiting, not by throwing
-away: a worker has at most max_lag chunks under way or unused, and the learner waits for a chunk that would be too old
-next time. (To drop it would lose work, and of slow episodes more than of fast ones.) While a worker is being replaced,
+away: a worker has at most max_lag chunks under way or unused, and the learner waits for chunks that would be too old
+later. (To drop it would lose work, and of slow episodes more than of fast ones.) While a worker is being replaced,
 agents that learn from rollouts go on with those of the others.
 
 What corrects for the lag is the agent's own: PPO's ratio is to the probabilities with which the actions were drawn, so
@@ -128,14 +128,18 @@ class RaySource:
             oldest = {chunk.worker: chunk for chunk in reversed(fleet.arrived)}
             complete = len(oldest) == len(fleet.members)
             return [oldest[worker] for worker in sorted(oldest)] if complete else []
-        due = self.version - self.ahead  # chunks of this version would be too old for the next batch
-        if any(chunk.version <= due for member in fleet.members for chunk in member.chunks):
-            return []
+        self._begun = self._begun or fleet.up == len(fleet.members)
+        due = self.version - self.ahead  # chunks of this version would be too old for the batch after this one
         oldest_first = sorted(fleet.arrived, key=lambda chunk: chunk.version)
         must = sum(chunk.version <= due for chunk in oldest_first)
-        self._begun = self._begun or fleet.up == len(fleet.members)
         count = max(must, fleet.up if self._begun else len(fleet.members), 1)
         if len(oldest_first) < count:
+            return []
+        under_way = [chunk.version for member in fleet.members for chunk in member.chunks]
+        left = under_way + [chunk.version for chunk in oldest_first[count:]]
+        # of what is left, all that is due within k batches must fit into them
+        late = any(sum(version <= due + k for version in left) > k * count for k in range(self.ahead))
+        if late and under_way:
             return []
         return sorted(oldest_first[:count], key=lambda chunk: chunk.worker)
 

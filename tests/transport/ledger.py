@@ -12,6 +12,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from rlkit.sources.worker import unpack_rollout
 from rlkit.types import Rollout
 
 Name = tuple[int, int]  # (seed of the episode, step in it)
@@ -66,15 +67,22 @@ def happened(folder: Path) -> Counter[Name]:
     return Counter((int(seed), int(t)) for seed, t in (line.split() for line in lines))
 
 
-def check_account(received: list[Name], folder: Path, rows: dict[str, int]) -> None:
-    """Nothing twice, nothing made up, no hole in an episode, and what is missing is what was reported."""
-    done = happened(folder)
-    assert len(set(received)) == len(received), "a transition arrived twice"
-    assert set(received) <= done.keys(), "a transition that nobody made"
+def account(received: list[Name], source: Any, folder: Path) -> None:
+    """Nothing twice, nothing made up, no hole in an episode, and what is missing is what was reported.
+
+    received: what the learner got from `source` (a RaySource), whose environments wrote to `folder`.
+    """
+    fleet, done = source.fleet, happened(folder)
+    rows = fleet.rows
+    under_way = sum(chunk.rows for member in fleet.members for chunk in member.chunks)
+    assert rows["asked"] == rows["arrived"] + rows["lost"] + under_way
+    packed = [each for chunk in fleet.arrived for each in chunk.value["rollouts"]]
+    unused = [*map(unpack_rollout, packed), *(rollout for rollout, _, _ in source._ready)]
+    arrived = received + [name for rollout in unused for name in names(rollout)]
+    assert len(set(arrived)) == len(arrived), "a transition arrived twice"
+    assert set(arrived) <= done.keys(), "a transition that nobody made"
     steps: dict[int, set[int]] = {}
-    for seed, t in received:
+    for seed, t in arrived:
         steps.setdefault(seed, set()).add(t)
     assert all(found == set(range(1, max(found) + 1)) for found in steps.values()), "a hole in an episode"
-    under_way = rows["asked"] - rows["arrived"] - rows["lost"]
-    assert under_way >= 0
-    assert sum(done.values()) - len(received) <= rows["lost"] + under_way
+    assert sum(done.values()) - len(arrived) <= rows["lost"] + under_way, "missing, but not reported"

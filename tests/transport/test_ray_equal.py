@@ -7,14 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from rayruns import DQN, PPO, make, same, train
-
-from rlkit.options import ConfigError
-
-MASKED = ["agent=ppo", "env=tests.unit.masked:Masked", "agent.steps=8", "agent.minibatch=32", "agent.epochs=1"]
 
 
 @pytest.fixture(scope="module", autouse=True)
