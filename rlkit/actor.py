@@ -270,7 +270,7 @@ def _differing(a: EnvStep, b: EnvStep) -> npt.NDArray[np.bool_]:
 
 
 class _Grouped:
-    """`decide` for `lanes` lanes, `group` at a time, each group in memory of its own (sums may follow the alignment)."""
+    """`decide` for `lanes` lanes, `group` at a time, each in memory of its own (sums may follow its alignment)."""
 
     def __init__(self, decide: Callable[..., Any], group: int, lanes: int) -> None:
         self.decide = decide

@@ -63,7 +63,9 @@ class SourceConfig:
         help="sync: collect, then learn; thread: both at once; ray: lanes in Ray actors",
     )
     group: int = option(
-        0, min=0, help="lanes per forward pass of the acting policy (results depend on it); 0: all of an actor"
+        0,
+        min=0,
+        help="lanes per forward pass of the acting policy (results depend on it); 0: all of an actor",
     )
     workers: int = option(2, min=1, help="ray: actors that env.lanes are dealt out to")
     mode: str = option(
@@ -80,13 +82,21 @@ class SourceConfig:
         help="ray, async, agents with a replay memory: rollouts of agent.steps per chunk; 0: as many as take 50 ms",
     )
     max_restarts: int = option(
-        100, min=-1, help="ray: workers that die (killed, node lost) and are replaced before it is an error; -1: any"
+        100,
+        min=-1,
+        help="ray: workers that die (killed, node lost) and are replaced before it is an error; -1: any",
     )
     max_failures: int = option(
-        10, min=-1, help="ray: environments that raise or hang and are replaced before it is an error; -1: any"
+        10,
+        min=-1,
+        help="ray: environments that raise or hang and are replaced before it is an error; -1: any",
     )
-    cpus_per_worker: float = option(1.0, min=0, help="ray: cores that a worker reserves; its torch has as many threads")
-    gpus_per_worker: float = option(0.0, min=0, help="ray: (part of a) GPU that a worker reserves and acts on; 0: CPU")
+    cpus_per_worker: float = option(
+        1.0, min=0, help="ray: cores that a worker reserves; its torch has as many threads"
+    )
+    gpus_per_worker: float = option(
+        0.0, min=0, help="ray: (part of a) GPU that a worker reserves and acts on; 0: CPU"
+    )
     resources: dict[str, float] = field(
         default_factory=dict, metadata={"help": "ray: other resources that a worker reserves, {name: amount}"}
     )
@@ -101,13 +111,16 @@ class RayConfig:
 
     address: str = option(
         "local",
-        help="local: started for this run on this machine's loopback; auto: the one that runs here; HOST:PORT: that one",
+        help="local: started for this run, on the loopback; auto: the one that runs on this machine; HOST:PORT: that one",
     )
     memory: int = option(
-        0, min=0, help="local: MB of shared memory for rollouts on their way, at least 80; 0: Ray's own choice"
+        0,
+        min=0,
+        help="local: MB of shared memory for rollouts on their way, at least 80; 0: Ray's own choice",
     )
     runtime_env: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "Ray's runtime environment of the workers, e.g. {working_dir: .}"}
+        default_factory=dict,
+        metadata={"help": "Ray's runtime environment of the workers, e.g. {working_dir: .}"},
     )
 
 

@@ -322,13 +322,17 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
         trouble = [
             f"{row[key]:,.0f} {words}"
             for key, words in (
-                ("source/restarts", "restarted"), ("source/failures", "environments failed"), ("source/lost_rows", "rows lost")
+                ("source/restarts", "restarted"),
+                ("source/failures", "environments failed"),
+                ("source/lost_rows", "rows lost"),
             )
             if row[key]
-        ]  # fmt: skip
+        ]
         waiting = [f"waiting {100 * row['time/waiting']:.0f}%"] if "time/waiting" in row else []
         size = f"{row['source/megabytes']:.1f} MB"
-        lines.append(("workers", ", ".join([f"{row['source/workers']:.0f} up", *trouble, lag, size, *waiting])))
+        lines.append(
+            ("workers", ", ".join([f"{row['source/workers']:.0f} up", *trouble, lag, size, *waiting]))
+        )
     for group in ("loss", "policy"):
         found = [(key.partition("/")[2], value) for key, value in row.items() if key.startswith(f"{group}/")]
         if found:
@@ -339,7 +343,11 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
 def plain_line(step: int, total: int, row: Row, left: float | None) -> str:
     """One line without a terminal's means; `left` in seconds."""
     parts = [f"step {step:,}/{total:,} ({min(100 * step // max(total, 1), 100)}%)"]
-    parts += [f"{name} {text}" for name, text in summary_lines(row) if name in ("return", "speed", "workers", "loss")]
+    parts += [
+        f"{name} {text}"
+        for name, text in summary_lines(row)
+        if name in ("return", "speed", "workers", "loss")
+    ]
     if left is not None:
         parts.append(f"left {clock(left)}")
     return "  ".join(parts).replace(" (last 100 episodes)", "")

@@ -46,7 +46,11 @@ class Run:
         self.device = accelerate.choose_device(config.device, console.say)
         dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
         env = config.env
-        if config.source.name == "ray" and env.backend == "auto" and not registry.env_package().is_batched(env):
+        if (
+            config.source.name == "ray"
+            and env.backend == "auto"
+            and not registry.env_package().is_batched(env)
+        ):
             env = replace(env, backend="inprocess")  # its workers are the processes
         self.config = config = replace(
             config,

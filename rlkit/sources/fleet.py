@@ -57,7 +57,9 @@ class Member:
 
     index: int
     origin: dict[str, Any] | None  # the state that the run began or resumed with
-    mark: tuple[int, npt.NDArray[np.int64]] | None  # (step, episodes) of its lanes after the last chunk that arrived
+    mark: (
+        tuple[int, npt.NDArray[np.int64]] | None
+    )  # (step, episodes) of its lanes after the last chunk that arrived
     handle: Any = None
     starting: Any = None  # the reference to Worker.start's answer until that is here
     pid: int = 0
@@ -196,10 +198,11 @@ class Fleet:
         missing = [member.index for member in self.members if not member.up]
         if missing:
             source = self.config.source
-            free = {name: amount for name, amount in self.ray.available_resources().items() if ":" not in name}
+            offered = self.ray.available_resources().items()
+            free = {name: amount for name, amount in offered if ":" not in name}
             self.say(
-                f"waiting for workers {missing}: each needs {source.cpus_per_worker:g} cores, {source.gpus_per_worker:g} "
-                f"GPUs and {source.resources or 'nothing else'}; free are {free}"
+                f"waiting for workers {missing}: each needs {source.cpus_per_worker:g} cores, "
+                f"{source.gpus_per_worker:g} GPUs and {source.resources or 'nothing else'}; free are {free}"
             )
 
     def states(self) -> list[dict[str, Any]]:
@@ -249,14 +252,15 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
                 ray.shutdown()
                 raise
             finally:
+                # Ray's own handler would end the process without saving the run
                 if threading.current_thread() is threading.main_thread():
-                    signal.signal(signal.SIGTERM, before)  # Ray's own would end the process without saving the run
+                    signal.signal(signal.SIGTERM, before)
     except ImportError as error:
         raise ConfigError(f"source=ray: {error}; type pip install ray, or source=sync") from error
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"ray.address={config.ray.address}: {' '.join(str(error).split())}; allowed: local, auto (where `ray start` "
-            "was run on this machine), HOST:PORT"
+            f"ray.address={config.ray.address}: {' '.join(str(error).split())}; allowed: local, auto (where "
+            "`ray start` was run on this machine), HOST:PORT"
         ) from error
     return ray, True
 

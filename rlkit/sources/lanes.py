@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rlkit.types import Rollout, tree_map
 
-TIME_MAJOR = ("obs", "first", "last", "action", "reward", "terminated", "extra")  # [T, N, ...]; state is [N, ...]
+# [T, N, ...]; state is [N, ...]
+TIME_MAJOR = ("obs", "first", "last", "action", "reward", "terminated", "extra")
 
 
 def join_lanes(rollouts: Sequence[Rollout], device: torch.device) -> Rollout:

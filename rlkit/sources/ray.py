@@ -56,7 +56,9 @@ class RaySource:
     ) -> None:
         self.config, self.learner, self.device, self.say = config, learner, device, say
         self.asynchronous = config.source.mode == "async"
-        self.ahead = config.source.max_lag if self.asynchronous else 0  # chunks of a worker while the learner learns
+        self.ahead = (
+            config.source.max_lag if self.asynchronous else 0
+        )  # chunks of a worker while the learner learns
         self.ordered = not self.asynchronous or feed != "rollouts"
         self.rollouts = 1  # of a chunk
         self.measured = not (self.asynchronous and feed == "replay")
@@ -66,7 +68,9 @@ class RaySource:
         self.version = 0
         self.timing = Timing()
         self._weights: tuple[int, Any] = (-1, None)  # (version, reference)
-        self._ready: deque[tuple[Rollout, Episodes, list[int]]] = deque()  # not yet handed out, with their versions
+        self._ready: deque[tuple[Rollout, Episodes, list[int]]] = (
+            deque()
+        )  # not yet handed out, with their versions
         self._restored: dict[str, Any] = {}  # what the workers are to begin with
         self._begun = False  # every worker has come up once
         self._mark: dict[str, Any] = {}  # step and episode of every lane after what was taken
@@ -129,7 +133,9 @@ class RaySource:
             complete = len(oldest) == len(fleet.members)
             return [oldest[worker] for worker in sorted(oldest)] if complete else []
         self._begun = self._begun or fleet.up == len(fleet.members)
-        due = self.version - self.ahead  # chunks of this version would be too old for the batch after this one
+        due = (
+            self.version - self.ahead
+        )  # chunks of this version would be too old for the batch after this one
         oldest_first = sorted(fleet.arrived, key=lambda chunk: chunk.version)
         must = sum(chunk.version <= due for chunk in oldest_first)
         count = max(must, fleet.up if self._begun else len(fleet.members), 1)
@@ -154,8 +160,13 @@ class RaySource:
             rollout = join_lanes(parts, self.device)
             self._ready.append((rollout, episodes, [part.version for part in parts]))
         for chunk in chunks:
-            lanes = slice(chunk.worker * len(chunk.value["episode"]), (chunk.worker + 1) * len(chunk.value["episode"]))
-            self._mark["step"][lanes], self._mark["episode"][lanes] = chunk.value["step"], chunk.value["episode"]
+            lanes = slice(
+                chunk.worker * len(chunk.value["episode"]), (chunk.worker + 1) * len(chunk.value["episode"])
+            )
+            self._mark["step"][lanes], self._mark["episode"][lanes] = (
+                chunk.value["step"],
+                chunk.value["episode"],
+            )
         workers = self.config.source.workers
         self.timing.environment += sum(value["environment"] for value in values) / workers
         self.timing.policy += sum(value["policy"] for value in values) / workers

@@ -29,9 +29,9 @@ ALIGN = 64  # bytes: where each tensor of the flat weights begins
 
 
 def pack_weights(module: nn.Module) -> dict[str, Any]:
-    """Parameters and buffers as one flat array: {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}.
+    """Parameters and buffers as one flat array.
 
-    Every tensor is there as it lies in memory: in its order of axes, and at the same place of a block of 64 bytes.
+    Returns {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}. Every tensor is there as it lies in memory: in its order of axes, and at the same place of a block of 64 bytes.
     """
     layout, pieces, size = [], [], 0
     for name, value in module.state_dict().items():
@@ -129,9 +129,7 @@ class Worker:
         try:
             agent = registry.agent_module(config.agent_name)
             self.policy = agent.Policy(self.spec, config.network, config.agent).to(device)
-            self.actor = make_actor(
-                config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes
-            )
+            self.actor = make_actor(config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes)
             warning = self.actor.load_state_dict(state) if state else None
             if episode is not None:
                 self.actor.reopen(step, episode)
@@ -142,8 +140,8 @@ class Worker:
     def collect(self, weights: dict[str, Any], version: int, rollouts: int) -> dict[str, Any]:
         """A chunk: the next `rollouts` rollouts, acted for by the weights of this version.
 
-        Returns {"rollouts", "returns", "lengths", "step", "episode", "seconds", "environment", "policy"}, or {"failure":
-        text} now and ever after once an environment has failed.
+        Returns {"rollouts", "returns", "lengths", "step", "episode", "seconds", "environment", "policy"}, or
+        {"failure": text} now and ever after once an environment has failed.
         """
         begin = time.perf_counter()
         if self.failure:

@@ -22,7 +22,12 @@ def test_a_local_run_never_imports_ray(tmp_path: Path) -> None:
         "import sys, rlkit; rlkit.train('ppo', 'cartpole', total_steps=600, **{'evaluate.episodes': 1}); "
         "sys.exit('ray' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment(), check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, env=environment(), check=False
+        ).returncode
+        == 0
+    )
 
 
 def members(session: int) -> list[str]:
@@ -30,7 +35,9 @@ def members(session: int) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            after = (folder / "stat").read_text().rpartition(")")[2].split()  # state, parent, group, session, ...
+            after = (
+                (folder / "stat").read_text().rpartition(")")[2].split()
+            )  # state, parent, group, session, ...
             if int(after[3]) == session and after[0] != "Z":
                 found.append((folder / "cmdline").read_text().replace("\0", " "))
         except (FileNotFoundError, ProcessLookupError):

@@ -34,7 +34,9 @@ class Ledger(gymnasium.Env[Any, Any]):
     def _obs(self) -> Any:
         return np.array([self.seed >> 15, self.seed & 0x7FFF, self.t], np.float32)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         assert seed is not None
         self.seed, self.t = seed, 0

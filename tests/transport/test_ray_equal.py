@@ -17,7 +17,13 @@ def _ray() -> Iterator[None]:
     """One Ray for all of these tests, which runs use as it is."""
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )
     yield
     ray.shutdown()
 

@@ -45,8 +45,12 @@ def ledger(folder: Path, *options: str) -> list[str]:
     return ["agent=ppo", "agent.steps=5", *env, *RAY, *options]
 
 
-@pytest.mark.parametrize("agent", [PPO, DQN, REINFORCE, HYBRID], ids=["ppo", "dqn-lstm", "reinforce", "masks-hybrid-gru"])
-def test_any_number_of_workers_ends_with_the_weights_of_one_process(tmp_path: Path, ray: FakeRay, agent: list[str]) -> None:
+@pytest.mark.parametrize(
+    "agent", [PPO, DQN, REINFORCE, HYBRID], ids=["ppo", "dqn-lstm", "reinforce", "masks-hybrid-gru"]
+)
+def test_any_number_of_workers_ends_with_the_weights_of_one_process(
+    tmp_path: Path, ray: FakeRay, agent: list[str]
+) -> None:
     local = train(make(tmp_path / "local", *agent, "source.group=2"), 6)
     for workers in (1, 2, 4):
         run = make(tmp_path / str(workers), *agent, *RAY, f"source.workers={workers}")
@@ -56,7 +60,9 @@ def test_any_number_of_workers_ends_with_the_weights_of_one_process(tmp_path: Pa
 
 @pytest.mark.parametrize("agent", [PPO, DQN], ids=["ppo", "dqn-lstm"])
 @pytest.mark.parametrize("way", ["local to ray", "ray to local", "two workers to four"])
-def test_a_run_goes_on_with_other_workers_exactly(tmp_path: Path, ray: FakeRay, agent: list[str], way: str) -> None:
+def test_a_run_goes_on_with_other_workers_exactly(
+    tmp_path: Path, ray: FakeRay, agent: list[str], way: str
+) -> None:
     """Ten updates, a checkpoint (written and read), ten more elsewhere: the weights of twenty in one process."""
     sources = {
         "local to ray": (["source.group=2"], [*RAY, "source.workers=2"]),
@@ -82,7 +88,9 @@ def test_a_run_goes_on_with_other_workers_exactly(tmp_path: Path, ray: FakeRay, 
 
 @pytest.mark.parametrize("max_lag", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_async_lag_is_bounded_and_nothing_is_dropped(tmp_path: Path, ray: FakeRay, max_lag: int, seed: int) -> None:
+def test_async_lag_is_bounded_and_nothing_is_dropped(
+    tmp_path: Path, ray: FakeRay, max_lag: int, seed: int
+) -> None:
     """Whatever the order of arrival; and the lag is really there."""
     ray.random.seed(seed)
     options = ledger(tmp_path, "source.mode=async", f"source.max_lag={max_lag}", "source.workers=4")
@@ -101,7 +109,9 @@ def test_async_lag_is_bounded_and_nothing_is_dropped(tmp_path: Path, ray: FakeRa
     account(received, source, tmp_path / "log")
 
 
-def test_async_fast_workers_do_more_where_the_order_is_free(tmp_path: Path, ray: FakeRay, monkeypatch: Any) -> None:
+def test_async_fast_workers_do_more_where_the_order_is_free(
+    tmp_path: Path, ray: FakeRay, monkeypatch: Any
+) -> None:
     """Worker 0 answers only when it must: others give more chunks meanwhile, and it never falls behind the bound."""
 
     def wait(refs: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
@@ -109,7 +119,9 @@ def test_async_fast_workers_do_more_where_the_order_is_free(tmp_path: Path, ray:
         return FakeRay.wait(ray, fast or refs, num_returns, timeout)
 
     monkeypatch.setattr(ray, "wait", wait)
-    source = make(tmp_path / "run", *ledger(tmp_path, "source.mode=async", "source.max_lag=3", "source.workers=4")).feed.source
+    source = make(
+        tmp_path / "run", *ledger(tmp_path, "source.mode=async", "source.max_lag=3", "source.workers=4")
+    ).feed.source
     for update in range(1, 60):
         rollout, _ = source.get()
         assert update - 1 - rollout.version <= 3
@@ -190,7 +202,11 @@ def test_deaths_beyond_the_budget_end_the_run(tmp_path: Path, ray: FakeRay) -> N
     run.feed.source.get()
     for _ in range(2):
         run.feed.source.fleet.members[1].handle.dead = True
-        with pytest.raises(WorkersLost, match="worker 1 .lanes 4 to 7. died.*type source.max_restarts=NUMBER") if _ else suppress():
+        with (
+            pytest.raises(WorkersLost, match="worker 1 .lanes 4 to 7. died.*type source.max_restarts=NUMBER")
+            if _
+            else suppress()
+        ):
             run.feed.source.get()
     assert any("and 20 rows are lost: the actor died" in text for text in run.console.said)  # type: ignore[attr-defined]
 
@@ -256,7 +272,10 @@ def test_rollouts_of_one_worker_are_not_copied(tmp_path: Path, ray: FakeRay) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["source=ray", "source.workers=3"], "env.lanes=8: source.workers=3 each take as many lanes, .* type env.lanes=9$"),
+        (
+            ["source=ray", "source.workers=3"],
+            "env.lanes=8: source.workers=3 each take as many lanes, .* type env.lanes=9$",
+        ),
         (
             ["source=ray", "source.workers=2", "source.group=3"],
             "env.lanes=8: source.workers=2 each take as many lanes in groups of source.group=3, .* multiple of 6; type env.lanes=6$",
