@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from contextlib import nullcontext as suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,15 +198,13 @@ def check_replay(replay: Any) -> None:
 
 def test_deaths_beyond_the_budget_end_the_run(tmp_path: Path, ray: FakeRay) -> None:
     run = make(tmp_path / "run", *ledger(tmp_path, "source.max_restarts=1"))
-    run.feed.source.get()
-    for _ in range(2):
-        run.feed.source.fleet.members[1].handle.dead = True
-        with (
-            pytest.raises(WorkersLost, match="worker 1 .lanes 4 to 7. died.*type source.max_restarts=NUMBER")
-            if _
-            else suppress()
-        ):
-            run.feed.source.get()
+    source = run.feed.source
+    source.get()
+    source.fleet.members[1].handle.dead = True
+    source.get()
+    source.fleet.members[1].handle.dead = True
+    with pytest.raises(WorkersLost, match="worker 1 .lanes 4 to 7. died.*type source.max_restarts=NUMBER"):
+        source.get()
     assert any("and 20 rows are lost: the actor died" in text for text in run.console.said)  # type: ignore[attr-defined]
 
 
@@ -278,7 +275,8 @@ def test_rollouts_of_one_worker_are_not_copied(tmp_path: Path, ray: FakeRay) -> 
         ),
         (
             ["source=ray", "source.workers=2", "source.group=3"],
-            "env.lanes=8: source.workers=2 each take as many lanes in groups of source.group=3, .* multiple of 6; type env.lanes=6$",
+            "env.lanes=8: source.workers=2 each take as many lanes in groups of source.group=3, .* multiple of 6; "
+            "type env.lanes=6$",
         ),
         (["source.group=16"], "env.lanes=8: source.group=16 lanes act together, .* type env.lanes=16$"),
     ],
