@@ -111,7 +111,7 @@ class RayConfig:
 
     address: str = option(
         "local",
-        help="local: started for this run, on the loopback; auto: the one that runs on this machine; HOST:PORT: that one",
+        help="local: started for this run, on the loopback; auto: the one that runs here; HOST:PORT: that one",
     )
     memory: int = option(
         0,

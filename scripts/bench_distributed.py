@@ -97,7 +97,11 @@ def rate_of(options: list[str], measure: float, learn: bool) -> float:
 
 def cases(seconds: float, workers: int) -> dict[str, list[str]]:
     """What is compared: name -> options."""
-    env = ["env=bench_distributed:Sleeper", f"env.kwargs={{seconds: {seconds}}}", f"env.lanes={LANES * workers}"]
+    env = [
+        "env=bench_distributed:Sleeper",
+        f"env.kwargs={{seconds: {seconds}}}",
+        f"env.lanes={LANES * workers}",
+    ]
     env += ["agent.steps=64", "env.check=none"]
     found = {
         "ray sync": [*env, "source=ray", f"source.workers={workers}"],
@@ -146,7 +150,9 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
     for panel, seconds in zip(panels[0], times, strict=True):
         here = [row for row in rows if row["seconds"] == seconds]
         for name in here[0]["rates"]:
-            panel.plot([row["workers"] for row in here], [row["rates"][name] for row in here], "o-", label=name)
+            panel.plot(
+                [row["workers"] for row in here], [row["rates"][name] for row in here], "o-", label=name
+            )
         panel.set(title=f"{seconds * 1e3:g} ms per step", xlabel="workers", xscale="log", yscale="log")
     panels[0][0].set_ylabel("steps/s")
     panels[0][-1].legend()
@@ -156,7 +162,9 @@ def plot(rows: list[dict[str, Any]], path: str) -> None:
 
 def main() -> int:
     """Measure, print tables, write files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, nargs="*", default=[0.0, 5e-5, 1e-3, 1e-2])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--measure", type=float, default=5.0)
@@ -178,7 +186,13 @@ def main() -> int:
             }
             rows.append({"seconds": seconds, "workers": workers, "rates": rates})
             if len(rows) == 1:
-                print("| step | workers | lanes | " + " | ".join(rates) + " |\n" + "|---" * (3 + len(rates)) + "|")
+                print(
+                    "| step | workers | lanes | "
+                    + " | ".join(rates)
+                    + " |\n"
+                    + "|---" * (3 + len(rates))
+                    + "|"
+                )
             cells = " | ".join(f"{rate:,.0f}" for rate in rates.values())
             print(f"| {seconds * 1e3:g} ms | {workers} | {LANES * workers} | {cells} |", flush=True)
     beside = rllib(arguments.rllib, arguments.measure) if arguments.rllib else {}

@@ -62,7 +62,9 @@ class Trial:
 
 def main() -> int:
     """Run the trial and print its account."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
@@ -91,7 +93,10 @@ def main() -> int:
                     trial.update()
                 trial.update_until_up()
                 away[event].append(time.monotonic() - begin)
-                print(f"{event}: all workers are up after {away[event][-1]:.1f} s; {trial.source.report()}", flush=True)
+                print(
+                    f"{event}: all workers are up after {away[event][-1]:.1f} s; {trial.source.report()}",
+                    flush=True,
+                )
             rows = trial.source.fleet.rows
             deaths, failures = trial.source.fleet.deaths, trial.source.fleet.failures
         finally:
@@ -99,8 +104,12 @@ def main() -> int:
         account(trial.received, trial.source, trial.log)
     for event, seconds in away.items():
         if seconds:
-            print(f"{event}: {len(seconds)}, median {statistics.median(seconds):.1f} s, longest {max(seconds):.1f} s")
-    print(f"{deaths} deaths, {failures} environments that raised or hung, {trial.batches} batches; rows: {rows}")
+            print(
+                f"{event}: {len(seconds)}, median {statistics.median(seconds):.1f} s, longest {max(seconds):.1f} s"
+            )
+    print(
+        f"{deaths} deaths, {failures} environments that raised or hung, {trial.batches} batches; rows: {rows}"
+    )
     print("asked = arrived + lost + under way; nothing arrived twice; episodes have no holes")
     return 0
 

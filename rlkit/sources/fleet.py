@@ -198,10 +198,10 @@ class Fleet:
         missing = [member.index for member in self.members if not member.up]
         if missing:
             source = self.config.source
-            offered = self.ray.available_resources().items()
-            free = {name: amount for name, amount in offered if ":" not in name}
+            offered = self.ray.available_resources()
+            free = {name: offered.get(name, 0.0) for name in ("CPU", "GPU", *source.resources)}
             self.say(
-                f"waiting for workers {missing}: each needs {source.cpus_per_worker:g} cores, "
+                f"waiting for workers {missing} to start: each needs {source.cpus_per_worker:g} cores, "
                 f"{source.gpus_per_worker:g} GPUs and {source.resources or 'nothing else'}; free are {free}"
             )
 

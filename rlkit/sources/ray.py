@@ -223,8 +223,8 @@ class RaySource:
         lanes = len(self._restored.get("actor", self._restored.get("mark", {})).get("episode", ()))
         if lanes not in (0, self.config.env.lanes):
             raise ValueError(
-                f"env.lanes={self.config.env.lanes}, but the checkpoint has {lanes} lanes; set env.lanes={lanes} in the "
-                "run's config.yaml"
+                f"env.lanes={self.config.env.lanes}, but the checkpoint has {lanes} lanes; "
+                f"set env.lanes={lanes} in the run's config.yaml"
             )
         if "mark" in self._restored:
             return "source.mode=async: every lane opens a new episode, so the run continues, but not exactly"
