@@ -72,7 +72,9 @@ def test_an_environment_that_raises_or_hangs_is_reported_and_replaced(tmp_path: 
             source.publish(update)
 
     try:
-        with pytest.raises(WorkersLost, match=r"worker \d .* failed, as reported above; source.max_failures=3"):
+        with pytest.raises(
+            WorkersLost, match=r"worker \d .* failed, as reported above; source.max_failures=3"
+        ):
             learn()
     finally:
         run.feed.close()
