@@ -31,8 +31,8 @@ ALIGN = 64  # bytes: where each tensor of the flat weights begins
 def pack_weights(module: nn.Module) -> dict[str, Any]:
     """Parameters and buffers as one flat array.
 
-    Returns {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}. Every tensor is there as it lies in
-    memory: in its order of axes, and at the same place of a block of 64 bytes.
+    Returns {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}. Every tensor is there as it lies
+    in memory: in its order of axes, and at the same place of a block of 64 bytes.
     """
     layout, pieces, size = [], [], 0
     for name, value in module.state_dict().items():

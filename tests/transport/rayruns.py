@@ -18,7 +18,8 @@ from rlkit.trainer import fit
 PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]
 DQN = [
     "agent=dqn", "env=cartpole_novel", "network=lstm", "network.core_size=16", "agent.steps=4",
-    "agent.replay.warmup=64", "agent.replay.capacity=2000", "agent.replay.batch=64", "agent.replay.sequence=8", "agent.replay.burn_in=4",
+    "agent.replay.warmup=64", "agent.replay.capacity=2000", "agent.replay.batch=64", "agent.replay.sequence=8",
+    "agent.replay.burn_in=4",
     "agent.replay.ratio=0.1",
 ]  # fmt: skip
 COMMON = [
