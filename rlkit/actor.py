@@ -7,12 +7,17 @@
 Rows are written once into preallocated [T+1, N] storage on the policy's device; the last row of a rollout is the first
 of the next. What an environment was asked to do since its episode began is kept (actions are in the rollouts already),
 so a checkpoint rebuilds any environment from its seed and its actions.
+
+A forward pass over other lanes may differ in its last bits: matrix products are tiled by the number of rows. With
+`group` the policy sees that many lanes at a time, copied to memory of their own, so the numbers of a lane do not depend
+on which other groups are acted for beside it: actors of one group each and one actor of all groups give the same bits.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -62,13 +67,15 @@ class Timing:
 
     environment: float = 0.0
     policy: float = 0.0
+    waiting: float = 0.0  # of the learner, for workers elsewhere
 
 
 class Actor:
     """Collects rollouts of `steps` transitions from every lane of `env`.
 
     seed: of the action noise; first_lane: global number of lane 0; reward_scale: that of the environment, divided out
-    of reported returns; buffers: 2 if one rollout is learned from while the next is collected.
+    of reported returns; buffers: 2 if one rollout is learned from while the next is collected; group: lanes per
+    forward pass, 0 for all of them.
     """
 
     def __init__(
@@ -83,13 +90,16 @@ class Actor:
         reward_scale: float = 1.0,
         buffers: int = 1,
         compile: bool = False,
+        group: int = 0,
     ) -> None:
+        assert not group or env.lanes % group == 0, f"{env.lanes} lanes are no whole groups of {group}"
         self.env, self.policy, self.steps, self.seed, self.device = env, policy, steps, seed, device
         self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
         self.reward_scale = reward_scale
         self.timing = Timing()
         self.stop = False  # set by another thread: `collect` raises Stopped at its next step
-        self._decide = Compiled(policy, self._act) if compile else self._act  # type: ignore[arg-type]
+        decide = Compiled(policy, self._act) if compile else self._act  # type: ignore[arg-type]
+        self._decide = _Grouped(decide, group, env.lanes) if group else decide
         self._storage = [_Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
         self.step = 0  # transitions per lane so far: the counter of the noise
@@ -171,6 +181,15 @@ class Actor:
             self._log.popleft()
         return episodes
 
+    def reopen(self, step: int, episode: npt.NDArray[np.int64]) -> None:
+        """Continue at transition `step` of every lane with new episodes of these numbers, [N]."""
+        self.step, self.episode = step, episode.copy()
+        self._started[:] = step
+        self._return[:], self._length[:] = 0.0, 0
+        self._log.clear()
+        self.state = self.policy.initial_state(self.env.lanes, self.device)
+        self._row = self.env.restore(self.episode, [np.zeros(0)] * self.env.lanes)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the next `collect` depends on but the policy, copied."""
         if self._row is None:
@@ -248,6 +267,18 @@ def _differing(a: EnvStep, b: EnvStep) -> npt.NDArray[np.bool_]:
     for x, y in zip(tree_leaves(a.obs), tree_leaves(b.obs), strict=True):
         different |= (x.cpu() != y.cpu()).flatten(1).any(1) if x.dim() > 1 else x.cpu() != y.cpu()
     return different.numpy()
+
+
+class _Grouped:
+    """`decide` for `lanes` lanes, `group` at a time, each in memory of its own (sums may follow its alignment)."""
+
+    def __init__(self, decide: Callable[..., Any], group: int, lanes: int) -> None:
+        self.decide = decide
+        self.groups = [slice(start, start + group) for start in range(0, lanes, group)]
+
+    def __call__(self, *lanes: Any) -> Any:
+        parts = [self.decide(*tree_map(lambda x: x[group].clone(), lanes)) for group in self.groups]  # noqa: B023
+        return parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves), *parts)
 
 
 class _Storage:

@@ -58,7 +58,69 @@ class SourceConfig:
     """Where rollouts come from."""
 
     name: str = option(
-        "sync", choices=("sync", "thread"), help="sync: collect, then learn; thread: both at once"
+        "sync",
+        choices=("sync", "thread", "ray"),
+        help="sync: collect, then learn; thread: both at once; ray: lanes in Ray actors",
+    )
+    group: int = option(
+        0,
+        min=0,
+        help="lanes per forward pass of the acting policy (results depend on it); 0: all of an actor",
+    )
+    workers: int = option(2, min=1, help="ray: actors that env.lanes are dealt out to")
+    mode: str = option(
+        "sync",
+        choices=("sync", "async"),
+        help="ray: sync: collect, then learn (lag 0); async: collect while learning",
+    )
+    max_lag: int = option(
+        1, min=1, help="ray, async: batches learned from between collecting a chunk and learning from it"
+    )
+    rollouts: int = option(
+        0,
+        min=0,
+        help="ray, async, agents with a replay memory: rollouts of agent.steps per chunk; 0: as many as take 50 ms",
+    )
+    max_restarts: int = option(
+        100,
+        min=-1,
+        help="ray: workers that die (killed, node lost) and are replaced before it is an error; -1: any",
+    )
+    max_failures: int = option(
+        10,
+        min=-1,
+        help="ray: environments that raise or hang and are replaced before it is an error; -1: any",
+    )
+    cpus_per_worker: float = option(
+        1.0, min=0, help="ray: cores that a worker reserves; its torch has as many threads"
+    )
+    gpus_per_worker: float = option(
+        0.0, min=0, help="ray: (part of a) GPU that a worker reserves and acts on; 0: CPU"
+    )
+    resources: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "ray: other resources that a worker reserves, {name: amount}"}
+    )
+    placement: str = option(
+        "spread", choices=("spread", "pack"), help="ray: workers on all nodes evenly, or on few of them"
+    )
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The Ray that source=ray runs on."""
+
+    address: str = option(
+        "local",
+        help="local: started for this run, on the loopback; auto: the one that runs here; HOST:PORT: that one",
+    )
+    memory: int = option(
+        0,
+        min=0,
+        help="local: MB of shared memory for rollouts on their way, at least 80; 0: Ray's own choice",
+    )
+    runtime_env: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "Ray's runtime environment of the workers, e.g. {working_dir: .}"},
     )
 
 
@@ -137,6 +199,7 @@ class RunConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -43,6 +43,9 @@ class Feed(Protocol):
     def report(self) -> dict[str, float]:
         """Numbers about the experience so far."""
 
+    def lags(self) -> list[int]:
+        """Updates between acting and learning, one per chunk since the last call; [] where nothing lags."""
+
 
 class RolloutFeed:
     """Each rollout once, on-policy."""
@@ -66,8 +69,8 @@ class RolloutFeed:
         self.source.publish(version)
 
     def report(self) -> dict[str, float]:
-        """Return and length of the last finished episodes; nothing before the first one."""
-        row: dict[str, float] = {"episodes": self.episodes}
+        """Return and length of the last finished episodes, nothing before the first one; and what the source says."""
+        row: dict[str, float] = {"episodes": self.episodes} | self.source.report()
         if self.recent:
             returns, lengths = np.array(self.recent, dtype=np.float64).T
             row |= {
@@ -78,6 +81,9 @@ class RolloutFeed:
                 "length/mean": float(lengths.mean()),
             }
         return row
+
+    def lags(self) -> list[int]:
+        return self.source.lags()
 
     def state_dict(self) -> dict[str, Any]:
         return {

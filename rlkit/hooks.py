@@ -90,7 +90,7 @@ class LogHook(Hook):
         self.every, self.writer, self.console, self.feed = every, writer, console, feed
         self._seconds, self._step = 0.0, 0
         self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
-        self._shown = 0.0
+        self._shown = self._waited = 0.0
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         due = clock.due(self.every) or clock.update == 1 or clock.finished or "evaluate/mean" in report
@@ -105,6 +105,7 @@ class LogHook(Hook):
         row = report | self._times(clock, reset=due)
         if due:
             self.writer.write(clock.step, row)
+            self.writer.histogram(clock.step, "source/lag", self.feed.lags())
         self.console.update(clock.step, row)
 
     def _times(self, clock: Clock, reset: bool) -> dict[str, float]:
@@ -123,8 +124,12 @@ class LogHook(Hook):
         # evaluations, videos, checkpoints, logging; with the thread source the parts overlap and leave nothing
         named = sum(times[f"time/{name}"] for name in parts)
         times["time/other"] = max(1.0 - named, 0.0)
+        waiting = self.feed.timing.waiting
+        if waiting:  # for workers elsewhere, while these act and step
+            times["time/waiting"] = (waiting - self._waited) / seconds
         if reset:
             self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
+            self._waited = waiting
         return times
 
     def resume(self, clock: Clock) -> None:

@@ -16,7 +16,8 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -59,6 +60,11 @@ class MetricsWriter:
         _append(self._file, _line([_cell(cells.get(key)) for key in self._columns]), self.path)
         if self._events is not None:
             self._events.write(step, row)
+
+    def histogram(self, step: int, name: str, values: Sequence[int]) -> None:
+        """How often each whole number occurs, for TensorBoard alone; nothing where there are no values."""
+        if values and self._events is not None:
+            self._events.histogram(step, name, values)
 
     def truncate(self, step: int) -> None:
         """Forget every row beyond `step`, here and in TensorBoard: a resumed run writes them again."""
@@ -164,6 +170,18 @@ class _Events:
         for key, value in row.items():
             if key != "step":
                 event.summary.value.add(tag=key, simple_value=value)
+        self._append(event)
+
+    def histogram(self, step: int, name: str, values: Sequence[int]) -> None:
+        counts = Counter(values)
+        low, high = min(counts), max(counts)
+        event = self._event(wall_time=time.time(), step=step)
+        proto = event.summary.value.add(tag=name).histo
+        proto.min, proto.max, proto.num = low, high, len(values)
+        proto.sum, proto.sum_squares = sum(values), sum(value * value for value in values)
+        # a bucket ends at its limit and begins at the one before it: one for each number, and an empty one below
+        proto.bucket_limit.extend(number + 0.5 for number in range(low - 1, high + 1))
+        proto.bucket.extend([0, *(counts[number] for number in range(low, high + 1))])
         self._append(event)
 
     def purge(self, step: int) -> None:
@@ -299,6 +317,22 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
     ]
     if shares:
         lines.append(("time", ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares)))
+    if "source/workers" in row:
+        lag = f"lag {row['source/lag_mean']:.1f} (at most {row['source/lag_max']:.0f})"
+        trouble = [
+            f"{row[key]:,.0f} {words}"
+            for key, words in (
+                ("source/restarts", "restarted"),
+                ("source/failures", "environments failed"),
+                ("source/lost_rows", "rows lost"),
+            )
+            if row[key]
+        ]
+        waiting = [f"waiting {100 * row['time/waiting']:.0f}%"] if "time/waiting" in row else []
+        size = f"{row['source/megabytes']:.1f} MB"
+        lines.append(
+            ("workers", ", ".join([f"{row['source/workers']:.0f} up", *trouble, lag, size, *waiting]))
+        )
     for group in ("loss", "policy"):
         found = [(key.partition("/")[2], value) for key, value in row.items() if key.startswith(f"{group}/")]
         if found:
@@ -309,7 +343,11 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
 def plain_line(step: int, total: int, row: Row, left: float | None) -> str:
     """One line without a terminal's means; `left` in seconds."""
     parts = [f"step {step:,}/{total:,} ({min(100 * step // max(total, 1), 100)}%)"]
-    parts += [f"{name} {text}" for name, text in summary_lines(row) if name in ("return", "speed", "loss")]
+    parts += [
+        f"{name} {text}"
+        for name, text in summary_lines(row)
+        if name in ("return", "speed", "workers", "loss")
+    ]
     if left is not None:
         parts.append(f"left {clock(left)}")
     return "  ".join(parts).replace(" (last 100 episodes)", "")

@@ -86,7 +86,6 @@ class Replay:
         self._low = self._high = 0
         self._drawn = 0  # random numbers used
         self._ratio = Fraction(str(config.ratio)).as_integer_ratio()
-        self._resumed = False  # the next rollout may not go on where the one before ended
         self._touched = 0  # the newest row that was ever written to
         self._kept = 0  # the oldest row that the latest snapshot speaks of
 
@@ -157,8 +156,7 @@ class Replay:
         ring, row = self.ring, self.written
         first, last = _array(rollout.first), _array(rollout.last)  # [T+1, N]
         self._touched = row + steps
-        if self._resumed:
-            self._end_lost(first[0])
+        self._end_lost(first[0])
         oldest, after = self.oldest, max(row + steps - self.rows, 0)
         if after > oldest:
             gone = ring.get("last", oldest, after - oldest)
@@ -192,11 +190,10 @@ class Replay:
         return updates * max(self.collected - self.config.warmup, 0) // transitions
 
     def _end_lost(self, first: Array) -> None:
-        """After a resume: a lane that was opened anew (first [N]) never made the step to its newest row.
+        """A lane that was opened anew (first [N]; a resume, a lost worker) never made the step to its newest row.
 
         The row before that one then closes its episode.
         """
-        self._resumed = False
         if not self.written:
             return
         fields, places = self.ring.fields, self.ring.layout.rows
@@ -355,7 +352,6 @@ class Replay:
         ring.start[: len(saved["start"])] = saved["start"]
         for name in COUNTERS:
             setattr(self, name, snapshot[name])
-        self._resumed = True
         if self.tree is not None:
             self.tree.load(snapshot["priorities"], snapshot["largest"])
 

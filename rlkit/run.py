@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from rlkit import accelerate, checkpoint, learners, registry, trust, video
-from rlkit.actor import Actor
 from rlkit.config import RunConfig, compose, from_yaml, to_yaml
 from rlkit.evaluate import Episode, run_episodes
 from rlkit.feeds import make_feed, parts_of
@@ -25,7 +24,7 @@ from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHo
 from rlkit.logging import Console, MetricsWriter
 from rlkit.options import ConfigError
 from rlkit.policy import load, policy_parts
-from rlkit.sources import make_source
+from rlkit.sources import check_lanes, make_source
 from rlkit.spaces import Box, leaves
 from rlkit.trainer import Clock, Interrupted, fit, interruptible
 from rlkit.types import EnvSpec, tree_map
@@ -46,12 +45,19 @@ class Run:
         torch.set_num_threads(threads)
         self.device = accelerate.choose_device(config.device, console.say)
         dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
+        env = config.env
+        if (
+            config.source.name == "ray"
+            and env.backend == "auto"
+            and not registry.env_package().is_batched(env)
+        ):
+            env = replace(env, backend="inprocess")  # its workers are the processes
         self.config = config = replace(
             config,
             device=str(self.device),
             precision=str(dtype).removeprefix("torch."),
             threads=threads,
-            env=registry.env_package().choose_backend(config.env, say=console.say),
+            env=registry.env_package().choose_backend(env, say=console.say),
         )
         agent = registry.agent_module(config.agent_name)
         torch.manual_seed(config.seed)
@@ -61,24 +67,14 @@ class Run:
         )
         if config.learner.workers > 1:
             learners.check(config, self.agent, self.device)
-        actor_policy = self.policy
-        threaded = config.source.name == "thread"
-        if threaded:
-            actor_policy = agent.Policy(spec, config.network, config.agent).to(self.device)
-        self.actor = Actor(
-            registry.env_package().make_vec(config.env, config.seed, device=self.device),
-            actor_policy,
-            config.agent.steps,
-            seed=config.seed,
-            device=self.device,
-            reward_scale=config.env.reward_scale,
-            buffers=2 if threaded else 1,
-            compile=config.compile,
-        )
+
+        def another() -> Any:
+            return agent.Policy(spec, config.network, config.agent).to(self.device)
+
         self.clock = Clock(config.total_steps)
         self.feed = make_feed(
             agent.FEED,
-            make_source(config.source, self.actor, self.policy),
+            make_source(config, self.policy, another, agent.FEED, self.device, console.say),
             self.policy,
             config,
             folder,
@@ -212,6 +208,7 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
     """Train a new run of this configuration in a folder of its own; returns the folder."""
     accelerate.choose_device(config.device, lambda text: None)  # refused before a folder is made
     _check_pair(config)
+    check_lanes(config)
     if config.video.every:
         video.check(config)
     trust.remember(config.env.id)

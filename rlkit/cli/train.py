@@ -14,7 +14,7 @@ Train an agent. Options are KEY=VALUE; `rlkit list options` shows all of them.
   env=carracing          a named configuration     (rlkit list environments), a Gymnasium id (env=LunarLander-v3),
                          module:Id, or a class of your own (env=my_pkg.mod:MyEnv)
   network=cnn            the network               (rlkit list networks)
-  source=thread          collect while learning    (sync, thread)
+  source=thread          collect while learning    (sync, thread, ray)
   total_steps=1e6  seed=3  device=auto  name=first-try  preset=none  stop.reward=475  agent.clip=0.1  optim.lr=1e-4
 
 Ctrl-C saves the run; `rlkit resume RUN` continues it exactly.

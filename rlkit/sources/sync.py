@@ -27,6 +27,12 @@ class SyncSource:
     def publish(self, version: int) -> None:
         self.version = version
 
+    def report(self) -> dict[str, float]:
+        return {}
+
+    def lags(self) -> list[int]:
+        return []
+
     def close(self) -> None:
         self.actor.env.close()
 

@@ -73,6 +73,12 @@ class ThreadSource:
     def publish(self, version: int) -> None:
         self.version = version
 
+    def report(self) -> dict[str, float]:
+        return {}
+
+    def lags(self) -> list[int]:
+        return []
+
     def close(self) -> None:
         """Stop the collector at its next step, then close the environments."""
         self.actor.stop = True

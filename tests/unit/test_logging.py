@@ -39,6 +39,21 @@ def test_every_float_comes_back_exactly(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1].endswith(",7")
 
 
+def test_a_histogram_counts_whole_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = MetricsWriter(tmp_path)
+    writer.histogram(5, "source/lag", [1, 3, 1, 1])
+    writer.histogram(6, "source/lag", [])
+    writer.close()
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    (event,) = accumulator.Histograms("source/lag")
+    found = event.histogram_value
+    assert (event.step, found.min, found.max, found.num, found.sum, found.sum_squares) == (5, 1, 3, 4, 6, 12)
+    assert dict(zip(found.bucket_limit, found.bucket, strict=True)) == {0.5: 0, 1.5: 3, 2.5: 0, 3.5: 1}
+
+
 def test_nan_and_infinity_are_kept(tmp_path: Path) -> None:
     writer = MetricsWriter(tmp_path)
     writer.write(1, {"loss": math.nan, "up": math.inf})

@@ -275,4 +275,4 @@ def test_the_first_batch_of_a_run_is_on_policy(tmp_path: Any, options: dict[str,
         run.feed.close()
     assert float(metrics["policy/ratio"]) == pytest.approx(1, abs=1e-4)
     assert int(batch.extra["weight"].sum()) <= steps
-    assert steps <= run.actor.step * 3
+    assert steps <= run.feed.source.actor.step * 3

@@ -1,0 +1,84 @@
+"""The lanes of several actors as those of one: their rollouts joined, their states merged and split.
+
+A state in a checkpoint speaks of all lanes of the run, whoever acted for them, so a run can go on with another number
+of workers, or with none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.types import Rollout, tree_map
+
+# [T, N, ...]; state is [N, ...]
+TIME_MAJOR = ("obs", "first", "last", "action", "reward", "terminated", "extra")
+
+
+def join_lanes(rollouts: Sequence[Rollout], device: torch.device) -> Rollout:
+    """Rollouts of as many steps side by side, on `device`: by way of pinned memory where that is a GPU.
+
+    A single one for the CPU is handed on as it is. The version is the oldest one's.
+    """
+
+    def cat(dim: int, parts: Sequence[Tensor]) -> Tensor:
+        if device.type == "cpu":
+            return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+        shape = list(parts[0].shape)
+        shape[dim] = sum(part.shape[dim] for part in parts)
+        host = torch.empty(shape, dtype=parts[0].dtype, pin_memory=device.type == "cuda")
+        torch.cat(list(parts), dim, out=host)
+        return host.to(device, non_blocking=True)
+
+    def of(name: str) -> Any:
+        trees = [getattr(rollout, name) for rollout in rollouts]
+        return tree_map(lambda *parts: cat(1 if name in TIME_MAJOR else 0, parts), *trees)
+
+    fields = {name: of(name) for name in (*TIME_MAJOR, "state")}
+    return Rollout(**fields, version=min(rollout.version for rollout in rollouts))
+
+
+def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `Actor.state_dict` of all lanes, from those of actors of consecutive lanes at the same step."""
+    assert len({state["step"] for state in states}) == 1, "actors at different steps have no common state"
+    merged: dict[str, Any] = _merge(*({**state, "log": None} for state in states))
+    lengths = {entry["start"]: entry["actions"] for state in states for entry in state["log"]}
+    merged["log"] = []
+    for start, like in sorted(lengths.items()):  # an actor without an entry needs none of those actions
+        pieces = []
+        for state in states:
+            found = [entry["actions"] for entry in state["log"] if entry["start"] == start]
+            shape = (len(like), len(state["episode"]), *like.shape[2:])
+            pieces.append(found[0] if found else np.zeros(shape, like.dtype))
+        merged["log"].append({"start": start, "actions": np.concatenate(pieces, 1)})
+    return merged
+
+
+def split_state(state: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """The part of `merge_states`' value that lanes [start, stop) need."""
+    cut: dict[str, Any] = _cut({**state, "log": None}, slice(start, stop))
+    log = [{"start": each["start"], "actions": each["actions"][:, start:stop]} for each in state["log"]]
+    return cut | {"log": log}
+
+
+def _merge(*parts: Any) -> Any:
+    first = parts[0]
+    if isinstance(first, dict):
+        return {key: _merge(*(part[key] for part in parts)) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_merge(*each) for each in zip(*parts, strict=True))
+    if isinstance(first, Tensor):
+        return torch.cat([part.cpu() for part in parts])
+    return np.concatenate(parts) if isinstance(first, np.ndarray) else first
+
+
+def _cut(tree: Any, lanes: slice) -> Any:
+    if isinstance(tree, dict):
+        return {key: _cut(value, lanes) for key, value in tree.items()}
+    if isinstance(tree, tuple):
+        return tuple(_cut(value, lanes) for value in tree)
+    return tree[lanes] if isinstance(tree, (Tensor, np.ndarray)) else tree

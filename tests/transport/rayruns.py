@@ -1,0 +1,99 @@
+"""Runs for the tests of source=ray: small, in this process, and what they end with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlkit.config import compose
+from rlkit.logging import Console
+from rlkit.run import Run
+from rlkit.sources import fleet
+from rlkit.trainer import fit
+
+PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]
+DQN = [
+    "agent=dqn", "env=cartpole_novel", "network=lstm", "network.core_size=16", "agent.steps=4",
+    "agent.replay.warmup=64", "agent.replay.capacity=2000", "agent.replay.batch=64", "agent.replay.sequence=8",
+    "agent.replay.burn_in=4",
+    "agent.replay.ratio=0.1",
+]  # fmt: skip
+COMMON = [
+    "preset=none", "network.hidden=[16]", "env.lanes=8", "env.backend=inprocess", "threads=1",
+    "evaluate.every=100000000", "log.tensorboard=false", "checkpoint.every=100000000", "ray.memory=100",
+]  # fmt: skip
+
+
+class Quiet(Console):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def update(self, step: int, row: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def make(folder: Path, *options: str, total: int = 10**8) -> Run:
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose([*COMMON, *options, f"total_steps={total}", "stop.reward=1e9"]).config
+    return Run(config, folder, Quiet())
+
+
+class After:
+    """A hook that ends the run after a number of updates, and calls `each` after every one."""
+
+    def __init__(self, updates: int, each: Any = None) -> None:
+        self.updates, self.each = updates, each
+
+    def after_update(self, clock: Any, report: dict[str, Any]) -> None:
+        if self.each is not None:
+            self.each(clock, report)
+        if clock.update >= self.updates:
+            clock.stop_reason = "enough"
+
+    def close(self, clock: Any, error: BaseException | None) -> None:
+        pass
+
+
+def train(run: Run, updates: int, each: Any = None) -> dict[str, torch.Tensor]:
+    """Weights after that many updates; the run is closed."""
+    try:
+        fit(run.agent, run.feed, [After(updates, each)], run.clock)
+        return {name: value.clone() for name, value in run.policy.state_dict().items()}
+    finally:
+        run.feed.close()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@contextmanager
+def cluster(nodes: int, cpus: int) -> Iterator[Any]:
+    """A head without cores and `nodes` nodes of `cpus` cores each, all on this machine's loopback."""
+    with fleet.local_only():
+        from ray.cluster_utils import Cluster
+
+        args = {"num_cpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args={**args, "node_ip_address": "127.0.0.1"})
+        try:
+            for _ in range(nodes):
+                add_node(found, cpus)
+            yield found
+        finally:
+            found.shutdown()
+
+
+def add_node(found: Any, cpus: int) -> Any:
+    return found.add_node(num_cpus=cpus, object_store_memory=100 * 2**20, node_ip_address="127.0.0.1")
