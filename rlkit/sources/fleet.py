@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -246,6 +247,7 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
             if ray.is_initialized():
                 return ray, False
             before = signal.getsignal(signal.SIGTERM)
+            _knock(config.ray.address)
             try:
                 ray.init(**_arguments(config))
             except BaseException:
@@ -257,12 +259,19 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
                     signal.signal(signal.SIGTERM, before)
     except ImportError as error:
         raise ConfigError(f"source=ray: {error}; type pip install ray, or source=sync") from error
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # OSError: refused, unknown host, timeout
         raise ConfigError(
             f"ray.address={config.ray.address}: {' '.join(str(error).split())}; allowed: local, auto (where "
             "`ray start` was run on this machine), HOST:PORT"
         ) from error
     return ray, True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT: Ray itself tries for minutes. ValueError: PORT is no number."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def _arguments(config: RunConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,11 @@ def test_ctrl_c_leaves_no_process_and_the_run_goes_on_exactly(tmp_path: Path) ->
     assert code == 0, output
     ours, theirs = (digest(tmp_path / "runs" / name) for name in "ab")
     assert ours["agent"] == theirs["agent"] and ours["best"] == theirs["best"]
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    code, output = rlkit(tmp_path, *CARTPOLE, "source=ray", f"ray.address={address}")
+    assert code == 2 and "Traceback" not in output, output
+    assert f"ray.address={address}: " in output and "allowed: local, auto (where" in output
