@@ -296,13 +296,17 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def local_only() -> Iterator[None]:
-    """Have the Ray that is imported and started inside listen on the loopback alone."""
+    """Have a Ray that is started inside listen on the loopback alone, and 127.0.0.1 mean the loopback."""
+    from ray._private import ray_constants as constants
+
     name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": no cluster, so no other address, on any system
-    before = os.environ.get(name)
-    os.environ[name] = "0"
+    before, enabled = os.environ.get(name), constants.ENABLE_RAY_CLUSTER
+    # for the processes that Ray starts, and for this one, which read it when it imported Ray
+    os.environ[name], constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
+        constants.ENABLE_RAY_CLUSTER = enabled
         if before is None:
             del os.environ[name]
         else:
