@@ -234,7 +234,7 @@ class _Process:
         self.report = os.fdopen(report)
 
     def send(self, order: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None, "made with a pipe"
         try:
             self.process.stdin.write(json.dumps(order) + "\n")
             self.process.stdin.flush()
@@ -263,7 +263,7 @@ class _Process:
         return LearnerFault(self.rank, how)
 
     def close(self) -> None:
-        assert self.process.stdin is not None
+        assert self.process.stdin is not None, "made with a pipe"
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
