@@ -199,8 +199,8 @@ class TanhGaussian(Distribution):
     def mode(self) -> Tensor:
         """E[a]: the density's own mode may lie at a bound.
 
-        The median, tanh(mean), leaves out what rare samples do: of a brake near its bound it keeps less than half of
-        what training braked on average, and the greedy car is then faster than the one that learned to steer it.
+        The median, tanh(mean), leaves out what rare samples do: a brake near its bound is pressed less than it was on
+        average in training, and the greedy car is then faster than the one that learned to steer it.
         """
         return self._expected(torch.tanh).clamp(-INSIDE, INSIDE)
 
