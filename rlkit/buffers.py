@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rlkit import ranks
-from rlkit.nn.stack import history_index, with_history
+from rlkit.nn.stack import frame_index, take, with_history
 from rlkit.types import Obs, Rollout, State, tree_leaves, tree_map
 
 Rows = dict[str, Any]
@@ -37,8 +37,9 @@ def sequences(rollout: Rollout, length: int, unroll: Unroll) -> Rows:
 
     unroll: moves the memory of all lanes over some rows; called where the network has cores that remember. Rows after
     row T, which fill up the last sequences, repeat it. Returns a nested dict of tensors: obs and first [L, S, ...],
-    cores [S, ...], and for a frame stack of k the stored frames [(k-1+T+1)*N, ...] with the places [S, k-1] of each
-    sequence's history in them. Raises ValueError where T is no multiple of L.
+    cores [S, ...], and for a frame stack of k the stored frames [(k-1+T+1)*N, ...] with the places in them of each
+    sequence's history [S, k-1], or if L = 1 of its stack [S, k] (and then no obs). Raises ValueError where T is no
+    multiple of L.
     """
     steps, lanes = rollout.size
     if steps % length:
@@ -47,19 +48,15 @@ def sequences(rollout: Rollout, length: int, unroll: Unroll) -> Rows:
     def fill(x: Tensor) -> Tensor:  # [T+1, N, ...] -> [L, S, ...]
         return cut(torch.cat([x, x[-1:].expand(length - 1, *x.shape[1:])]) if length > 1 else x, length)
 
-    rows: Rows = {
-        "obs": tree_map(fill, rollout.obs),
-        "first": fill(rollout.first),
-        "cores": _memories(rollout, length, unroll),
-    }
-    if rollout.state[0]:
-        history: Any = rollout.state[0][0]  # [N, k-1, ...]
-        k = history.shape[1] + 1
-        rows["frames"] = with_history(rollout.obs, history).flatten(0, 1)  # type: ignore[arg-type]
-        row = history_index(rollout.first, k)[::length, :, :-1]  # [T/L + 1, N, k-1]
-        lane = torch.arange(lanes, device=row.device)[:, None]
-        rows["history"] = (row * lanes + lane).flatten(0, 1)
-    return rows
+    rows: Rows = {"first": fill(rollout.first), "cores": _memories(rollout, length, unroll)}
+    if not rollout.state[0]:
+        return rows | {"obs": tree_map(fill, rollout.obs)}
+    history: Any = rollout.state[0][0]  # [N, k-1, ...]
+    frames = with_history(rollout.obs, history).flatten(0, 1)  # type: ignore[arg-type]
+    index = frame_index(rollout.first, history.shape[1] + 1)[::length].flatten(0, 1)  # [S, k]
+    if length == 1:
+        return rows | {"frames": frames, "stacks": index}
+    return rows | {"obs": tree_map(fill, rollout.obs), "frames": frames, "history": index[:, :-1]}
 
 
 def _memories(rollout: Rollout, length: int, unroll: Unroll) -> State:
@@ -76,11 +73,17 @@ def _memories(rollout: Rollout, length: int, unroll: Unroll) -> State:
 
 
 def select(rows: Rows, index: Tensor) -> tuple[Obs, Tensor, State]:
-    """Sequences `index` [B] -> obs [L, B, ...], first [L, B], state of B lanes."""
-    obs = tree_map(lambda x: x[:, index], rows["obs"])
-    first = rows["first"][:, index]
-    frames: State = (rows["frames"][rows["history"][index]],) if "frames" in rows else ()
-    return obs, first, (frames, *tree_map(lambda x: x[index], rows["cores"]))
+    """Sequences `index` [B] -> obs [L, B, ...], first [L, B], state of B lanes.
+
+    With a frame stack and L = 1 obs are stacked already, [1, B, k, ...], and the state has no frames.
+    """
+    first = rows["first"].index_select(1, index)
+    cores = tree_map(lambda x: take(x, index), rows["cores"])
+    if "stacks" in rows:
+        return take(rows["frames"], take(rows["stacks"], index))[None], first, ((), *cores)
+    obs = tree_map(lambda x: x.index_select(1, index), rows["obs"])
+    frames: State = (take(rows["frames"], take(rows["history"], index)),) if "frames" in rows else ()
+    return obs, first, (frames, *cores)
 
 
 def pieces(total: int, size: float) -> int:

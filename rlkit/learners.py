@@ -34,7 +34,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from rlkit import ranks, registry
+from rlkit import accelerate, ranks, registry
 from rlkit.buffers import pieces
 from rlkit.checkpoint import pack, unpack
 from rlkit.config import OptimConfig, RunConfig
@@ -301,6 +301,7 @@ def _serve(lines: queue.Queue[dict[str, Any]], out: TextIO) -> None:
     order = lines.get()
     device = torch.device(order["device"])
     torch.set_num_threads(order["threads"])
+    accelerate.keep_memory()
     torch.manual_seed(order["seed"])
     module = registry.agent_module(order["agent"])
     config = build(module.Config, order["agent_config"], "agent")

@@ -43,6 +43,7 @@ class Run:
         pixels = has_pixels(spec)
         threads = accelerate.choose_threads(config.threads, pixels, config.learner.workers)
         torch.set_num_threads(threads)
+        accelerate.keep_memory()
         self.device = accelerate.choose_device(config.device, console.say)
         dtype = accelerate.choose_precision(config.precision, self.device, pixels, console.say)
         env = config.env

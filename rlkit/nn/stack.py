@@ -22,6 +22,17 @@ def history_index(first: Tensor, k: int) -> Tensor:
     return torch.maximum(time[..., None] + back, start[..., None]) + (k - 1)
 
 
+def frame_index(first: Tensor, k: int) -> Tensor:
+    """`history_index` into the frames of all lanes [(k-1+T)*N, ...]: first [T, N] -> [T, N, k]."""
+    lanes = first.shape[1]
+    return history_index(first, k) * lanes + torch.arange(lanes, device=first.device)[:, None]
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """x[index] for index [...] into the first axis: whole rows at once, where indexing copies element by element."""
+    return x.index_select(0, index.flatten()).view(*index.shape, *x.shape[1:])
+
+
 def with_history(obs: Tensor, history: Tensor) -> Tensor:
     """[history; rows]: obs [T, N, ...], history [N, k-1, ...] -> [k-1+T, N, ...]."""
     return torch.cat([history.transpose(0, 1), obs])
@@ -40,7 +51,6 @@ def stack_rows(obs: Tensor, first: Tensor, history: Tensor) -> tuple[Tensor, Ten
     if obs.shape[0] == 1:
         stacked, history = stack_step(obs[0], first[0], history)
         return stacked[None], history
-    k = history.shape[1] + 1
-    lanes = torch.arange(obs.shape[1], device=obs.device)[:, None]  # [N, 1]
-    stacked = with_history(obs, history)[history_index(first, k), lanes]  # [T, N, k, ...]
+    index = frame_index(first, history.shape[1] + 1)
+    stacked = take(with_history(obs, history).flatten(0, 1), index)  # [T, N, k, ...]
     return stacked, stacked[-1][:, 1:]

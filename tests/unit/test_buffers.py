@@ -80,7 +80,10 @@ def test_frame_stacks_continue_in_every_sequence(rollout: Rollout, length: int) 
     whole, _ = stack_rows(rollout.obs, rollout.first, history)  # type: ignore[arg-type]  # [T+1, N, 3]
     keep: Callable[..., State] = lambda obs, first, state: state  # noqa: E731
     obs, first, state = select(sequences(rollout, length, keep), torch.arange(T // length * N))
-    stacked, _ = stack_rows(obs, first, state[0][0])  # type: ignore[arg-type]  # [L, S, 3]
+    if length == 1:
+        stacked = obs  # [1, S, 3]
+    else:
+        stacked, _ = stack_rows(obs, first, state[0][0])  # type: ignore[arg-type]  # [L, S, 3]
     assert torch.equal(uncut(stacked, N), whole[:T])
 
 
