@@ -82,7 +82,7 @@ class Policy(nn.Module):
         if not network.hidden:
             raise ValueError("network.hidden=[]: the action enters at the last hidden layer; give one")
         self.spec, self.config = spec, config
-        self.scale = action_head(spec.action, "tanh")
+        self.scale = action_head(spec.action)  # [-1, 1] to the bounds, which `check` has found finite
         self.noise_size = d = self.scale.noise_size
         self.names = [f"critic{i}" for i in range(config.critics)]
         trunks = dict.fromkeys(["actor", *self.names])

@@ -14,6 +14,8 @@ gamma' = gamma (1 - terminated):
     Q = mean_i z_i, L = sum_i mean_j 2 |tau_i - 1{u_ij < 0}| Huber(u_ij), u_ij = y_j - z_i, tau_i = (i - 1/2) / M
                                                                     quantiles=M (Dabney et al., arXiv:1710.10044)
     noise in the head's weights instead of epsilon                  noisy       (Fortunato et al., arXiv:1706.10295)
+    epsilon^(1 + alpha i / (N - 1)) in lane i of N                  epsilon_spread=alpha
+                                                                    (Ape-X: Horgan et al., arXiv:1803.00933)
 
 With M = 1 the quantile loss is the Huber loss. Maxima and random actions run over allowed actions alone. A network with
 memory learns from sequences that start with the memory stored when acting, and from the rows after `burn_in` that only
@@ -64,6 +66,7 @@ class Config:
     epsilon_start: float = option(1.0, min=0, max=1, help="share of random actions after the warm-up")
     epsilon_end: float = option(0.05, min=0, max=1, help="share of random actions at last")
     epsilon_fraction: float = option(0.1, above=0, max=1, help="share of the run in which it falls to that")
+    epsilon_spread: float = option(0.0, min=0, help="alpha: how much less the later lanes explore; Ape-X: 7")
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 
@@ -77,6 +80,8 @@ class Policy(nn.Module):
         super().__init__()
         self.spec = spec
         self.noisy, self.duelling, self.quantiles = config.noisy, config.duelling, config.quantiles
+        self.spread = config.epsilon_spread
+        self.knows_lane = self.spread > 0
         self.choices = Choices(spec.action)
         size = self.choices.n * config.quantiles
         sizes = {"advantage": size, "value": config.quantiles} if config.duelling else {"q": size}
@@ -121,13 +126,20 @@ class Policy(nn.Module):
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """obs [N, ...], first [N], noise [N, 2] or None for the greedy action -> action [N], state, {}."""
+        """obs [N, ...], first [N], noise [N, 2] or None for the greedy action -> action [N], state, {}.
+
+        A third column of noise is each lane's i / (N - 1).
+        """
         row = tree_map(lambda x: x[None], obs)
         z, state = self.returns(self.network, row, first[None], state, noisy=noise is not None)
         action = self.q(z[0], obs).argmax(-1)
         if noise is not None:
             random = self.choices.random(noise[:, 1], self.choices.allowed(obs))
-            action = torch.where(noise[:, 0] < self.epsilon, random, action)
+            epsilon = self.epsilon
+            if noise.shape[1] > 2:
+                # epsilon_i = epsilon^(1 + alpha i / (N - 1))
+                epsilon = epsilon ** (1 + self.spread * noise[:, 2])
+            action = torch.where(noise[:, 0] < epsilon, random, action)
         return action, state, {}
 
     def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
@@ -255,6 +267,11 @@ def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where DQN cannot act in `spec`."""
     check_actions("dqn", spec.action)
     check_choices(spec)
+    if config.noisy and config.epsilon_spread:
+        raise ValueError(
+            f"agent.epsilon_spread={config.epsilon_spread:g}: with agent.noisy=true there is no epsilon; type "
+            "agent.epsilon_spread=0 or agent.noisy=false"
+        )
 
 
 def _of_action(z: Tensor, action: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The actor: vector environment + policy -> Rollout. The same one in every source, on every machine.
 
-    noise[t, n] ~ U(0, 1)^K           of lane n's own counter-based stream
+    noise[t, n] ~ U(0, 1)^K           of lane n's own counter-based stream; n / (N - 1) comes after it for a policy that
+                                      `knows_lane`
     a_t, m_{t+1} = policy.act(o_t, first_t, m_t, noise_t)
     row_{t+1} = env.step(to_env(a_t))
 
@@ -73,9 +74,9 @@ class Timing:
 class Actor:
     """Collects rollouts of `steps` transitions from every lane of `env`.
 
-    seed: of the action noise; first_lane: global number of lane 0; reward_scale: that of the environment, divided out
-    of reported returns; buffers: 2 if one rollout is learned from while the next is collected; group: lanes per
-    forward pass, 0 for all of them.
+    seed: of the action noise; first_lane: global number of lane 0; total: lanes of all actors (0: this is the only
+    one); reward_scale: that of the environment, divided out of reported returns; buffers: 2 if one rollout is learned
+    from while the next is collected; group: lanes per forward pass, 0 for all of them.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Actor:
         seed: int,
         device: torch.device,
         first_lane: int = 0,
+        total: int = 0,
         reward_scale: float = 1.0,
         buffers: int = 1,
         compile: bool = False,
@@ -95,6 +97,11 @@ class Actor:
         assert not group or env.lanes % group == 0, f"{env.lanes} lanes are no whole groups of {group}"
         self.env, self.policy, self.steps, self.seed, self.device = env, policy, steps, seed, device
         self.lane_numbers = np.arange(first_lane, first_lane + env.lanes)
+        share = self.lane_numbers / max((total or env.lanes) - 1, 1)  # n / (N - 1)
+        knows = getattr(policy, "knows_lane", False)
+        self._lane_column = (
+            share.astype(np.float32)[None, :, None] if knows else np.zeros((1, env.lanes, 0), np.float32)
+        )
         self.reward_scale = reward_scale
         self.timing = Timing()
         self.stop = False  # set by another thread: `collect` raises Stopped at its next step
@@ -124,9 +131,7 @@ class Actor:
         storage = self._storage[self._turn]
         self._turn = (self._turn + 1) % len(self._storage)
         storage.write(0, self._row)
-        noise = torch.from_numpy(
-            uniforms(self.seed, self.lane_numbers, self.step, self.steps, self.policy.noise_size)
-        ).to(self.device)  # [T, N, K]
+        noise = torch.from_numpy(self._noise()).to(self.device)  # [T, N, K]
         opening, clock = self.state, time.perf_counter
         acting = stepping = 0.0
         for t in range(self.steps):
@@ -148,6 +153,12 @@ class Actor:
         rollout = storage.rollout(opening)
         self._row = storage.rows[self.steps]
         return rollout, self._account(rollout)
+
+    def _noise(self) -> npt.NDArray[np.float32]:
+        """Of the next rollout: [T, N, K], and lanes' shares where the policy knows them [T, N, K + 1]."""
+        noise = uniforms(self.seed, self.lane_numbers, self.step, self.steps, self.policy.noise_size)
+        column = np.broadcast_to(self._lane_column, (*noise.shape[:2], self._lane_column.shape[2]))
+        return np.concatenate([noise, column], 2)
 
     def _act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor

@@ -41,7 +41,7 @@ def sequences(rollout: Rollout, length: int, unroll: Unroll) -> Rows:
     sequence's history [S, k-1], or if L = 1 of its stack [S, k] (and then no obs). Raises ValueError where T is no
     multiple of L.
     """
-    steps, lanes = rollout.size
+    steps, _ = rollout.size
     if steps % length:
         raise ValueError(f"sequences of {length} rows: {steps} rows are no multiple of it")
 

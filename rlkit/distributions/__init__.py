@@ -1,7 +1,6 @@
 """Action distributions (families.py) and the heads that make them from a network's outputs (heads.py)."""
 
 from rlkit.distributions.families import (
-    INSIDE,
     Bernoulli,
     Categorical,
     Composite,
@@ -14,7 +13,6 @@ from rlkit.distributions.families import (
 from rlkit.distributions.heads import ActionHead, BoxHead, CompositeHead, action_head
 
 __all__ = [
-    "INSIDE",
     "ActionHead",
     "Bernoulli",
     "BoxHead",

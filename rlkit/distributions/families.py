@@ -6,7 +6,7 @@ device's generator. Every method takes any leading dimensions [...] and sums ove
 
 Actions have the dtype of `spaces.row_dtype`: Categorical and MultiCategorical int64, Bernoulli int8, the
 Gaussians float32; a Composite's are float32, its parts side by side. Continuous actions are in normalised
-units; `ActionHead.to_env` maps them to the environment's.
+units, those of TanhGaussian before they are squashed; `ActionHead.to_env` maps them to the environment's.
 """
 
 from __future__ import annotations
@@ -183,31 +183,29 @@ class Gaussian(Distribution):
 
 
 class TanhGaussian(Distribution):
-    """a = tanh(x), x ~ Gaussian(mean, log_std): actions strictly inside (-1, 1).
+    """a = tanh(x), x ~ Gaussian(mean, log_std): actions in [-1, 1]. An action is kept as its x [..., d].
 
-    Only `a` is stored, so x is recovered as atanh(a). The log-probability is that of the float32 action as
-    stored, with |x| <= 8.66, the largest that float32 tells from a bound. From the x that was drawn the
-    recovered one differs by up to 3e-8 cosh(x)^2: 3e-6 at |x| = 3, 1e-3 at 6.
+    `BoxHead.to_env` squashes it. From a stored `a` near a bound x could not be had back: float32 has seven numbers
+    between tanh(7.5) and 1. Then two policies' log-probabilities of one action differ by whatever rounding made of x.
     """
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.base = Gaussian(mean, log_std)
 
     def sample(self, noise: Tensor) -> Tensor:
-        return torch.tanh(self.base.sample(noise)).clamp(-INSIDE, INSIDE)
+        return self.base.sample(noise)
 
     def mode(self) -> Tensor:
-        """E[a]: the density's own mode may lie at a bound.
+        """atanh E[a]: the density's own mode may lie at a bound.
 
         The median, tanh(mean), leaves out what rare samples do: a brake near its bound is pressed less than it was on
         average in training, and the greedy car is then faster than the one that learned to steer it.
         """
-        return self._expected(torch.tanh).clamp(-INSIDE, INSIDE)
+        return torch.atanh(self._expected(torch.tanh).clamp(-INSIDE, INSIDE))
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """log N(x) - sum log(1 - tanh(x)^2)."""
-        x = torch.atanh(action.clamp(-INSIDE, INSIDE))
-        return self.base.log_prob(x) - _log_slope(x).sum(-1)
+        """Of the density of a: log N(x) - sum log(1 - tanh(x)^2)."""
+        return self.base.log_prob(action) - _log_slope(action).sum(-1)
 
     def entropy(self) -> Tensor:
         """Gaussian entropy + sum E[log(1 - tanh(x)^2)]: the error is below 1e-4 for std <= 2, below 0.01 for <= 4."""

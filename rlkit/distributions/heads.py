@@ -87,8 +87,8 @@ class BernoulliHead(ActionHead):
 class BoxHead(ActionHead):
     """Box of d numbers: d means; the policy's actions are [..., d] whatever the space's shape.
 
-    Where both bounds are finite, [-1, 1] maps affinely to [low, high] and what lies outside is clipped; where
-    one is, the action is only clipped at it; where none is, it passes as it is.
+    Where both bounds are finite, [-1, 1] (of `tanh`: tanh of the action) maps affinely to [low, high] and what lies
+    outside is clipped; where one is, the action is only clipped at it; where none is, it passes as it is.
     """
 
     offset: Tensor
@@ -129,7 +129,8 @@ class BoxHead(ActionHead):
         return TanhGaussian(outputs, log_std) if self.kind == "tanh" else Gaussian(outputs, log_std)
 
     def to_env(self, action: Tensor) -> Tensor:
-        scaled = torch.addcmul(self.offset, self.scale, action).clamp(self.low, self.high)  # [..., d]
+        unit = torch.tanh(action) if self.kind == "tanh" else action
+        scaled = torch.addcmul(self.offset, self.scale, unit).clamp(self.low, self.high)  # [..., d]
         return scaled if len(self.shape) == 1 else scaled.reshape(*action.shape[:-1], *self.shape)
 
 

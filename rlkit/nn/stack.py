@@ -40,9 +40,11 @@ def with_history(obs: Tensor, history: Tensor) -> Tensor:
 
 def stack_step(obs: Tensor, first: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
     """One row: obs [N, ...], first [N], history [N, k-1, ...] -> stacked [N, k, ...], next history [N, k-1, ...]."""
-    opens = first.view(-1, *[1] * obs.dim())  # [N, 1, ...]
-    newest = obs[:, None]
-    stacked = torch.cat([torch.where(opens, newest, history), newest], 1)  # [N, k, ...]
+    frames = torch.cat([history, obs[:, None]], 1)  # [N, k, ...]
+    lanes, k = frames.shape[:2]
+    # where an episode opens, every frame is the newest
+    index = torch.where(first[:, None], k - 1, torch.arange(k, device=obs.device))  # [N, k]
+    stacked = take(frames.flatten(0, 1), index + torch.arange(lanes, device=obs.device)[:, None] * k)
     return stacked, stacked[:, 1:]
 
 

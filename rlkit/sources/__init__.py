@@ -95,6 +95,7 @@ def make_actor(
         seed=config.seed,
         device=device,
         first_lane=first_lane,
+        total=config.env.lanes,
         reward_scale=config.env.reward_scale,
         buffers=buffers,
         compile=config.compile,

@@ -10,7 +10,6 @@ import torch
 import torch.distributions as td
 
 from rlkit.distributions import (
-    INSIDE,
     Bernoulli,
     Categorical,
     Composite,
@@ -76,7 +75,7 @@ def test_against_torch(kind):
     x, build, k = make(kind, 7, 4)
     mine, torchs = build(x), reference(kind, x)
     action = mine.sample(noise(7, 4, k))
-    other = action if kind in ("categorical", "gaussian", "tanh") else action.float()
+    other = {"bernoulli": action.float(), "tanh": torch.tanh(action)}.get(kind, action)
     assert mine.log_prob(action).shape == (7, 4)
     torch.testing.assert_close(mine.log_prob(action), torchs.log_prob(other), rtol=1e-4, atol=1e-4)
     if kind != "tanh":
@@ -139,35 +138,48 @@ def test_kl_of_itself_is_zero_and_of_another_class_is_refused(kind):
 
 
 def test_tanh_log_prob_near_the_bounds():
-    # exact, in float64 from the float32 action: log N(atanh a) - log(1 - a^2), 1 - a^2 = (1 - a)(1 + a)
-    for mean, log_std in ((0.0, 0.0), (3.0, -0.5), (8.0, 0.5)):
+    # exact, in float64: log N(x) - log(1 - a^2), 1 - a^2 = (1 - a)(1 + a) = 4 / (e^x + e^-x)^2
+    for mean, log_std in ((0.0, 0.0), (3.0, -0.5), (12.0, 0.5)):
         policy = TanhGaussian(torch.tensor([mean]), torch.tensor([log_std]))
-        for a in (-INSIDE, -0.999999, -0.9, -1e-4, 0.0, 0.5, 0.99999, 1 - 2.0**-22, INSIDE):
-            a32 = torch.tensor([a], dtype=torch.float32)
-            a64 = a32.item()
-            x = 0.5 * (math.log1p(a64) - math.log1p(-a64))
+        for x in (-15.0, -7.5, -1.5, 0.0, 0.5, 5.0, 9.0, 20.0):
             z = (x - mean) / math.exp(log_std)
-            exact = -0.5 * z * z - log_std - 0.5 * math.log(2 * math.pi) - math.log((1 - a64) * (1 + a64))
-            assert policy.log_prob(a32).item() == pytest.approx(exact, rel=3e-6, abs=3e-6)
+            slope = math.log(4) - 2 * math.log(math.exp(x) + math.exp(-x))
+            exact = -0.5 * z * z - log_std - 0.5 * math.log(2 * math.pi) - slope
+            assert policy.log_prob(torch.tensor([x])).item() == pytest.approx(exact, rel=3e-6, abs=3e-6)
 
 
-def test_tanh_samples_are_strictly_inside_and_always_finite():
+def test_tanh_ratios_of_policies_at_a_bound_are_those_of_their_gaussians():
+    """Means that lie where float32 cannot tell tanh from 1: a small step of the policy is a small step of the ratio."""
+    for mean in (0.0, 6.0, 9.0, 30.0):
+        old, new = (TanhGaussian(torch.tensor([m]), torch.tensor([-0.8])) for m in (mean, mean + 0.01))
+        for u in (LOWEST, 0.3, HIGHEST):
+            action = old.sample(torch.tensor([u]))
+            z = statistics.NormalDist().inv_cdf(torch.tensor(u, dtype=torch.float32).item())
+            # log rho = z d - d^2 / 2 with d = 0.01 / std
+            d = 0.01 / math.exp(-0.8)
+            assert (new.log_prob(action) - old.log_prob(action)).item() == pytest.approx(
+                z * d - d * d / 2, abs=1e-4
+            )
+
+
+def test_tanh_actions_are_finite_and_within_the_bounds():
     policy = TanhGaussian(torch.tensor([-50.0, -9.0, 0.0, 9.0, 50.0]), torch.full((5,), 1.0))
-    for u in (LOWEST, 0.5, HIGHEST):
-        action = policy.sample(torch.full((5,), u))
-        assert (action.abs() < 1).all()
+    head = action_head(Box((5,), "float32", np.full(5, -2.0), np.full(5, 4.0)), "tanh")
+    for action in (*(policy.sample(torch.full((5,), u)) for u in (LOWEST, 0.5, HIGHEST)), policy.mode()):
         assert policy.log_prob(action).isfinite()
-    assert (policy.mode().abs() < 1).all()
-    assert policy.log_prob(torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])).isfinite()  # from outside: clamped
+        command = head.to_env(action)
+        assert (command >= -2).all() and (command <= 4).all()
+    torch.testing.assert_close(
+        head.to_env(torch.tensor([-50.0, -1.0, 0.0, 1.0, 50.0])),
+        torch.tensor([-2.0, 1 - 3 * math.tanh(1), 1.0, 1 + 3 * math.tanh(1), 4.0]),
+    )
 
 
 def test_tanh_density_integrates_to_one():
-    policy = TanhGaussian(torch.tensor([0.7]), torch.tensor([0.2]))
+    policy = TanhGaussian(torch.tensor([0.7]).double(), torch.tensor([0.2]).double())
     x = torch.linspace(-9, 9, 200_001, dtype=torch.float64)
-    a = torch.tanh(x)
-    inner = TanhGaussian(policy.base.mean.double(), policy.base.log_std.double())
-    density = inner.log_prob(a[:, None]).exp()
-    assert torch.trapezoid(density, a).item() == pytest.approx(1, abs=1e-5)
+    density = policy.log_prob(x[:, None]).exp()
+    assert torch.trapezoid(density, torch.tanh(x)).item() == pytest.approx(1, abs=1e-5)
 
 
 def test_tanh_entropy_is_that_of_the_squashed_variable():
@@ -190,7 +202,7 @@ def test_tanh_mode_is_the_mean_of_the_squashed_variable():
             density = torch.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
             exact = torch.trapezoid(density * torch.tanh(x), x).item()
             mine = TanhGaussian(torch.tensor([mean]), torch.tensor([math.log(std)])).mode().item()
-            assert mine == pytest.approx(exact, abs=1e-4), (mean, std)
+            assert math.tanh(mine) == pytest.approx(exact, abs=1e-4), (mean, std)
 
 
 # ---------------------------------------------------------------- sampling
@@ -234,7 +246,7 @@ def test_gaussian_samples_are_the_quantiles():
         u = torch.tensor(u, dtype=torch.float32).item()
         sample = policy.sample(torch.tensor([u])).item()
         assert sample == pytest.approx(normal.inv_cdf(u), rel=1e-5, abs=1e-5)
-        assert squashed.sample(torch.tensor([u])).item() == pytest.approx(math.tanh(sample), rel=1e-6)
+        assert squashed.sample(torch.tensor([u])).item() == sample  # kept before it is squashed
 
 
 @pytest.mark.parametrize("kind", KINDS)

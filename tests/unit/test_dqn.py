@@ -153,6 +153,23 @@ def test_spaces_of_several_choices_act_and_learn(action: Space) -> None:
     assert agent.policy.to_env(chosen).shape == (7, *action.shape)
 
 
+def test_lanes_explore_unequally() -> None:
+    """epsilon_i = 0.4^(1 + 7 i / 3): 0.4, 0.047, 0.0056, 0.00066 of the actions of four lanes are random."""
+    policy = make_agent(epsilon_spread=7.0).policy
+    policy.epsilon.fill_(0.4)
+    noise = torch.rand(60_000, 4, 3, generator=torch.Generator().manual_seed(0))
+    noise[:, :, 2] = torch.arange(4) / 3
+    obs, first = torch.zeros(240_000, 3), torch.zeros(240_000, dtype=torch.bool)
+    best = policy.act(obs, first, policy.initial_state(240_000), None)[0]
+    action = policy.act(obs, first, policy.initial_state(240_000), noise.flatten(0, 1))[0]
+    random = 1.5 * (action != best).view(-1, 4).float().mean(0)  # a third of the random ones are the best
+    expected = torch.tensor([0.4, 0.4 ** (10 / 3), 0.4 ** (17 / 3), 0.4**8])
+    assert torch.allclose(random, expected, atol=0.003) and torch.all(random.diff() < 0)
+    # without a third column, as in an evaluation, all are alike
+    alike = policy.act(obs, first, policy.initial_state(240_000), noise.flatten(0, 1)[:, :2])[0]
+    assert 1.5 * float((alike != best).float().mean()) == pytest.approx(0.4, abs=0.003)
+
+
 def test_epsilon_is_a_function_of_progress_and_one_during_warm_up() -> None:
     agent = make_agent(epsilon_start=0.8, epsilon_end=0.2, epsilon_fraction=0.5)
     warming = agent.learn(Batches(agent, 0, ready=False), 0.3)  # type: ignore[arg-type]
@@ -280,5 +297,9 @@ def test_refusals_name_what_can() -> None:
     masked = Dict((("state", observation), ("action_mask", Box((2,), "int8", 0.0, 1.0))))
     with pytest.raises(ValueError, match="MultiBinary"):
         check(EnvSpec("test", masked, MultiBinary(2)), Config())
+    with pytest.raises(
+        ValueError, match=r"agent.epsilon_spread=7: .*no epsilon; type agent.epsilon_spread=0"
+    ):
+        check(EnvSpec("test", observation, Discrete(2)), Config(noisy=True, epsilon_spread=7.0))
     for action in (Discrete(3), MultiDiscrete((3, 4), (0, 0)), MultiBinary(12)):
         check(EnvSpec("test", observation, action), Config())

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlkit.actor import Actor
 from rlkit.agents.ppo import Config, Policy
@@ -19,7 +19,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.optim import flatten
 from rlkit.sources.lanes import join_lanes, merge_states, split_state
 from rlkit.sources.worker import lay_out, load_weights, pack_rollout, pack_weights, unpack_rollout
-from rlkit.types import Rollout, tree_leaves
+from rlkit.types import EnvSpec, Obs, Rollout, State, tree_leaves
 
 CPU = torch.device("cpu")
 ENVS = {
@@ -55,6 +55,43 @@ def test_groups_make_actors_of_some_lanes_one_of_all(name: str, cuts: list[int])
     parts = [make_actor(ENVS[name], *cut, group=2) for cut in pairwise(cuts)]
     for _ in range(3):
         assert equal(collect(*parts), collect(whole))
+
+
+def test_a_policy_that_knows_its_lanes_is_told_their_share_of_the_run() -> None:
+    """i / (N - 1), whoever acts for lane i: one actor of four lanes, or two of two."""
+
+    class Watcher:
+        knows_lane, noise_size = True, 2
+
+        def __init__(self, spec: EnvSpec) -> None:
+            self.spec = spec
+            self.shares: list[list[float]] = []
+            self.kept: list[Tensor] = []
+
+        def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
+            return ()
+
+        def act(
+            self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
+        ) -> tuple[Tensor, State, dict[str, Tensor]]:
+            assert noise is not None
+            self.shares.append(noise[:, 2].tolist())
+            self.kept.append(noise[:, :2])
+            return torch.zeros(len(first), dtype=torch.int64), state, {}
+
+        def to_env(self, action: Tensor) -> Tensor:
+            return action
+
+    found = []
+    for start, stop in ((0, 4), (0, 2), (2, 4)):
+        env = make_vec(dataclasses.replace(ENVS["cartpole"], lanes=stop - start), 7, first_lane=start)
+        watcher = Watcher(env.spec)
+        Actor(env, watcher, 2, seed=3, device=CPU, first_lane=start, total=4).collect()
+        found.append(watcher)
+    whole, left, right = found
+    assert whole.shares == [[0.0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]] * 2
+    assert [a + b for a, b in zip(left.shares, right.shares, strict=True)] == whole.shares
+    assert torch.equal(torch.cat([left.kept[1], right.kept[1]]), whole.kept[1])
 
 
 @pytest.mark.parametrize("name", ENVS)
