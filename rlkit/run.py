@@ -34,6 +34,12 @@ __all__ = ["Run", "load", "resume", "train"]
 Say = Callable[[str], None]
 
 
+class Diverged(RuntimeError):
+    """The policy's weights are no longer numbers."""
+
+    complete = True  # the message says everything: the command line offers no traceback
+
+
 class Run:
     """A training run in its folder. `train` runs it to its end; a signal saves it and raises Interrupted."""
 
@@ -131,7 +137,17 @@ class Run:
                 self.feed.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the run is, copied: parts `policy` and `state` of a checkpoint."""
+        """Everything that the run is, copied: parts `policy` and `state` of a checkpoint.
+
+        Raises Diverged where that is not worth keeping.
+        """
+        if not torch.stack([torch.isfinite(p).all() for p in self.policy.parameters()]).all():
+            raise Diverged(
+                f"at step {self.clock.step:,} the policy's weights are no longer finite numbers. "
+                f"To resume would repeat it; type a smaller optim.lr (it was {self.config.optim.lr:g}) or "
+                f"optim.clip_norm (it was {self.config.optim.clip_norm:g}), or change them in the run's config.yaml "
+                "and resume"
+            )
         state = {
             "clock": self.clock.state_dict(),
             "agent": self.agent.state_dict(),

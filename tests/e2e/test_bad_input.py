@@ -327,6 +327,15 @@ def test_an_environment_that_fails_in_training(tmp_path: Path, fault: str, backe
     assert read_metrics(tmp_path / "runs" / "r" / "metrics.csv")[-1]["step"] >= 600
 
 
+def test_a_run_that_diverges_ends_with_the_last_weights_that_were_numbers(tmp_path: Path) -> None:
+    line = refused(
+        tmp_path, "train agent=ppo env=cartpole preset=none optim.lr=1e30 total_steps=50000 name=r threads=1"
+    )
+    assert "weights are no longer finite" in line and "optim.lr (it was 1e+30)" in line
+    _, _, parts = checkpoint.newest(tmp_path / "runs" / "r" / "checkpoints", "policy", say=print)
+    assert all(torch.isfinite(x).all() for x in parts["policy"]["weights"].values())
+
+
 def test_an_environment_that_fails_at_once_leaves_no_run(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN.replace("super().reset(seed=seed)", "raise OSError('no robot')"))
     line = refused(tmp_path, "train env=own:Line")
