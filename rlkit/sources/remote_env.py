@@ -107,8 +107,8 @@ class RemoteVecEnv:
     def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
         import ray
 
-        self.ray, self.spec, self.lanes, self.device = ray, spec, lanes, torch.device("cpu")
-        self.first_lane = first_lane
+        self.ray: Any = ray
+        self.spec, self.first_lane, self.lanes, self.device = spec, first_lane, lanes, torch.device("cpu")
         source = config.source
         share = lanes // source.env_actors
         assert share * source.env_actors == lanes, f"{lanes} lanes for {source.env_actors} environment actors"
@@ -120,7 +120,7 @@ class RemoteVecEnv:
         self.parts = [slice(start, start + share) for start in range(0, lanes, share)]
         # per actor: the arrays that its lanes' rows are written to
         self.places = [tree_map(lambda x: x[part].numpy(), vars(self.row)) for part in self.parts]  # noqa: B023
-        actor = ray.remote(EnvActor).options(
+        actor = self.ray.remote(EnvActor).options(
             num_cpus=source.cpus_per_env_actor,
             num_gpus=0,
             scheduling_strategy="SPREAD" if source.placement == "spread" else "DEFAULT",
