@@ -127,6 +127,11 @@ def test_ray_reserves_for_a_worker_and_its_environment_actors(tmp_path: Path, fa
     train(run, 1)
     assert [name for name, _ in asked] == ["Worker", "Worker", "EnvActor", "EnvActor"]
     assert [(given["num_cpus"], given["num_gpus"]) for _, given in asked[1:3]] == [(1.0, 0.0), (0.5, 0)]
+    fake.available_resources = lambda: {"CPU": 1.0}  # type: ignore[attr-defined]
+    run.feed.source.fleet.members[1].starting = object()
+    run.feed.source.fleet._tell_who_is_missing()
+    assert "workers [1] to start: each needs 1 cores, 0 GPUs" in run.console.said[-1]  # type: ignore[attr-defined]
+    assert "beside it 4 environment actors of 0.5 cores each; free" in run.console.said[-1]  # type: ignore[attr-defined]
     many = compose(
         [*SHARED, "source.workers=500", "source.env_actors=3", "source.cpus_per_env_actor=0.5"]
     ).config
