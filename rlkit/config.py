@@ -68,6 +68,12 @@ class SourceConfig:
         help="lanes per forward pass of the acting policy (results depend on it); 0: all of an actor",
     )
     workers: int = option(2, min=1, help="ray: actors that env.lanes are dealt out to")
+    inference: str = option(
+        "local",
+        choices=("local", "shared"),
+        help="ray: local: a worker steps its environments itself; shared: environment actors do, it acts for them",
+    )
+    env_actors: int = option(2, min=1, help="ray, shared: environment actors of each worker")
     mode: str = option(
         "sync",
         choices=("sync", "async"),
@@ -93,6 +99,9 @@ class SourceConfig:
     )
     cpus_per_worker: float = option(
         1.0, min=0, help="ray: cores that a worker reserves; its torch has as many threads"
+    )
+    cpus_per_env_actor: float = option(
+        1.0, min=0, help="ray, shared: cores that an environment actor reserves"
     )
     gpus_per_worker: float = option(
         0.0, min=0, help="ray: (part of a) GPU that a worker reserves and acts on; 0: CPU"

@@ -2,11 +2,13 @@
 
 sync: the learner's own policy collects, then learns: every rollout is of the newest weights (lag 0).
 thread: the next rollout is collected by a copy of the policy while the learner learns (lag exactly 1 update).
-ray: the lanes are split over Ray actors, on this machine or on many (lag 0, or bounded by source.max_lag).
+ray: the lanes are split over Ray actors, on this machine or on many (lag 0, or bounded by source.max_lag), which act
+for environments of their own or (source.inference=shared) for those of other actors.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -18,7 +20,7 @@ from rlkit import registry
 from rlkit.actor import Actor, Episodes, Timing
 from rlkit.config import RunConfig
 from rlkit.options import ConfigError
-from rlkit.types import Rollout
+from rlkit.types import Rollout, VecEnv
 
 
 class RolloutSource(Protocol):
@@ -85,11 +87,17 @@ def make_actor(
     first_lane: int = 0,
     lanes: int = 0,
     buffers: int = 1,
+    vector: VecEnv | None = None,
 ) -> Actor:
-    """The actor of `lanes` of a run's lanes from `first_lane` on (0: all of them). policy: see `Actor`."""
-    env = replace(config.env, lanes=lanes or config.env.lanes)
+    """The actor of `lanes` of a run's lanes from `first_lane` on (0: all of them). policy: see `Actor`.
+
+    vector: what steps them (None: made here).
+    """
+    if vector is None:
+        env = replace(config.env, lanes=lanes or config.env.lanes)
+        vector = registry.env_package().make_vec(env, config.seed, first_lane=first_lane, device=device)
     return Actor(
-        registry.env_package().make_vec(env, config.seed, first_lane=first_lane, device=device),
+        vector,
         policy,
         config.agent.steps,
         seed=config.seed,
@@ -104,10 +112,16 @@ def make_actor(
 
 
 def check_lanes(config: RunConfig) -> None:
-    """Raise ConfigError where env.lanes cannot be dealt out in whole groups to equal workers."""
+    """Raise ConfigError where env.lanes cannot be dealt out in whole groups to equal workers and environment actors."""
     lanes, source = config.env.lanes, config.source
-    workers = source.workers if source.name == "ray" else 1
-    unit = workers * max(source.group, 1)
+    shared = source.inference == "shared"
+    if shared and source.name != "ray":
+        raise ConfigError(
+            f"source.inference=shared: environment actors are Ray's, given source={source.name}; allowed: local; "
+            "type source=ray or source.inference=local"
+        )
+    workers, actors = source.workers if source.name == "ray" else 1, source.env_actors if shared else 1
+    unit = workers * math.lcm(max(source.group, 1), actors)
     if lanes % unit == 0:
         return
     nearest = max(round(lanes / unit), 1) * unit
@@ -115,6 +129,9 @@ def check_lanes(config: RunConfig) -> None:
     if workers > 1:
         what += f"source.workers={workers} each take as many lanes"
         what += f" in groups of source.group={source.group}" if source.group else ""
-    else:
+    elif source.group:
         what += f"source.group={source.group} lanes act together"
+    if shared:
+        what += " and " if not what.endswith(": ") else ""
+        what += f"source.env_actors={actors} of a worker each step as many"
     raise ConfigError(f"{what}, so it must be a multiple of {unit}; type env.lanes={nearest}")

@@ -156,7 +156,7 @@ class Fleet:
             self._replace(member, " ".join(str(error).split()), failed=False)
             return
         if "failure" in value:
-            self._replace(member, value["failure"], failed=True)
+            self._replace(member, value["failure"], failed=not value["died"])
         elif not member.up:
             member.starting, member.pid = None, value["pid"]
             if value["warning"]:
@@ -199,11 +199,15 @@ class Fleet:
         missing = [member.index for member in self.members if not member.up]
         if missing:
             source = self.config.source
+            beside = ""
+            if source.inference == "shared":
+                each = f"{source.cpus_per_env_actor:g} cores each"
+                beside = f", and beside it {source.env_actors} environment actors of {each}"
             offered = self.ray.available_resources()
             free = {name: offered.get(name, 0.0) for name in ("CPU", "GPU", *source.resources)}
             self.say(
                 f"waiting for workers {missing} to start: each needs {source.cpus_per_worker:g} cores, "
-                f"{source.gpus_per_worker:g} GPUs and {source.resources or 'nothing else'}; free are {free}"
+                f"{source.gpus_per_worker:g} GPUs and {source.resources or 'nothing else'}{beside}; free are {free}"
             )
 
     def states(self) -> list[dict[str, Any]]:
@@ -286,8 +290,11 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
         return common
     source = config.source
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    each = source.cpus_per_worker
+    if source.inference == "shared":
+        each += source.env_actors * source.cpus_per_env_actor
     return common | {
-        "num_cpus": max(cores, math.ceil(source.workers * source.cpus_per_worker)),
+        "num_cpus": max(cores, math.ceil(source.workers * each)),
         "include_dashboard": False,
         "object_store_memory": config.ray.memory * 2**20 or None,
         "_node_ip_address": "127.0.0.1",

@@ -45,7 +45,7 @@ def join_lanes(rollouts: Sequence[Rollout], device: torch.device) -> Rollout:
 def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The `Actor.state_dict` of all lanes, from those of actors of consecutive lanes at the same step."""
     assert len({state["step"] for state in states}) == 1, "actors at different steps have no common state"
-    merged: dict[str, Any] = _merge(*({**state, "log": None} for state in states))
+    merged: dict[str, Any] = merge(*({**state, "log": None} for state in states))
     lengths = {entry["start"]: entry["actions"] for state in states for entry in state["log"]}
     merged["log"] = []
     for start, like in sorted(lengths.items()):  # an actor without an entry needs none of those actions
@@ -60,25 +60,27 @@ def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def split_state(state: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The part of `merge_states`' value that lanes [start, stop) need."""
-    cut: dict[str, Any] = _cut({**state, "log": None}, slice(start, stop))
+    found: dict[str, Any] = cut({**state, "log": None}, slice(start, stop))
     log = [{"start": each["start"], "actions": each["actions"][:, start:stop]} for each in state["log"]]
-    return cut | {"log": log}
+    return found | {"log": log}
 
 
-def _merge(*parts: Any) -> Any:
+def merge(*parts: Any) -> Any:
+    """One tree of the lanes of several: tensors and arrays [n, ...] end to end, all else the first one's."""
     first = parts[0]
     if isinstance(first, dict):
-        return {key: _merge(*(part[key] for part in parts)) for key in first}
+        return {key: merge(*(part[key] for part in parts)) for key in first}
     if isinstance(first, tuple):
-        return tuple(_merge(*each) for each in zip(*parts, strict=True))
+        return tuple(merge(*each) for each in zip(*parts, strict=True))
     if isinstance(first, Tensor):
         return torch.cat([part.cpu() for part in parts])
     return np.concatenate(parts) if isinstance(first, np.ndarray) else first
 
 
-def _cut(tree: Any, lanes: slice) -> Any:
+def cut(tree: Any, lanes: slice) -> Any:
+    """The part of `merge`'s value that belongs to some of its lanes."""
     if isinstance(tree, dict):
-        return {key: _cut(value, lanes) for key, value in tree.items()}
+        return {key: cut(value, lanes) for key, value in tree.items()}
     if isinstance(tree, tuple):
-        return tuple(_cut(value, lanes) for value in tree)
+        return tuple(cut(value, lanes) for value in tree)
     return tree[lanes] if isinstance(tree, (Tensor, np.ndarray)) else tree

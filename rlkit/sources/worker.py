@@ -1,8 +1,8 @@
-"""What runs in a Ray actor: some lanes of the run and a policy to act for them. Imports no Ray.
+"""What runs in a Ray actor: some lanes of the run and a policy to act for them. Uses no Ray, but for shared inference.
 
 Everything goes out as NumPy arrays, which Ray moves through shared memory without pickling their contents, and weights
 come in as one array that is read where it lies. What goes wrong in an environment is an answer, not an exception: the
-text of its traceback.
+text of its traceback. With source.inference=shared the lanes are those of other Ray actors (rlkit.sources.remote_env).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import traceback
 import warnings
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from rlkit import registry
 from rlkit.config import RunConfig
 from rlkit.sources import make_actor
+from rlkit.sources.remote_env import EnvActorError, RemoteVecEnv, error_text
 from rlkit.types import EnvSpec, Rollout, tree_map
 
 Array = npt.NDArray[Any]
@@ -112,41 +112,46 @@ class Worker:
     def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
         self.config, self.spec, self.first_lane, self.lanes = config, spec, first_lane, lanes
         self.version = -1
-        self.failure = ""
+        self.failure: dict[str, Any] = {}
 
     def start(
         self, state: dict[str, Any] | None, step: int = 0, episode: Array | None = None
     ) -> dict[str, Any]:
         """Make the environments and go on from `state`, or at `step` with new episodes [lanes], or from the beginning.
 
-        Returns {"pid", "warning"} or {"failure": text}.
+        Returns {"pid", "warning"}, or {"failure": text, "died": whether an environment actor is gone}.
         """
         config = self.config
         torch.set_num_threads(max(int(config.source.cpus_per_worker), 1))
         wanted = config.source.gpus_per_worker > 0
         if wanted and not torch.cuda.is_available():
-            return {"failure": "source.gpus_per_worker: torch finds no GPU where this worker runs"}
+            text = "source.gpus_per_worker: torch finds no GPU where this worker runs"
+            return {"failure": text, "died": False}
         device = torch.device("cuda" if wanted else "cpu")
         try:
             agent = registry.agent_module(config.agent_name)
             self.policy = agent.Policy(self.spec, config.network, config.agent).to(device)
-            self.actor = make_actor(config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes)
+            shared = config.source.inference == "shared"
+            vector = RemoteVecEnv(config, self.spec, self.first_lane, self.lanes) if shared else None
+            self.actor = make_actor(
+                config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes, vector=vector
+            )
             warning = self.actor.load_state_dict(state) if state else None
             if episode is not None:
                 self.actor.reopen(step, episode)
         except Exception as error:
-            return {"failure": _text(error)}
+            return _failure(error)
         return {"pid": os.getpid(), "warning": warning}
 
     def collect(self, weights: dict[str, Any], version: int, rollouts: int) -> dict[str, Any]:
         """A chunk: the next `rollouts` rollouts, acted for by the weights of this version.
 
         Returns {"rollouts", "returns", "lengths", "step", "episode", "seconds", "environment", "policy"}, or
-        {"failure": text} now and ever after once an environment has failed.
+        `start`'s {"failure", "died"} now and ever after once an environment has failed.
         """
         begin = time.perf_counter()
         if self.failure:
-            return {"failure": self.failure}
+            return self.failure
         if version != self.version:
             if self.version < 0 and self.actor.device.type == "cpu":
                 lay_out(self.policy, weights["layout"])
@@ -163,8 +168,8 @@ class Worker:
                 returns.append(episodes.returns)
                 lengths.append(episodes.lengths)
         except Exception as error:
-            self.failure = _text(error)
-            return {"failure": self.failure}
+            self.failure = _failure(error)
+            return self.failure
         return {
             "rollouts": found,
             "returns": returns,
@@ -181,6 +186,6 @@ class Worker:
         return self.actor.state_dict()
 
 
-def _text(error: Exception) -> str:
-    """What to tell of an error: an environment's fault has its own traceback."""
-    return str(error) if hasattr(error, "trace") else "".join(traceback.format_exception(error))
+def _failure(error: Exception) -> dict[str, Any]:
+    """What a worker answers that cannot go on."""
+    return {"failure": error_text(error), "died": isinstance(error, EnvActorError) and error.died}
