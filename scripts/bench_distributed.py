@@ -1,19 +1,25 @@
-"""Collecting with Ray beside one process and beside worker processes; PPO CartPole beside RLlib's.
+"""Collecting with Ray beside one process and beside worker processes; PPO CartPole beside RLlib's; memory.
 
     python scripts/bench_distributed.py [--seconds 0 5e-5 1e-3 1e-2] [--workers 1 2 4 8 16 32] [--measure 5]
-                                        [--plot bench_distributed.png] [--json FILE] [--rllib PYTHON]
+                                        [--plot bench_distributed.png] [--json FILE] [--rllib PYTHON] [--memory 1000000]
 
-Steps per second of `source.get` and `publish` alone (nothing is learned), with environments whose step takes 0 s, 50
-microseconds of work, 1 ms or 10 ms of sleep (so that there may be more of them than cores), 8 lanes per worker, 64 rows
-per rollout, after two batches of warm-up. Everything runs in turn in fresh processes. `--rllib PYTHON` names an
-interpreter with `ray[rllib]`, which trains PPO on CartPole with 2 runners beside ours with 2 workers: steps per second
-of training.
+Steps per second of `source.get` and `publish` alone (nothing is learned), after two batches of warm-up:
+
+* Environments whose step takes 0 s, 50 microseconds of work, 1 ms or 10 ms of sleep (so that there may be more of them
+  than cores), 8 lanes per worker, 64 rows per rollout.
+* CarRacing with 16 lanes and CartPole with 64, two workers.
+
+Everything runs in turn in fresh processes, `--rounds` times, and the best is kept: what else runs on a machine only
+slows. `--rllib PYTHON` names an interpreter with `ray[rllib]`, which trains PPO on CartPole with 2 runners beside ours
+with 2 workers: steps per second of training. `--memory STEPS` collects as many steps with Ray (async) and tells how
+much memory the learner's process, the workers and Ray's store had on the way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -95,6 +101,22 @@ def rate_of(options: list[str], measure: float, learn: bool) -> float:
             run.feed.close()
 
 
+def pairs() -> dict[str, dict[str, list[str]]]:
+    """Real environments with two workers: environment -> name -> options."""
+    racing = ["env=carracing", "network=cnn", "env.lanes=16", "agent.steps=32"]
+    cartpole = ["env=cartpole", "env.lanes=64", "agent.steps=128"]
+    ray = ["source=ray", "source.workers=2"]
+    return {
+        name: {
+            "one process": [*env, "env.backend=inprocess"],
+            "processes": [*env, "env.backend=workers", "env.workers=2"],
+            "ray sync": [*env, *ray],
+            "ray async": [*env, *ray, "source.mode=async"],
+        }
+        for name, env in {"CarRacing": racing, "CartPole": cartpole}.items()
+    }
+
+
 def cases(seconds: float, workers: int) -> dict[str, list[str]]:
     """What is compared: name -> options."""
     env = [
@@ -111,10 +133,62 @@ def cases(seconds: float, workers: int) -> dict[str, list[str]]:
     return {"one process": [*env, "env.backend=inprocess"], **local, **found}
 
 
-def fresh(options: list[str], measure: float, learn: bool) -> float:
-    """The rate, measured in a process of its own."""
-    job = json.dumps({"options": options, "measure": measure, "learn": learn})
-    return _answer([sys.executable, __file__, "--job", job])
+def memory(steps: int) -> list[dict[str, float]]:
+    """MB of the learner, of both workers and of Ray's store at ten points of `steps` steps of CartPole."""
+    from rlkit.config import compose
+    from rlkit.logging import Console
+    from rlkit.run import Run
+
+    options = [
+        "agent=ppo",
+        "env=cartpole",
+        "preset=none",
+        "threads=1",
+        "log.tensorboard=false",
+        "env.lanes=64",
+    ]
+    options += ["source=ray", "source.workers=2", "source.mode=async", "total_steps=1000000000"]
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        config = compose(options).config
+        run = Run(config, Path(folder), Console(config.total_steps, "bench"))
+        source: Any = run.feed.source
+        try:
+            done, update = 0, 0
+            while done < steps:
+                _, count = run.feed.next()
+                update += 1
+                run.feed.learned(update)
+                done += count
+                if done * 10 // steps > len(found):
+                    ray = source.fleet.ray
+                    whole, free = (
+                        where()["object_store_memory"]
+                        for where in (ray.cluster_resources, ray.available_resources)
+                    )
+                    found.append(
+                        {
+                            "steps": done,
+                            "learner": resident(os.getpid()),
+                            "workers": sum(resident(member.pid) for member in source.fleet.members),
+                            "store": (whole - free) / 1e6,
+                        }
+                    )
+        finally:
+            run.feed.close()
+    return found
+
+
+def resident(pid: int) -> float:
+    """MB of memory of its own that a process has (shared memory is the store's)."""
+    status = Path(f"/proc/{pid}/status").read_text().split()
+    return float(status[status.index("RssAnon:") + 1]) / 1000
+
+
+def fresh(options: list[str], arguments: argparse.Namespace, learn: bool = False) -> float:
+    """The best rate of some measurements, each in a process of its own."""
+    job = json.dumps({"options": options, "measure": arguments.measure, "learn": learn})
+    return max(_answer([sys.executable, __file__, "--job", job]) for _ in range(arguments.rounds))
 
 
 def _answer(command: list[str]) -> float:
@@ -124,17 +198,19 @@ def _answer(command: list[str]) -> float:
     return float(json.loads(done.stdout.strip().splitlines()[-1])["rate"])
 
 
-def rllib(python: str, measure: float) -> dict[str, float]:
+def rllib(arguments: argparse.Namespace) -> dict[str, float]:
     """PPO on CartPole, the same hyperparameters: steps per second of training."""
     ours = [
         "env=cartpole", "env.lanes=16", "agent.steps=128", "agent.minibatch=256", "agent.epochs=10",
-        "network.hidden=[256,256]", "source=ray", "source.workers=2",
+        "network.hidden=[256,256]",
     ]  # fmt: skip
+    ray = ["source=ray", "source.workers=2"]
+    command = [arguments.rllib, "-c", RLLIB, str(arguments.measure)]
     return {
-        "RLlib PPO CartPole, 2 runners": _answer([python, "-c", RLLIB, str(measure)]),
-        "rlkit, ray sync, 2 workers": fresh(ours, measure, True),
-        "rlkit, ray async, 2 workers": fresh([*ours, "source.mode=async"], measure, True),
-        "rlkit, one process": fresh(ours[:-2], measure, True),
+        "RLlib PPO CartPole, 2 runners": max(_answer(command) for _ in range(arguments.rounds)),
+        "rlkit, ray sync, 2 workers": fresh([*ours, *ray], arguments, True),
+        "rlkit, ray async, 2 workers": fresh([*ours, *ray, "source.mode=async"], arguments, True),
+        "rlkit, one process": fresh(ours, arguments, True),
     }
 
 
@@ -168,41 +244,50 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, nargs="*", default=[0.0, 5e-5, 1e-3, 1e-2])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--measure", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--plot", default="")
     parser.add_argument("--json", default="")
     parser.add_argument("--rllib", default="")
+    parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--job", default="")
     arguments = parser.parse_args()
     if arguments.job:
         job = json.loads(arguments.job)
         print(json.dumps({"rate": rate_of(job["options"], job["measure"], job["learn"])}))
         return 0
-    rows: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"rows": []}
     for seconds in arguments.seconds:
         for workers in arguments.workers:
-            rates = {
-                name: fresh(options, arguments.measure, False)
-                for name, options in cases(seconds, workers).items()
-            }
-            rows.append({"seconds": seconds, "workers": workers, "rates": rates})
-            if len(rows) == 1:
-                print(
-                    "| step | workers | lanes | "
-                    + " | ".join(rates)
-                    + " |\n"
-                    + "|---" * (3 + len(rates))
-                    + "|"
-                )
-            cells = " | ".join(f"{rate:,.0f}" for rate in rates.values())
-            print(f"| {seconds * 1e3:g} ms | {workers} | {LANES * workers} | {cells} |", flush=True)
-    beside = rllib(arguments.rllib, arguments.measure) if arguments.rllib else {}
-    for name, rate in beside.items():
+            options = cases(seconds, workers)
+            if not found["rows"]:
+                print(f"| step | workers | lanes | {' | '.join(options)} |\n{'|---' * (3 + len(options))}|")
+            rates = {name: fresh(each, arguments) for name, each in options.items()}
+            found["rows"].append({"seconds": seconds, "workers": workers, "rates": rates})
+            print(f"| {seconds * 1e3:g} ms | {workers} | {LANES * workers} | {_cells(rates)} |", flush=True)
+    found["pairs"] = {}
+    for env, options in pairs().items():
+        rates = found["pairs"][env] = {name: fresh(each, arguments) for name, each in options.items()}
+        share = rates["ray sync"] / rates["processes"]
+        print(f"| {env}, 2 workers | {_cells(rates)} | ray sync / processes: {share:.0%} |", flush=True)
+    found["rllib"] = rllib(arguments) if arguments.rllib else {}
+    for name, rate in found["rllib"].items():
         print(f"{name}: {rate:,.0f} steps/s", flush=True)
+    found["memory"] = memory(arguments.memory) if arguments.memory else []
+    for row in found["memory"]:
+        print(
+            "MB after {steps:,} steps: learner {learner:.0f}, workers {workers:.0f}, store {store:.0f}".format(
+                **row
+            )
+        )
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"rows": rows, "rllib": beside}, indent=1))
-    if arguments.plot:
-        plot(rows, arguments.plot)
+        Path(arguments.json).write_text(json.dumps(found, indent=1))
+    if arguments.plot and found["rows"]:
+        plot(found["rows"], arguments.plot)
     return 0
+
+
+def _cells(rates: dict[str, float]) -> str:
+    return " | ".join(f"{rate:,.0f}" for rate in rates.values())
 
 
 if __name__ == "__main__":

@@ -244,6 +244,7 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets workers wait for whatever else runs here
     try:
         with local_only() if config.ray.address == "local" else contextlib.nullcontext():
             import ray
