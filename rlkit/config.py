@@ -81,6 +81,11 @@ class SourceConfig:
         min=0,
         help="ray, async, agents with a replay memory: rollouts of agent.steps per chunk; 0: as many as take 50 ms",
     )
+    aggregate: int = option(
+        64,
+        min=0,
+        help="ray: with more workers than this, chunks of a node's workers are joined there; 0: never",
+    )
     max_restarts: int = option(
         100,
         min=-1,

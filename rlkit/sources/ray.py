@@ -35,9 +35,10 @@ from torch import nn
 
 from rlkit.actor import Episodes, Timing
 from rlkit.config import RunConfig
-from rlkit.sources.fleet import Chunk, Fleet
-from rlkit.sources.lanes import join_lanes, merge_states, split_state
-from rlkit.sources.worker import pack_weights, unpack_rollout
+from rlkit.sources.fleet import Fleet
+from rlkit.sources.lanes import merge_states, split_state
+from rlkit.sources.tree import Chunk, join_chunks
+from rlkit.sources.worker import pack_weights
 from rlkit.types import Rollout, tree_leaves
 
 CHUNK = 0.05  # seconds of work that are worth a message
@@ -96,7 +97,9 @@ class RaySource:
 
     def _start(self) -> None:
         config, lanes, workers = self.config, self.config.env.lanes, self.config.source.workers
-        self.fleet = Fleet(config, self.learner.spec, self.say)  # type: ignore[arg-type]
+        # with max_lag=1 a worker has one chunk at a time, so the first that arrive are all of them
+        whole = self.ordered or self.ahead == 1
+        self.fleet = Fleet(config, self.learner.spec, self.say, whole)  # type: ignore[arg-type]
         cuts = [slice(start, start + lanes // workers) for start in range(0, lanes, lanes // workers)]
         actor, mark = self._restored.get("actor"), self._restored.get("mark")
         states = [split_state(actor, cut.start, cut.stop) if actor else None for cut in cuts]
@@ -152,13 +155,12 @@ class RaySource:
     def _unpack(self, chunks: list[Chunk]) -> None:
         values = [chunk.value for chunk in chunks]
         for i in range(len(values[0]["rollouts"])):
-            parts = [unpack_rollout(value["rollouts"][i]) for value in values]
             episodes = Episodes(
                 [each for value in values for each in value["returns"][i]],
                 [each for value in values for each in value["lengths"][i]],
             )
-            rollout = join_lanes(parts, self.device)
-            self._ready.append((rollout, episodes, [part.version for part in parts]))
+            rollout = join_chunks(chunks, i, self.config.env.lanes // self.config.source.workers, self.device)
+            self._ready.append((rollout, episodes, [chunk.version for chunk in chunks]))
         for chunk in chunks:
             lanes = slice(
                 chunk.worker * len(chunk.value["episode"]), (chunk.worker + 1) * len(chunk.value["episode"])

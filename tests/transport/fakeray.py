@@ -33,8 +33,10 @@ class Ref:
 class Handle:
     """An actor: calls are queued, and lost once it is dead."""
 
-    def __init__(self, kind: type, args: Any) -> None:
+    def __init__(self, ray: FakeRay, kind: type, args: Any) -> None:
         self.object, self.dead = kind(*args), False
+        if hasattr(self.object, "ray"):  # it calls Ray itself
+            self.object.ray = ray
         self.calls: list[Ref] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -66,19 +68,24 @@ class FakeRay:
         self.puts = 0
 
     def remote(self, kind: type) -> Any:
-        actor = SimpleNamespace(remote=lambda *args: Handle(kind, args))
+        actor = SimpleNamespace(remote=lambda *args: Handle(self, kind, args))
         return SimpleNamespace(options=lambda **options: actor)
 
     def put(self, value: Any) -> Any:
         self.puts += 1
         return _copied(value)
 
-    def wait(self, refs: list[Ref], num_returns: int, timeout: float) -> tuple[list[Ref], list[Ref]]:
-        if timeout:
+    def wait(
+        self, refs: list[Ref], num_returns: int, timeout: float | None, fetch_local: bool = True
+    ) -> tuple[list[Ref], list[Ref]]:
+        if timeout is None:
+            for ref in refs:
+                ref.handle.work(ref)
+        elif timeout:
             chosen = self.random.choice(refs)
             chosen.handle.work(chosen)
             return [chosen], []
-        return [ref for ref in refs if ref.answer is not None], []
+        return [ref for ref in refs if ref.answer is not None], [ref for ref in refs if ref.answer is None]
 
     def get(self, ref: Ref) -> Any:
         ref.handle.work(ref)
