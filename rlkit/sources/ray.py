@@ -11,15 +11,17 @@ A batch is one chunk of each worker, T steps of all lanes, so updates are as lar
 agent that learns from whole episodes or keeps a replay memory gets the chunks of each lane in their order, one of each
 worker; agents that learn from rollouts get those that arrived first. The lag is bounded by waiting, not by throwing
 away: a worker has at most max_lag chunks under way or unused, and the learner waits for chunks that would be too old
-later. (To drop it would lose work, and of slow episodes more than of fast ones.) While a worker is being replaced,
-agents that learn from rollouts go on with those of the others.
+later. (To drop it would lose work, and of slow episodes more than of fast ones.) Agents that learn from rollouts go on
+with the chunks of those workers that are up: while one is being replaced, and while some wait for a node to start on
+(source.min_workers).
 
 What corrects for the lag is the agent's own: PPO's ratio is to the probabilities with which the actions were drawn, so
 the clipped objective is that of the policy that acted; there is no V-trace. A replay memory is off-policy anyway: its
 chunks are of several rollouts (source.rollouts), handed out one by one, and max_lag counts chunks.
 
 Weights lie once per version in shared memory, where workers read them; rollouts are used where they arrived, and with
-several workers copied once, into one batch (for a GPU into pinned memory).
+several workers copied once, into one batch (for a GPU into pinned memory). With many workers that is done on their
+nodes first (tree.py).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from torch import nn
 
 from rlkit.actor import Episodes, Timing
 from rlkit.config import RunConfig
+from rlkit.options import ConfigError
 from rlkit.sources.fleet import Fleet
 from rlkit.sources.lanes import merge_states, split_state
 from rlkit.sources.tree import Chunk, join_chunks
@@ -55,6 +58,7 @@ class RaySource:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
+        check_min_workers(config, feed)
         self.config, self.learner, self.device, self.say = config, learner, device, say
         self.asynchronous = config.source.mode == "async"
         self.ahead = (
@@ -73,7 +77,7 @@ class RaySource:
             deque()
         )  # not yet handed out, with their versions
         self._restored: dict[str, Any] = {}  # what the workers are to begin with
-        self._begun = False  # every worker has come up once
+        self._begun = False  # enough workers have come up
         self._mark: dict[str, Any] = {}  # step and episode of every lane after what was taken
         self._lags: list[int] = []
         self._row: dict[str, float] = {}
@@ -135,7 +139,12 @@ class RaySource:
             oldest = {chunk.worker: chunk for chunk in reversed(fleet.arrived)}
             complete = len(oldest) == len(fleet.members)
             return [oldest[worker] for worker in sorted(oldest)] if complete else []
-        self._begun = self._begun or fleet.up == len(fleet.members)
+        if not self._begun:
+            self._begun = fleet.up >= (self.config.source.min_workers or len(fleet.members))
+            if self._begun and fleet.up < len(fleet.members):
+                self.say(
+                    f"the run begins with {fleet.up} of {len(fleet.members)} workers; others join as they start"
+                )
         due = (
             self.version - self.ahead
         )  # chunks of this version would be too old for the batch after this one
@@ -231,3 +240,26 @@ class RaySource:
         if "mark" in self._restored:
             return "source.mode=async: every lane opens a new episode, so the run continues, but not exactly"
         return None
+
+
+def check_min_workers(config: RunConfig, feed: str) -> None:
+    """Raise ConfigError where source.min_workers is given and the run needs chunks of all workers."""
+    source = config.source
+    what = f"source.min_workers={source.min_workers}: "
+    if source.min_workers > source.workers:
+        raise ConfigError(
+            f"{what}there are only source.workers={source.workers}; allowed: 0 (all) to {source.workers}; "
+            f"type source.workers={source.min_workers}"
+        )
+    if not 0 < source.min_workers < source.workers:
+        return
+    if source.mode != "async":
+        raise ConfigError(
+            f"{what}in source.mode={source.mode} every batch has a chunk of each worker; "
+            "type source.mode=async, or source.min_workers=0"
+        )
+    if feed != "rollouts":
+        raise ConfigError(
+            f"{what}agent={config.agent_name} needs the chunks of each lane in their order, so it waits for all "
+            "workers; allowed for agents that learn from rollouts; type source.min_workers=0"
+        )

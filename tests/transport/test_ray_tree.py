@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from fakeray import FakeRay
 from ledger import account, names
-from rayruns import DQN, PPO, make, same, train
+from rayruns import DQN, PPO, add_node, cluster, make, same, train
 
+from rlkit.options import ConfigError
 from rlkit.sources import fleet, worker
 from rlkit.sources.lanes import TIME_MAJOR, join_lanes
 from rlkit.sources.tree import Aggregator, Chunk, join_chunks
@@ -119,4 +124,134 @@ def test_the_account_and_the_bound_hold_while_workers_and_aggregators_die(
         if update % 9 == 0 and (aggregators := source.fleet.tree.aggregators):
             next(iter(aggregators.values())).dead = True
     assert source.fleet.rows["lost"] > 0 and source.fleet.failures == 0
+    account(received, source, tmp_path / "log")
+
+
+@pytest.mark.parametrize("max_lag", [1, 3])
+@pytest.mark.parametrize("aggregate", [0, 1])
+def test_a_run_begins_with_the_workers_that_are_up_and_grows(
+    tmp_path: Path, fake: FakeRay, monkeypatch: pytest.MonkeyPatch, max_lag: int, aggregate: int
+) -> None:
+    """Two of four start, and the others after 20 updates: batches of 4 lanes, then of 8; the lag stays bounded."""
+    extra = [f"source.max_lag={max_lag}", f"source.aggregate={aggregate}", "source.min_workers=2"]
+    run = make(tmp_path / "run", *ledger(tmp_path, "source.mode=async", *extra))
+    source, received, sizes = run.feed.source, [], []
+
+    def wait(refs: list[Any], num_returns: int, timeout: float | None, **options: Any) -> Any:
+        waiting = {member.starting for member in source.fleet.members[2:]} if len(sizes) < 20 else set()
+        return FakeRay.wait(fake, [ref for ref in refs if ref not in waiting], num_returns, timeout)
+
+    monkeypatch.setattr(fake, "wait", wait)
+    for update in range(1, 60):
+        rollout, _ = source.get()
+        received += names(rollout)
+        sizes.append(rollout.size[1])
+        assert update - 1 - rollout.version <= max_lag
+        source.publish(update)
+        if update == 20:  # nobody has been asked for anything
+            assert not any(member.chunks for member in source.fleet.members[2:])
+    assert set(sizes[:20]) == {4} and sizes[-1] == 8 and source.report()["source/workers"] == 4
+    assert [text for text in run.console.said if "begins" in text] == [  # type: ignore[attr-defined]
+        "the run begins with 2 of 4 workers; others join as they start"
+    ]
+    account(received, source, tmp_path / "log")
+
+
+def test_who_is_waited_for_is_told_every_30_seconds(
+    tmp_path: Path, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing happens for five minutes, however often the wait is interrupted."""
+    run = make(tmp_path / "run", *ledger(tmp_path, "source.mode=async", "source.min_workers=2"))
+    clock = [0.0]
+    monkeypatch.setattr(fleet, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(fake, "available_resources", lambda: {"CPU": 1.0}, raising=False)
+
+    def wait(refs: list[Any], num_returns: int, timeout: float | None) -> Any:
+        clock[0] += 10.0
+        return [], refs
+
+    run.feed.source._start()
+    monkeypatch.setattr(fake, "wait", wait)
+    for _ in range(30):
+        run.feed.source.fleet.wait()
+    told = [text for text in run.console.said if "waiting for workers [0, 1, 2, 3] to start" in text]  # type: ignore[attr-defined]
+    assert 7 <= len(told) <= 10 and told[0].endswith("free are {'CPU': 1.0, 'GPU': 0.0}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([*PPO, "source.mode=async", "source.min_workers=5"], "only source.workers=4; .* type source.workers=5$"),
+        ([*PPO, "source.min_workers=2"], "source.mode=sync every batch .*; type source.mode=async"),
+        ([*DQN, "source.mode=async", "source.min_workers=2"], "agent=dqn needs .* type source.min_workers=0$"),
+    ],
+)  # fmt: skip
+def test_min_workers_is_refused_where_all_are_needed(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(tmp_path, *RAY, *options)
+
+
+def test_aggregators_of_a_real_ray_change_no_bit(tmp_path: Path) -> None:
+    import ray
+
+    ray.init(
+        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=10**8
+    )
+    try:
+        runs = [make(tmp_path / str(n), *PPO, *RAY, f"source.aggregate={n}") for n in (0, 1)]
+        without, joined = (train(run, 20) for run in runs)
+    finally:
+        ray.shutdown()
+    assert same(joined, without)
+    assert not same(joined, dict(make(tmp_path / "untrained", *PPO).policy.state_dict()))
+    assert runs[0].feed.source.fleet.tree is None and len(runs[1].feed.source.fleet.tree.aggregators) == 1
+
+
+def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Path) -> None:
+    """A run begins on one node, another joins; a worker and an aggregator are killed; the node goes."""
+    options = ledger(tmp_path, "source.mode=async", "source.aggregate=1", "source.min_workers=2")
+    options[1] = "agent.steps=16"
+    options[2] = f"env.kwargs={{folder: {tmp_path / 'log'}, seconds: 0.001}}"
+    with cluster(nodes=1, cpus=2) as found:
+        import ray
+
+        run = make(tmp_path / "run", *options, f"ray.address={found.address}")
+        source, received = run.feed.source, []
+
+        def update(until: Callable[[], bool], least: int = 5) -> int:
+            """Lanes of the last batch."""
+            count = 0
+            while count < least or not until():
+                rollout, _ = source.get()
+                received.extend(names(rollout))
+                source.publish(source.version + 1)
+                count += 1
+            return rollout.size[1]
+
+        try:
+            assert update(lambda: True) == 4 and source.fleet.up == 2
+            node = add_node(found, 2)
+            update(lambda: source.fleet.up == 4)
+            workers, tree = source.fleet.members, source.fleet.tree
+            assert update(lambda: True) == 8 and len(tree.aggregators) == 2
+            os.kill(workers[1].pid, signal.SIGKILL)
+            update(lambda: source.fleet.deaths == 1)
+            update(lambda: source.fleet.up == 4)
+            lost = source.fleet.rows["lost"]
+            aggregator = tree.aggregators[node.node_id]
+            pid = ray.get(aggregator.__ray_call__.remote(lambda self: os.getpid()))
+            os.kill(pid, signal.SIGKILL)
+            update(lambda: source.fleet.deaths == 2)
+            update(lambda: node.node_id in tree.aggregators)
+            assert source.fleet.rows["lost"] == lost and tree.aggregators[node.node_id] is not aggregator
+            assert update(lambda: True) == 8
+            found.remove_node(node, allow_graceful=False)
+            update(lambda: source.fleet.up == 2)
+            assert update(lambda: True) == 4 and source.report()["source/workers"] == 2
+        finally:
+            run.feed.close()
+    assert source.fleet.rows["lost"] > lost > 0 and source.fleet.failures == 0
+    assert max(source.lags()) == 1
     account(received, source, tmp_path / "log")
