@@ -7,12 +7,13 @@ than source.aggregate workers every node has an aggregator, an actor that joins 
 
 The learner calls the workers and owns the references to their chunks; an aggregator is handed references (a *bundle*,
 one at a time) and answers with the chunks joined. When it dies the chunks are still where they were: the learner takes
-those directly, and starts another aggregator for the next bundle. Nothing is lost and nothing comes twice.
+those directly, and all others of the node until another aggregator has started. Nothing is lost, nothing comes twice.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,7 @@ class Chunk:
     value: dict[str, Any] = field(default_factory=dict)
     column: int = 0
     handed: bool = False  # an aggregator has it
-    direct: bool = False  # an aggregator could not get it
+    direct: bool = False  # it is not for an aggregator
 
 
 @dataclass
@@ -60,6 +61,10 @@ class Aggregator:
 
         self.ray = ray
         torch.set_num_threads(1)
+
+    def start(self) -> int:
+        """The process id, once it runs."""
+        return os.getpid()
 
     def join(self, refs: list[Any]) -> dict[str, Any]:
         """The chunks (Worker.collect's answers, of as many rollouts each) as one, with their lanes in this order.
@@ -84,7 +89,7 @@ class Aggregator:
 
 
 class Tree:
-    """The aggregators, started when they are first needed, and the bundles under way: at most one on each node.
+    """The aggregators, started when there are workers on a node, and the bundles under way: at most one on each node.
 
     whole: a bundle has the next chunk of every worker of a node, finished or not; else those that are finished.
     """
@@ -92,13 +97,19 @@ class Tree:
     def __init__(self, ray: Any, whole: bool) -> None:
         self.ray, self.whole = ray, whole
         self.aggregators: dict[str, Any] = {}  # by node
+        self.starting: dict[
+            str, Any
+        ] = {}  # references to Aggregator.start's answers until those are here, by node
         self.bundles: dict[str, Bundle] = {}  # by node
         self.pending: list[Any] = []  # references to unfinished chunks on nodes where nothing is under way
 
     def hand_over(self, heads: Sequence[tuple[str, Chunk]]) -> None:
         """Give aggregators what they can join now. heads: (node, next chunk) of each worker that has one."""
-        free = [(node, chunk) for node, chunk in heads if node not in self.bundles]
         self.pending = []
+        up = {node: self._up(node) for node, _ in heads}
+        for node, chunk in heads:
+            chunk.direct = not up[node]
+        free = [(node, chunk) for node, chunk in heads if up[node] and node not in self.bundles]
         if free and not self.whole:
             refs = [chunk.ref for _, chunk in free]
             _, self.pending = self.ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
@@ -115,17 +126,21 @@ class Tree:
             for chunk in chunks:
                 chunk.handed = True
             # inside a list references stay references
-            ref = self._aggregator(node).join.remote([chunk.ref for chunk in chunks])
+            ref = self.aggregators[node].join.remote([chunk.ref for chunk in chunks])
             self.bundles[node] = Bundle(node, chunks, ref)
 
-    def _aggregator(self, node: str) -> Any:
-        if node not in self.aggregators:
+    def _up(self, node: str) -> bool:
+        """Whether the node's aggregator can be asked (or has failed, which asking will show); else it is started."""
+        if node and node not in self.aggregators:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             actor = self.ray.remote(Aggregator).options(num_cpus=0, scheduling_strategy=here, max_restarts=0)
             self.aggregators[node] = actor.remote()
-        return self.aggregators[node]
+            self.starting[node] = self.aggregators[node].start.remote()
+        if node in self.starting and self.ray.wait([self.starting[node]], num_returns=1, timeout=0)[0]:
+            del self.starting[node]
+        return node in self.aggregators and node not in self.starting
 
     def receive(self, bundle: Bundle) -> tuple[list[tuple[Chunk, dict[str, Any]]], str]:
         """The answer to a bundle: its chunks with their values, but for those to be taken directly.

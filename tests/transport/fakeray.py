@@ -34,15 +34,18 @@ class Handle:
     """An actor: calls are queued, and lost once it is dead."""
 
     def __init__(self, ray: FakeRay, kind: type, args: Any) -> None:
-        self.object, self.dead = kind(*args), False
+        self.ray, self.object, self.dead = ray, kind(*args), False
         if hasattr(self.object, "ray"):  # it calls Ray itself
             self.object.ray = ray
         self.calls: list[Ref] = []
 
     def __getattr__(self, name: str) -> Any:
         def remote(*args: Any) -> Ref:
-            self.calls.append(Ref(self, name, args))
-            return self.calls[-1]
+            call = Ref(self, name, args)
+            self.calls.append(call)
+            if self.ray.aggregators_start and hasattr(self.object, "ray") and name == "start":
+                self.work(call)  # nobody waits for that
+            return call
 
         return SimpleNamespace(remote=remote)
 
@@ -66,6 +69,7 @@ class FakeRay:
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
         self.puts = 0
+        self.aggregators_start = True
 
     def remote(self, kind: type) -> Any:
         actor = SimpleNamespace(remote=lambda *args: Handle(self, kind, args))

@@ -95,6 +95,11 @@ def test_aggregators_change_no_bit(tmp_path: Path, fake: FakeRay, agent: list[st
     assert same(train(run, 6, kill), local)
     assert run.feed.source.fleet.deaths == 1 and run.feed.source.fleet.rows["lost"] == 0
     assert any("2 chunks are taken directly, nothing is lost" in text for text in run.console.said)  # type: ignore[attr-defined]
+    fake.aggregators_start = False
+    slow = make(tmp_path / "slow", *agent, *RAY, "source.aggregate=3")
+    assert (
+        same(train(slow, 6), local) and len(slow.feed.source.fleet.tree.starting) == 2
+    )  # nobody waits for them
     off = make(tmp_path / "off", *agent, *RAY, "source.aggregate=4")  # not more workers than that
     off.feed.next()
     assert off.feed.source.fleet.tree is None
@@ -235,16 +240,17 @@ def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Pa
             node = add_node(found, 2)
             update(lambda: source.fleet.up == 4)
             workers, tree = source.fleet.members, source.fleet.tree
-            assert update(lambda: True) == 8 and len(tree.aggregators) == 2
+            update(lambda: len(tree.aggregators) == 2 and not tree.starting)
+            assert update(lambda: True) == 8
             os.kill(workers[1].pid, signal.SIGKILL)
             update(lambda: source.fleet.deaths == 1)
             update(lambda: source.fleet.up == 4)
             lost = source.fleet.rows["lost"]
             aggregator = tree.aggregators[node.node_id]
-            pid = ray.get(aggregator.__ray_call__.remote(lambda self: os.getpid()))
+            pid = ray.get(aggregator.start.remote())
             os.kill(pid, signal.SIGKILL)
             update(lambda: source.fleet.deaths == 2)
-            update(lambda: node.node_id in tree.aggregators)
+            update(lambda: node.node_id in tree.aggregators and not tree.starting)
             assert source.fleet.rows["lost"] == lost and tree.aggregators[node.node_id] is not aggregator
             assert update(lambda: True) == 8
             found.remove_node(node, allow_graceful=False)
