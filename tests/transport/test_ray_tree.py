@@ -105,20 +105,18 @@ def test_aggregators_change_no_bit(tmp_path: Path, fake: FakeRay, agent: list[st
     assert off.feed.source.fleet.tree is None
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("max_lag", [1, 2, 3])
+@pytest.mark.parametrize("max_lag", [1, 3])
 @pytest.mark.parametrize("agent", ["ppo", "dqn"])
 def test_the_account_and_the_bound_hold_while_workers_and_aggregators_die(
-    tmp_path: Path, fake: FakeRay, agent: str, max_lag: int, seed: int
+    tmp_path: Path, fake: FakeRay, agent: str, max_lag: int
 ) -> None:
     """async, in orders of arrival drawn from a seed: bundles of whole nodes, and of what has finished."""
-    fake.random.seed(seed)
     options = ledger(tmp_path, "source.mode=async", f"source.max_lag={max_lag}", "source.aggregate=1")
     if agent == "dqn":
         options[0:2] = ["agent=dqn", "agent.steps=5", "source.rollouts=2", "agent.replay.capacity=1000"]
     source = make(tmp_path / "run", *options).feed.source
     received = []
-    for update in range(1, 80):
+    for update in range(1, 60):
         rollout, _ = source.get()
         received += names(rollout)
         if agent == "ppo":
@@ -132,8 +130,7 @@ def test_the_account_and_the_bound_hold_while_workers_and_aggregators_die(
     account(received, source, tmp_path / "log")
 
 
-@pytest.mark.parametrize("max_lag", [1, 3])
-@pytest.mark.parametrize("aggregate", [0, 1])
+@pytest.mark.parametrize(("max_lag", "aggregate"), [(1, 0), (3, 1)])
 def test_a_run_begins_with_the_workers_that_are_up_and_grows(
     tmp_path: Path, fake: FakeRay, monkeypatch: pytest.MonkeyPatch, max_lag: int, aggregate: int
 ) -> None:
@@ -232,7 +229,9 @@ def test_aggregators_of_a_real_ray_change_no_bit(tmp_path: Path, monkeypatch: py
 
 def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Path) -> None:
     """A run begins on one node, another joins; a worker and an aggregator are killed; the node goes."""
-    options = ledger(tmp_path, "source.mode=async", "source.aggregate=1", "source.min_workers=2")
+    options = ledger(
+        tmp_path, "source.mode=async", "source.aggregate=1", "source.min_workers=2", "source.max_lag=2"
+    )
     options[1] = "agent.steps=16"
     options[2] = f"env.kwargs={{folder: {tmp_path / 'log'}, seconds: 0.001}}"
     with cluster(nodes=1, cpus=2) as found:
@@ -264,7 +263,7 @@ def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Pa
             update(lambda: source.fleet.deaths == 2)
             update(lambda: source.fleet.up == 4 and not tree.starting)
             lost = source.fleet.rows["lost"]
-            assert lost <= 16 * 2  # the one chunk of the worker, nothing of the aggregator
+            assert lost <= 2 * 16 * 2  # of the worker, nothing of the aggregator
             assert tree.aggregators[node.node_id] is not aggregator
             assert update(lambda: True) == 8
             found.remove_node(node, allow_graceful=False)
@@ -273,5 +272,5 @@ def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Pa
         finally:
             run.feed.close()
     assert source.fleet.rows["lost"] > lost and source.fleet.failures == 0
-    assert max(source.lags()) == 1
+    assert max(source.lags()) <= 2
     account(received, source, tmp_path / "log")
