@@ -263,3 +263,8 @@ def check_min_workers(config: RunConfig, feed: str) -> None:
             f"{what}agent={config.agent_name} needs the chunks of each lane in their order, so it waits for all "
             "workers; allowed for agents that learn from rollouts; type source.min_workers=0"
         )
+    if config.learner.workers > 1:
+        raise ConfigError(
+            f"{what}learner.workers={config.learner.workers} share batches of one size, and these grow; "
+            "type learner.workers=1, or source.min_workers=0"
+        )

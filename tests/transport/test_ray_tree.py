@@ -184,6 +184,10 @@ def test_who_is_waited_for_is_told_every_30_seconds(
     ("options", "message"),
     [
         ([*PPO, "source.mode=async", "source.min_workers=5"], "only source.workers=4; .* type source.workers=5$"),
+        (
+            [*PPO, "source.mode=async", "source.min_workers=2", "learner.workers=2"],
+            "learner.workers=2 share batches of one size, and these grow; type learner.workers=1, or",
+        ),
         ([*PPO, "source.min_workers=2"], "source.mode=sync every batch .*; type source.mode=async"),
         ([*DQN, "source.mode=async", "source.min_workers=2"], "agent=dqn needs .* type source.min_workers=0$"),
     ],
