@@ -87,6 +87,16 @@ class SourceConfig:
         min=0,
         help="ray, async, agents with a replay memory: rollouts of agent.steps per chunk; 0: as many as take 50 ms",
     )
+    min_workers: int = option(
+        0,
+        min=0,
+        help="ray, async, agents that learn from rollouts: workers that are up when the run begins; 0: all",
+    )
+    aggregate: int = option(
+        64,
+        min=0,
+        help="ray: with more workers than this, chunks of a node's workers are joined there; 0: never",
+    )
     max_restarts: int = option(
         100,
         min=-1,

@@ -6,7 +6,8 @@ lost; a new actor takes the worker's place with new episodes, numbered after the
 
     asked = arrived + lost + under way            [rows: steps of one lane]
 
-and no row arrives twice. Deaths and failures each have a budget (source.max_restarts, source.max_failures).
+and no row arrives twice. Deaths and failures each have a budget (source.max_restarts, source.max_failures). Chunks
+come one by one, or joined by the aggregators of their nodes (tree.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy.typing as npt
 
 from rlkit.config import RunConfig
 from rlkit.options import ConfigError
+from rlkit.sources.tree import Bundle, Chunk, Tree
 from rlkit.sources.worker import Worker
 from rlkit.types import EnvSpec
 
@@ -39,17 +41,6 @@ class WorkersLost(RuntimeError):
     """More workers died, or more environments failed, than the options allow."""
 
     complete = True  # the message says everything: the command line offers no traceback
-
-
-@dataclass
-class Chunk:
-    """Rollouts that a worker was asked for; `value` is Worker.collect's, once they have arrived."""
-
-    worker: int
-    version: int
-    rows: int
-    ref: Any
-    value: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,6 +55,7 @@ class Member:
     handle: Any = None
     starting: Any = None  # the reference to Worker.start's answer until that is here
     pid: int = 0
+    node: str = ""  # Ray's name of where it runs; "": not known
     chunks: deque[Chunk] = field(default_factory=deque)  # under way, in order
 
     @property
@@ -72,13 +64,20 @@ class Member:
 
 
 class Fleet:
-    """`config.source.workers` workers. `ask` them for chunks, `wait` for events, take what is in `arrived`."""
+    """`config.source.workers` workers. `ask` them for chunks, `wait` for events, take what is in `arrived`.
 
-    def __init__(self, config: RunConfig, spec: EnvSpec, say: Callable[[str], None]) -> None:
+    whole: nobody can learn before each worker's next chunk has arrived, so aggregators may wait for all of them.
+    """
+
+    def __init__(
+        self, config: RunConfig, spec: EnvSpec, say: Callable[[str], None], whole: bool = True
+    ) -> None:
         self.config, self.spec, self.say = config, spec, say
         self.lanes = config.env.lanes // config.source.workers  # of each worker
         self.ray, self.connected = connect(config)
         self.members: list[Member] = []
+        many = 0 < config.source.aggregate < config.source.workers
+        self.tree = Tree(self.ray, whole) if many else None
         self.arrived: list[Chunk] = []  # in order of arrival
         self.rows = {"asked": 0, "arrived": 0, "lost": 0}
         self.deaths = self.failures = 0
@@ -123,24 +122,37 @@ class Fleet:
                 ref = member.handle.collect.remote(weights, version, rollouts)
                 member.chunks.append(Chunk(member.index, version, rows, ref))
                 self.rows["asked"] += rows
+        if self.tree is not None:
+            heads = [
+                (member.node, member.chunks[0]) for member in self.members if member.up and member.chunks
+            ]
+            self.tree.hand_over([(node, head) for node, head in heads if not head.handed and not head.direct])
 
     def wait(self) -> None:
         """Until something has happened (a worker is up, a chunk has arrived or is lost), or a while."""
-        heads = {}
+        events: dict[Any, Member | Bundle | None] = {}
         for member in self.members:
             if not member.up:
-                heads[member.starting] = member
-            elif member.chunks:
-                heads[member.chunks[0].ref] = member
-        refs = list(heads)
-        ready, _ = self.ray.wait(refs, num_returns=1, timeout=PATIENCE)
+                events[member.starting] = member
+            elif member.chunks and (self.tree is None or member.chunks[0].direct):
+                events[member.chunks[0].ref] = member
+        pending = self.tree.pending if self.tree is not None else []
+        if self.tree is not None:
+            events |= {bundle.ref: bundle for bundle in self.tree.bundles.values()}
+        events |= dict.fromkeys(pending)  # once one is finished it can be handed to an aggregator
+        refs, options = list(events), {"fetch_local": False} if pending else {}
+        ready, _ = self.ray.wait(refs, num_returns=1, timeout=PATIENCE, **options)
         if ready:
-            ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0)
+            ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0, **options)
             self._idle = time.monotonic()
         elif time.monotonic() - self._idle > PATIENCE:
             self._tell_who_is_missing()
         for ref in ready:
-            self._receive(heads[ref], ref)
+            event = events[ref]
+            if isinstance(event, Member):
+                self._receive(event, ref)
+            elif isinstance(event, Bundle):
+                self._receive_bundle(event)
 
     def _receive(self, member: Member, ref: Any) -> None:
         """Take the answer of a worker, or replace the worker."""
@@ -155,44 +167,66 @@ class Fleet:
         except errors.RayError as error:
             self._replace(member, " ".join(str(error).split()), failed=False)
             return
-        if "failure" in value:
-            self._replace(member, value["failure"], failed=not value["died"])
-        elif not member.up:
-            member.starting, member.pid = None, value["pid"]
+        if not member.up and "failure" not in value:
+            member.starting, member.pid, member.node = None, value["pid"], value["node"]
             if value["warning"]:
                 self.say(f"warning: {value['warning']}")
         else:
-            chunk = member.chunks.popleft()
-            chunk.value, chunk.ref = value, None
-            member.mark, member.origin = (value["step"], value["episode"]), None
-            self.rows["arrived"] += chunk.rows
-            self.arrived.append(chunk)
+            self._take(member, value)
+
+    def _receive_bundle(self, bundle: Bundle) -> None:
+        """Take what an aggregator answered; where it died its chunks are waited for directly."""
+        assert self.tree is not None, "nobody makes bundles"
+        found, why = self.tree.receive(bundle)
+        if why:
+            where = f"the aggregator of node {bundle.node[:8]}"
+            self.say(f"{where} died; {len(bundle.chunks)} chunks are taken directly, nothing is lost: {why}")
+            self.deaths += 1
+            self._spend(where, failed=False)
+        for chunk, value in found:
+            member = self.members[chunk.worker]
+            if member.chunks and member.chunks[0] is chunk:  # not if the worker was replaced meanwhile
+                self._take(member, value)
+
+    def _take(self, member: Member, value: dict[str, Any]) -> None:
+        """What a worker answered to its oldest call."""
+        if "failure" in value:
+            self._replace(member, value["failure"], failed=not value["died"])
+            return
+        chunk = member.chunks.popleft()
+        chunk.value, chunk.ref = value, None
+        member.mark, member.origin = (value["step"], value["episode"]), None
+        self.rows["arrived"] += chunk.rows
+        self.arrived.append(chunk)
 
     def _replace(self, member: Member, why: str, failed: bool) -> None:
         """Report what is lost, and start another actor in the member's place while the budget lasts."""
-        source = self.config.source
         lost = sum(chunk.rows for chunk in member.chunks)
         member.chunks.clear()
         self.rows["lost"] += lost
         self.failures, self.deaths = self.failures + failed, self.deaths + (not failed)
         first = member.index * self.lanes
         where = f"worker {member.index} (lanes {first} to {first + self.lanes - 1})"
+        self.say(f"{where} {'failed' if failed else 'died'}, and {lost} rows are lost: {why}")
+        self._spend(where, failed)
+        with contextlib.suppress(Exception):
+            self.ray.kill(member.handle)
+        self._launch(member)
+
+    def _spend(self, where: str, failed: bool) -> None:
+        """Say that what died or failed is replaced, or raise WorkersLost where the budget is used up."""
+        source = self.config.source
         count, limit, name = (
             (self.failures, source.max_failures, "max_failures")
             if failed
             else (self.deaths, source.max_restarts, "max_restarts")
         )
-        what = "failed" if failed else "died"
-        self.say(f"{where} {what}, and {lost} rows are lost: {why}")
         if 0 <= limit < count:
             raise WorkersLost(
-                f"{where} {what}, as reported above; source.{name}={limit} replacements are used up; "
-                f"type source.{name}=NUMBER for more (-1: any number)"
+                f"{where} {'failed' if failed else 'died'}, as reported above; source.{name}={limit} replacements "
+                f"are used up; type source.{name}=NUMBER for more (-1: any number)"
             )
         self.say(f"{where} is replaced ({count} of {limit if limit >= 0 else 'any'}, source.{name})")
-        with contextlib.suppress(Exception):
-            self.ray.kill(member.handle)
-        self._launch(member)
 
     def _tell_who_is_missing(self) -> None:
         self._idle = time.monotonic()
@@ -233,6 +267,8 @@ class Fleet:
         for member in self.members:
             with contextlib.suppress(Exception):
                 self.ray.kill(member.handle)
+        if self.tree is not None:
+            self.tree.close()
         if self.connected:
             self.ray.shutdown()
 
@@ -244,7 +280,9 @@ def connect(config: RunConfig) -> tuple[Any, bool]:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 lets workers wait for whatever else runs here
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # Ray's 15 lets workers wait for whatever else runs here
     try:
         with local_only() if config.ray.address == "local" else contextlib.nullcontext():
             import ray

@@ -7,6 +7,7 @@ of workers, or with none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,19 +20,26 @@ from rlkit.types import Rollout, tree_map
 TIME_MAJOR = ("obs", "first", "last", "action", "reward", "terminated", "extra")
 
 
-def join_lanes(rollouts: Sequence[Rollout], device: torch.device) -> Rollout:
+def join_lanes(
+    rollouts: Sequence[Rollout], device: torch.device, places: Sequence[Tensor] | None = None
+) -> Rollout:
     """Rollouts of as many steps side by side, on `device`: by way of pinned memory where that is a GPU.
 
-    A single one for the CPU is handed on as it is. The version is the oldest one's.
+    places: where the lanes of each go, int64 [N] each, together all numbers from 0 on; None: one after the other, and
+    a single one for the CPU is then handed on as it is. The version is the oldest one's.
     """
 
     def cat(dim: int, parts: Sequence[Tensor]) -> Tensor:
-        if device.type == "cpu":
+        if device.type == "cpu" and places is None:
             return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
         shape = list(parts[0].shape)
         shape[dim] = sum(part.shape[dim] for part in parts)
         host = torch.empty(shape, dtype=parts[0].dtype, pin_memory=device.type == "cuda")
-        torch.cat(list(parts), dim, out=host)
+        if places is None:
+            torch.cat(list(parts), dim, out=host)
+        else:
+            for place, part in zip(places, parts, strict=True):
+                host.index_copy_(dim, place, part)
         return host.to(device, non_blocking=True)
 
     def of(name: str) -> Any:
@@ -40,6 +48,16 @@ def join_lanes(rollouts: Sequence[Rollout], device: torch.device) -> Rollout:
 
     fields = {name: of(name) for name in (*TIME_MAJOR, "state")}
     return Rollout(**fields, version=min(rollout.version for rollout in rollouts))
+
+
+def take_lanes(rollout: Rollout, lanes: Tensor) -> Rollout:
+    """The lanes with these numbers (int64 [n]) of a rollout on the CPU, copied."""
+
+    def of(name: str) -> Any:
+        dim = 1 if name in TIME_MAJOR else 0
+        return tree_map(lambda x: x.index_select(dim, lanes), getattr(rollout, name))
+
+    return replace(rollout, **{name: of(name) for name in (*TIME_MAJOR, "state")})
 
 
 def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -11,15 +11,17 @@ A batch is one chunk of each worker, T steps of all lanes, so updates are as lar
 agent that learns from whole episodes or keeps a replay memory gets the chunks of each lane in their order, one of each
 worker; agents that learn from rollouts get those that arrived first. The lag is bounded by waiting, not by throwing
 away: a worker has at most max_lag chunks under way or unused, and the learner waits for chunks that would be too old
-later. (To drop it would lose work, and of slow episodes more than of fast ones.) While a worker is being replaced,
-agents that learn from rollouts go on with those of the others.
+later. (To drop it would lose work, and of slow episodes more than of fast ones.) Agents that learn from rollouts go on
+with the chunks of those workers that are up: while one is being replaced, and while some wait for a node to start on
+(source.min_workers).
 
 What corrects for the lag is the agent's own: PPO's ratio is to the probabilities with which the actions were drawn, so
 the clipped objective is that of the policy that acted; there is no V-trace. A replay memory is off-policy anyway: its
 chunks are of several rollouts (source.rollouts), handed out one by one, and max_lag counts chunks.
 
 Weights lie once per version in shared memory, where workers read them; rollouts are used where they arrived, and with
-several workers copied once, into one batch (for a GPU into pinned memory).
+several workers copied once, into one batch (for a GPU into pinned memory). With many workers that is done on their
+nodes first (tree.py).
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from torch import nn
 
 from rlkit.actor import Episodes, Timing
 from rlkit.config import RunConfig
-from rlkit.sources.fleet import Chunk, Fleet
-from rlkit.sources.lanes import join_lanes, merge_states, split_state
-from rlkit.sources.worker import pack_weights, unpack_rollout
+from rlkit.options import ConfigError
+from rlkit.sources.fleet import Fleet
+from rlkit.sources.lanes import merge_states, split_state
+from rlkit.sources.tree import Chunk, join_chunks
+from rlkit.sources.worker import pack_weights
 from rlkit.types import Rollout, tree_leaves
 
 CHUNK = 0.05  # seconds of work that are worth a message
@@ -54,6 +58,7 @@ class RaySource:
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
+        check_min_workers(config, feed)
         self.config, self.learner, self.device, self.say = config, learner, device, say
         self.asynchronous = config.source.mode == "async"
         self.ahead = (
@@ -72,7 +77,7 @@ class RaySource:
             deque()
         )  # not yet handed out, with their versions
         self._restored: dict[str, Any] = {}  # what the workers are to begin with
-        self._begun = False  # every worker has come up once
+        self._begun = False  # enough workers have come up
         self._mark: dict[str, Any] = {}  # step and episode of every lane after what was taken
         self._lags: list[int] = []
         self._row: dict[str, float] = {}
@@ -96,7 +101,9 @@ class RaySource:
 
     def _start(self) -> None:
         config, lanes, workers = self.config, self.config.env.lanes, self.config.source.workers
-        self.fleet = Fleet(config, self.learner.spec, self.say)  # type: ignore[arg-type]
+        # with max_lag=1 a worker has one chunk at a time, so the first that arrive are all of them
+        whole = self.ordered or self.ahead == 1
+        self.fleet = Fleet(config, self.learner.spec, self.say, whole)  # type: ignore[arg-type]
         cuts = [slice(start, start + lanes // workers) for start in range(0, lanes, lanes // workers)]
         actor, mark = self._restored.get("actor"), self._restored.get("mark")
         states = [split_state(actor, cut.start, cut.stop) if actor else None for cut in cuts]
@@ -114,7 +121,8 @@ class RaySource:
         assert fleet is not None, "no workers"
         chunks: list[Chunk] = []
         while not chunks:
-            fleet.ask(max(self.ahead, 1), self.version, self._put(), self.rollouts)
+            # chunks of one batch have as many rollouts: none is asked for in advance before that number is known
+            fleet.ask(max(self.ahead, 1) if self.measured else 1, self.version, self._put(), self.rollouts)
             chunks = self._choose(fleet)
             if not chunks:
                 fleet.wait()
@@ -132,13 +140,20 @@ class RaySource:
             oldest = {chunk.worker: chunk for chunk in reversed(fleet.arrived)}
             complete = len(oldest) == len(fleet.members)
             return [oldest[worker] for worker in sorted(oldest)] if complete else []
-        self._begun = self._begun or fleet.up == len(fleet.members)
+        if not self._begun:
+            self._begun = fleet.up >= (self.config.source.min_workers or len(fleet.members))
+            if self._begun and fleet.up < len(fleet.members):
+                self.say(
+                    f"the run begins with {fleet.up} of {len(fleet.members)} workers; others join as they start"
+                )
         due = (
             self.version - self.ahead
         )  # chunks of this version would be too old for the batch after this one
         oldest_first = sorted(fleet.arrived, key=lambda chunk: chunk.version)
         must = sum(chunk.version <= due for chunk in oldest_first)
-        count = max(must, fleet.up if self._begun else len(fleet.members), 1)
+        # several learner ranks share batches of one size
+        fewer = self._begun and self.config.learner.workers == 1
+        count = max(must, fleet.up if fewer else len(fleet.members), 1)
         if len(oldest_first) < count:
             return []
         under_way = [chunk.version for member in fleet.members for chunk in member.chunks]
@@ -152,13 +167,12 @@ class RaySource:
     def _unpack(self, chunks: list[Chunk]) -> None:
         values = [chunk.value for chunk in chunks]
         for i in range(len(values[0]["rollouts"])):
-            parts = [unpack_rollout(value["rollouts"][i]) for value in values]
             episodes = Episodes(
                 [each for value in values for each in value["returns"][i]],
                 [each for value in values for each in value["lengths"][i]],
             )
-            rollout = join_lanes(parts, self.device)
-            self._ready.append((rollout, episodes, [part.version for part in parts]))
+            rollout = join_chunks(chunks, i, self.config.env.lanes // self.config.source.workers, self.device)
+            self._ready.append((rollout, episodes, [chunk.version for chunk in chunks]))
         for chunk in chunks:
             lanes = slice(
                 chunk.worker * len(chunk.value["episode"]), (chunk.worker + 1) * len(chunk.value["episode"])
@@ -229,3 +243,31 @@ class RaySource:
         if "mark" in self._restored:
             return "source.mode=async: every lane opens a new episode, so the run continues, but not exactly"
         return None
+
+
+def check_min_workers(config: RunConfig, feed: str) -> None:
+    """Raise ConfigError where source.min_workers is given and the run needs chunks of all workers."""
+    source = config.source
+    what = f"source.min_workers={source.min_workers}: "
+    if source.min_workers > source.workers:
+        raise ConfigError(
+            f"{what}there are only source.workers={source.workers}; allowed: 0 (all) to {source.workers}; "
+            f"type source.workers={source.min_workers}"
+        )
+    if not 0 < source.min_workers < source.workers:
+        return
+    if source.mode != "async":
+        raise ConfigError(
+            f"{what}in source.mode={source.mode} every batch has a chunk of each worker; "
+            "type source.mode=async, or source.min_workers=0"
+        )
+    if feed != "rollouts":
+        raise ConfigError(
+            f"{what}agent={config.agent_name} needs the chunks of each lane in their order, so it waits for all "
+            "workers; allowed for agents that learn from rollouts; type source.min_workers=0"
+        )
+    if config.learner.workers > 1:
+        raise ConfigError(
+            f"{what}learner.workers={config.learner.workers} share batches of one size, and these grow; "
+            "type learner.workers=1, or source.min_workers=0"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 import warnings
 from typing import Any
@@ -119,7 +120,7 @@ class Worker:
     ) -> dict[str, Any]:
         """Make the environments and go on from `state`, or at `step` with new episodes [lanes], or from the beginning.
 
-        Returns {"pid", "warning"}, or {"failure": text, "died": whether an environment actor is gone}.
+        Returns {"pid", "node", "warning"}, or {"failure": text, "died": whether an environment actor is gone}.
         """
         config = self.config
         torch.set_num_threads(max(int(config.source.cpus_per_worker), 1))
@@ -141,7 +142,7 @@ class Worker:
                 self.actor.reopen(step, episode)
         except Exception as error:
             return _failure(error)
-        return {"pid": os.getpid(), "warning": warning}
+        return {"pid": os.getpid(), "node": node_id(), "warning": warning}
 
     def collect(self, weights: dict[str, Any], version: int, rollouts: int) -> dict[str, Any]:
         """A chunk: the next `rollouts` rollouts, acted for by the weights of this version.
@@ -184,6 +185,14 @@ class Worker:
     def state_dict(self) -> dict[str, Any]:
         """The actor's."""
         return self.actor.state_dict()
+
+
+def node_id() -> str:
+    """Of the Ray node that this process runs on; "" outside of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _failure(error: Exception) -> dict[str, Any]:

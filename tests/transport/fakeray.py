@@ -33,14 +33,19 @@ class Ref:
 class Handle:
     """An actor: calls are queued, and lost once it is dead."""
 
-    def __init__(self, kind: type, args: Any) -> None:
-        self.object, self.dead = kind(*args), False
+    def __init__(self, ray: FakeRay, kind: type, args: Any) -> None:
+        self.ray, self.object, self.dead = ray, kind(*args), False
+        if hasattr(self.object, "ray"):  # it calls Ray itself
+            self.object.ray = ray
         self.calls: list[Ref] = []
 
     def __getattr__(self, name: str) -> Any:
         def remote(*args: Any) -> Ref:
-            self.calls.append(Ref(self, name, args))
-            return self.calls[-1]
+            call = Ref(self, name, args)
+            self.calls.append(call)
+            if self.ray.aggregators_start and hasattr(self.object, "ray") and name == "start":
+                self.work(call)  # nobody waits for that
+            return call
 
         return SimpleNamespace(remote=remote)
 
@@ -64,21 +69,27 @@ class FakeRay:
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
         self.puts = 0
+        self.aggregators_start = True
 
     def remote(self, kind: type) -> Any:
-        actor = SimpleNamespace(remote=lambda *args: Handle(kind, args))
+        actor = SimpleNamespace(remote=lambda *args: Handle(self, kind, args))
         return SimpleNamespace(options=lambda **options: actor)
 
     def put(self, value: Any) -> Any:
         self.puts += 1
         return _copied(value)
 
-    def wait(self, refs: list[Ref], num_returns: int, timeout: float) -> tuple[list[Ref], list[Ref]]:
-        if timeout:
+    def wait(
+        self, refs: list[Ref], num_returns: int, timeout: float | None, fetch_local: bool = True
+    ) -> tuple[list[Ref], list[Ref]]:
+        if timeout is None:
+            for ref in refs:
+                ref.handle.work(ref)
+        elif timeout:
             chosen = self.random.choice(refs)
             chosen.handle.work(chosen)
             return [chosen], []
-        return [ref for ref in refs if ref.answer is not None], []
+        return [ref for ref in refs if ref.answer is not None], [ref for ref in refs if ref.answer is None]
 
     def get(self, ref: Ref) -> Any:
         ref.handle.work(ref)

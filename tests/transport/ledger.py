@@ -10,9 +10,10 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
-from rlkit.sources.worker import unpack_rollout
+from rlkit.sources.tree import join_chunks
 from rlkit.types import Rollout
 
 Name = tuple[int, int]  # (seed of the episode, step in it)
@@ -78,8 +79,11 @@ def account(received: list[Name], source: Any, folder: Path) -> None:
     rows = fleet.rows
     under_way = sum(chunk.rows for member in fleet.members for chunk in member.chunks)
     assert rows["asked"] == rows["arrived"] + rows["lost"] + under_way
-    packed = [each for chunk in fleet.arrived for each in chunk.value["rollouts"]]
-    unused = [*map(unpack_rollout, packed), *(rollout for rollout, _, _ in source._ready)]
+    unused = [
+        join_chunks([chunk], index, fleet.lanes, torch.device("cpu"))
+        for chunk in fleet.arrived
+        for index in range(len(chunk.value["rollouts"]))
+    ] + [rollout for rollout, _, _ in source._ready]
     arrived = received + [name for rollout in unused for name in names(rollout)]
     assert len(set(arrived)) == len(arrived), "a transition arrived twice"
     assert set(arrived) <= done.keys(), "a transition that nobody made"
