@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.fleet starts Ray
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: one core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -71,6 +71,9 @@ class FakeRay:
         self.puts = 0
         self.aggregators_start = True
 
+    def is_initialized(self) -> bool:
+        return False
+
     def remote(self, kind: type) -> Any:
         actor = SimpleNamespace(remote=lambda *args: Handle(self, kind, args))
         return SimpleNamespace(options=lambda **options: actor)
