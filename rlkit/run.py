@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from rlkit import accelerate, checkpoint, learners, registry, trust, video
-from rlkit.config import RunConfig, compose, from_yaml, to_yaml
+from rlkit.compose import compose, from_yaml, to_yaml
+from rlkit.config import RunConfig
 from rlkit.evaluate import Episode, run_episodes
 from rlkit.feeds import make_feed, parts_of
 from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook

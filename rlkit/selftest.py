@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rlkit import registry
-from rlkit.config import RunConfig, compose
+from rlkit.compose import compose
+from rlkit.config import RunConfig
 from rlkit.logging import Console
 from rlkit.options import ConfigError, describe
 from rlkit.run import Run

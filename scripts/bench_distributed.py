@@ -77,7 +77,7 @@ class Sleeper(gymnasium.Env[Any, Any]):
 
 def rate_of(options: list[str], measure: float, learn: bool) -> float:
     """Steps per second of collecting as `options` say, and of learning where `learn`."""
-    from rlkit.config import compose
+    from rlkit.compose import compose
     from rlkit.logging import Console
     from rlkit.run import Run
 
@@ -135,7 +135,7 @@ def cases(seconds: float, workers: int) -> dict[str, list[str]]:
 
 def memory(steps: int) -> list[dict[str, float]]:
     """MB of the learner, of both workers and of Ray's store at ten points of `steps` steps of CartPole."""
-    from rlkit.config import compose
+    from rlkit.compose import compose
     from rlkit.logging import Console
     from rlkit.run import Run
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from rlkit.agents.ppo import Agent, Config, Policy
-from rlkit.config import OptimConfig, compose
+from rlkit.compose import compose
+from rlkit.config import OptimConfig
 from rlkit.logging import Console
 from rlkit.nn.config import NetworkConfig
 from rlkit.run import Run

@@ -134,7 +134,7 @@ WARM_UPDATES = 2
 
 def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     """Steps per second of rlkit's own training loop, hooks included."""
-    from rlkit.config import compose
+    from rlkit.compose import compose
     from rlkit.logging import Console
     from rlkit.run import Run
     from rlkit.trainer import Clock, Hook, fit

@@ -17,7 +17,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from rlkit.config import from_yaml
+from rlkit.compose import from_yaml
 from rlkit.logging import read_metrics
 
 

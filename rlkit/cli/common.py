@@ -60,7 +60,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     import torch
 
     from rlkit.accelerate import choose_threads
-    from rlkit.config import with_env
+    from rlkit.compose import with_env
     from rlkit.policy import load
     from rlkit.run import has_pixels, run_config, spec_of
     from rlkit.spaces import describe, to_json

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from rlkit import registry
-from rlkit.config import options, read_plain
+from rlkit.compose import options, read_plain
 from rlkit.options import ConfigError, nearest, show
 
 Row = tuple[str, ...]

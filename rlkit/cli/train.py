@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(USAGE)
         return 0
-    from rlkit.config import compose
+    from rlkit.compose import compose
 
     composed = compose(argv)
     config = composed.config

@@ -16,7 +16,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlkit
-from rlkit.config import compose
+from rlkit.compose import compose
 from rlkit.envs import make_env
 from rlkit.logging import Console
 from rlkit.run import Run, evaluate_policy, run_config

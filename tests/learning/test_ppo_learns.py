@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.config import compose
+from rlkit.compose import compose
 from rlkit.logging import Console
 from rlkit.policy import load
 from rlkit.run import evaluate_policy, run_config

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rlkit.config import compose
+from rlkit.compose import compose
 from rlkit.logging import Console
 from rlkit.run import Run
 from rlkit.sources import fleet

@@ -22,7 +22,8 @@ from runs import digest, environment, launch, rlkit, wait_for
 from rlkit import checkpoint, learners, ranks, registry
 from rlkit import train as train_run
 from rlkit.actor import Actor
-from rlkit.config import RunConfig, compose
+from rlkit.compose import compose
+from rlkit.config import RunConfig
 from rlkit.options import ConfigError
 from rlkit.run import Run, spec_of
 

@@ -22,7 +22,7 @@ from ledger import account, names
 from rayruns import DQN, PPO, make, same, train
 
 from rlkit import checkpoint
-from rlkit.config import compose
+from rlkit.compose import compose
 from rlkit.options import ConfigError
 from rlkit.sources import check_lanes, fleet
 from rlkit.sources.fleet import WorkersLost

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from rlkit import config as rlkit_config
+from rlkit import compose as rlkit_compose
 from rlkit import registry
-from rlkit.config import RunConfig, compose, from_yaml, options, to_yaml, with_env
+from rlkit.compose import compose, from_yaml, options, to_yaml, with_env
+from rlkit.config import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
@@ -341,7 +342,7 @@ def test_rules_between_fields_hold_for_dataclasses_made_by_hand() -> None:
 
 def test_wrong_values_are_found_before_torch_is_loaded() -> None:
     code = (
-        "import sys\nfrom rlkit.config import compose\n"
+        "import sys\nfrom rlkit.compose import compose\n"
         "for typed in ('seed=x', 'env=nope', 'network.hidden=3', 'agent=nope'):\n"
         "    try:\n        compose([typed])\n    except ValueError:\n        continue\n    sys.exit(typed)\n"
         "sys.exit('torch' in sys.modules)"
@@ -353,7 +354,7 @@ def test_unknown_names_are_told_apart() -> None:
     with pytest.raises(UnknownOption):
         build(Sample, {"nope": 1})
     assert issubclass(UnknownOption, ConfigError)
-    assert rlkit_config.CHOICES["env"] == ("environments", "environment")
+    assert rlkit_compose.CHOICES["env"] == ("environments", "environment")
 
 
 def test_choices_are_what_the_code_offers() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from rlkit import registry
 from rlkit.cli.main import main
-from rlkit.config import compose, from_yaml, options, to_yaml
+from rlkit.compose import compose, from_yaml, options, to_yaml
 from rlkit.options import ConfigError
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, describe, kinds
 

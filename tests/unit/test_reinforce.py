@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rlkit.agents.reinforce import Agent, Config, Policy
-from rlkit.config import OptimConfig, compose
+from rlkit.compose import compose
+from rlkit.config import OptimConfig
 from rlkit.logging import Console
 from rlkit.nn.config import NetworkConfig
 from rlkit.run import Run
