@@ -1,11 +1,12 @@
 """Kill workers and nodes of a Ray run, have environments raise and hang, and check that every row is accounted for.
 
-    python scripts/faults_distributed.py [--kills 20] [--nodes 3] [--seed 0]
+    python scripts/faults_distributed.py [--kills 20] [--nodes 3] [--seed 0] [--seconds 0.02]
 
 A cluster of two nodes is simulated on this machine (ray.cluster_utils.Cluster); PPO trains in `source.mode=async` on an
 environment whose transitions have names and are written to files as they happen (tests/transport/ledger.py), so what
 the learner got is compared with what was done. About one episode in 50 raises and one in 500 hangs (1,000 steps are
-some 50 episodes). Printed: seconds from each kill until the worker collects again, and the account at the end.
+some 50 episodes); a step takes `--seconds`, so that workers are up longer than they take to start. Printed: seconds
+from each kill until all workers collect again, and the account at the end.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from rayruns import add_node, cluster, make  # noqa: E402
 class Trial:
     """A run, what its learner got, and how long workers were away."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, seconds: float) -> None:
         self.log = folder / "log"
         self.log.mkdir()
         self.run = make(
             folder, "agent=ppo", "agent.steps=32", "env=tests.transport.ledger:Ledger", "source=ray",
-            f"env.kwargs={{folder: {self.log}, faulty: [50, 500], seconds: 0.001}}", "env.deadline=2",
+            f"env.kwargs={{folder: {self.log}, faulty: [50, 500], seconds: {seconds}}}", "env.deadline=2",
             "source.mode=async", "source.workers=4", "source.max_failures=-1", "source.max_restarts=-1",
             f"ray.address={address}",
         )  # fmt: skip
@@ -68,17 +69,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.02)
     arguments = parser.parse_args()
     dice = random.Random(arguments.seed)
     events = ["kill"] * arguments.kills + ["node"] * arguments.nodes
     dice.shuffle(events)
     away: dict[str, list[float]] = {"kill": [], "node": []}
     with tempfile.TemporaryDirectory() as folder, cluster(nodes=2, cpus=2) as found:
-        trial = Trial(Path(folder), found.address)
+        trial = Trial(Path(folder), found.address, arguments.seconds)
         try:
             trial.update()
             for event in events:
-                for _ in range(dice.randrange(5, 25)):
+                for _ in range(dice.randrange(2, 8)):
                     trial.update()
                 trial.update_until_up()
                 fleet = trial.source.fleet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @contextmanager
 def cluster(nodes: int, cpus: int) -> Iterator[Any]:
     """A head without cores and `nodes` nodes of `cpus` cores each, all on this machine's loopback."""
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.fleet starts Ray
     with fleet.local_only():
         from ray.cluster_utils import Cluster
 
