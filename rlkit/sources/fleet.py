@@ -2,7 +2,7 @@
 
 Every worker answers in the order of its calls. A chunk has *arrived* when it lies in this machine's memory. What is
 asked of a worker that dies (killed, its node gone) or whose environment fails (raises, hangs) and has not arrived is
-lost; a new actor takes the worker's place with new episodes, numbered after the last that arrived. So
+lost; a new actor takes the worker's place with new episodes, numbered after all that can have begun. So
 
     asked = arrived + lost + under way            [rows: steps of one lane]
 
@@ -52,6 +52,7 @@ class Member:
     mark: (
         tuple[int, npt.NDArray[np.int64]] | None
     )  # (step, episodes) of its lanes after the last chunk that arrived
+    skip: int = 0  # episodes of each lane that may have begun after that
     handle: Any = None
     starting: Any = None  # the reference to Worker.start's answer until that is here
     pid: int = 0
@@ -102,11 +103,16 @@ class Fleet:
             max_restarts=0,  # a new actor must be told where to go on
         )
         member.handle = actor.remote(self.config, self.spec, member.index * lanes, lanes)
-        if member.mark is None:
+        if member.mark is None and not member.skip:
             member.starting = member.handle.start.remote(member.origin)
-        else:
+            return
+        if member.mark is not None:
             step, episode = member.mark
-            member.starting = member.handle.start.remote(None, step, episode + 1)
+        elif member.origin:
+            step, episode = member.origin["step"], member.origin["episode"]
+        else:
+            step, episode = 0, np.full(lanes, -1)
+        member.starting = member.handle.start.remote(None, step, episode + 1 + member.skip)
 
     @property
     def up(self) -> int:
@@ -195,13 +201,16 @@ class Fleet:
             return
         chunk = member.chunks.popleft()
         chunk.value, chunk.ref = value, None
-        member.mark, member.origin = (value["step"], value["episode"]), None
+        member.mark, member.origin, member.skip = (value["step"], value["episode"]), None, 0
         self.rows["arrived"] += chunk.rows
         self.arrived.append(chunk)
 
     def _replace(self, member: Member, why: str, failed: bool) -> None:
         """Report what is lost, and start another actor in the member's place while the budget lasts."""
         lost = sum(chunk.rows for chunk in member.chunks)
+        # an episode has a row at least: none of those that were begun is begun again, so one in which an environment
+        # fails every time is left behind
+        member.skip += lost // self.lanes + 1
         member.chunks.clear()
         self.rows["lost"] += lost
         self.failures, self.deaths = self.failures + failed, self.deaths + (not failed)

@@ -208,6 +208,22 @@ def test_deaths_beyond_the_budget_end_the_run(tmp_path: Path, ray: FakeRay) -> N
     assert any("and 20 rows are lost: the actor died" in text for text in run.console.said)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_episode_that_always_fails_is_left_behind(tmp_path: Path, ray: FakeRay, mode: str) -> None:
+    """Every third seed raises, so most chunks are lost: no episode is begun twice, and the run goes on."""
+    env = f"env.kwargs={{folder: {tmp_path / 'log'}, faulty: [3, 0]}}"
+    options = ledger(tmp_path, f"source.mode={mode}", "source.workers=4", "source.max_failures=1000")
+    source = make(tmp_path / "run", *options, env).feed.source
+    received = []
+    for update in range(1, 20):
+        received += names(source.get()[0])
+        source.publish(update)
+    assert source.fleet.failures > 20
+    account(received, source, tmp_path / "log")
+    begun = [line for file in (tmp_path / "log").iterdir() for line in file.read_text().splitlines()]
+    assert len(begun) == len(set(begun)) > len(received)
+
+
 def test_while_a_worker_is_away_the_others_go_on(tmp_path: Path, ray: FakeRay, monkeypatch: Any) -> None:
     """PPO learns from the chunks of those that are up, replay and episodes wait."""
     source = make(tmp_path / "run", *ledger(tmp_path, "source.mode=async", "source.workers=4")).feed.source
