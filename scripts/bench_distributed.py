@@ -7,7 +7,7 @@ Steps per second of `source.get` and `publish` alone (nothing is learned), after
 
 * Environments whose step takes 0 s, 50 microseconds of work, 1 ms or 10 ms of sleep (so that there may be more of them
   than cores), 8 lanes per worker, 64 rows per rollout.
-* CarRacing with 16 lanes and CartPole with 64, two workers.
+* CarRacing with 16 lanes and CartPole with 64, two workers (`--no-pairs`: not these).
 
 Everything runs in turn in fresh processes, `--rounds` times, and the best is kept: what else runs on a machine only
 slows. `--rllib PYTHON` names an interpreter with `ray[rllib]`, which trains PPO on CartPole with 2 runners beside ours
@@ -134,7 +134,7 @@ def cases(seconds: float, workers: int) -> dict[str, list[str]]:
 
 
 def memory(steps: int) -> list[dict[str, float]]:
-    """MB of the learner, of both workers and of Ray's store at ten points of `steps` steps of CartPole."""
+    """MB at ten points of `steps` steps of CartPole: the learner, both workers, and what they see of Ray's store."""
     from rlkit.compose import compose
     from rlkit.logging import Console
     from rlkit.run import Run
@@ -161,17 +161,13 @@ def memory(steps: int) -> list[dict[str, float]]:
                 run.feed.learned(update)
                 done += count
                 if done * 10 // steps > len(found):
-                    ray = source.fleet.ray
-                    whole, free = (
-                        where()["object_store_memory"]
-                        for where in (ray.cluster_resources, ray.available_resources)
-                    )
+                    pids = [member.pid for member in source.fleet.members]
                     found.append(
                         {
                             "steps": done,
-                            "learner": resident(os.getpid()),
-                            "workers": sum(resident(member.pid) for member in source.fleet.members),
-                            "store": (whole - free) / 1e6,
+                            "learner": resident(os.getpid(), "RssAnon:"),
+                            "workers": sum(resident(pid, "RssAnon:") for pid in pids),
+                            "shared": max(resident(pid, "RssShmem:") for pid in (os.getpid(), *pids)),
                         }
                     )
         finally:
@@ -179,10 +175,10 @@ def memory(steps: int) -> list[dict[str, float]]:
     return found
 
 
-def resident(pid: int) -> float:
-    """MB of memory of its own that a process has (shared memory is the store's)."""
+def resident(pid: int, kind: str) -> float:
+    """MB of memory of a process, its own (RssAnon:) or of Ray's store (RssShmem:)."""
     status = Path(f"/proc/{pid}/status").read_text().split()
-    return float(status[status.index("RssAnon:") + 1]) / 1000
+    return float(status[status.index(kind) + 1]) / 1000
 
 
 def fresh(options: list[str], arguments: argparse.Namespace, learn: bool = False) -> float:
@@ -210,7 +206,11 @@ def rllib(arguments: argparse.Namespace) -> dict[str, float]:
         "RLlib PPO CartPole, 2 runners": max(_answer(command) for _ in range(arguments.rounds)),
         "rlkit, ray sync, 2 workers": fresh([*ours, *ray], arguments, True),
         "rlkit, ray async, 2 workers": fresh([*ours, *ray, "source.mode=async"], arguments, True),
-        "rlkit, one process": fresh(ours, arguments, True),
+        "the same, compile=true": fresh([*ours, *ray, "source.mode=async", "compile=true"], arguments, True),
+        "the same, bfloat16": fresh(
+            [*ours, *ray, "source.mode=async", "compile=true", "precision=bfloat16"], arguments, True
+        ),
+        "rlkit, one process, compile=true": fresh([*ours, "compile=true"], arguments, True),
     }
 
 
@@ -247,6 +247,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--plot", default="")
     parser.add_argument("--json", default="")
+    parser.add_argument("--pairs", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rllib", default="")
     parser.add_argument("--memory", type=int, default=0)
     parser.add_argument("--job", default="")
@@ -265,7 +266,7 @@ def main() -> int:
             found["rows"].append({"seconds": seconds, "workers": workers, "rates": rates})
             print(f"| {seconds * 1e3:g} ms | {workers} | {LANES * workers} | {_cells(rates)} |", flush=True)
     found["pairs"] = {}
-    for env, options in pairs().items():
+    for env, options in (pairs() if arguments.pairs else {}).items():
         rates = found["pairs"][env] = {name: fresh(each, arguments) for name, each in options.items()}
         share = rates["ray sync"] / rates["processes"]
         print(f"| {env}, 2 workers | {_cells(rates)} | ray sync / processes: {share:.0%} |", flush=True)
@@ -275,7 +276,7 @@ def main() -> int:
     found["memory"] = memory(arguments.memory) if arguments.memory else []
     for row in found["memory"]:
         print(
-            "MB after {steps:,} steps: learner {learner:.0f}, workers {workers:.0f}, store {store:.0f}".format(
+            "MB after {steps:,} steps: learner {learner:.0f}, workers {workers:.0f}, shared {shared:.0f}".format(
                 **row
             )
         )
