@@ -200,18 +200,22 @@ def rllib(arguments: argparse.Namespace) -> dict[str, float]:
         "env=cartpole", "env.lanes=16", "agent.steps=128", "agent.minibatch=256", "agent.epochs=10",
         "network.hidden=[256,256]",
     ]  # fmt: skip
-    ray = ["source=ray", "source.workers=2"]
-    command = [arguments.rllib, "-c", RLLIB, str(arguments.measure)]
-    return {
-        "RLlib PPO CartPole, 2 runners": max(_answer(command) for _ in range(arguments.rounds)),
-        "rlkit, ray sync, 2 workers": fresh([*ours, *ray], arguments, True),
-        "rlkit, ray async, 2 workers": fresh([*ours, *ray, "source.mode=async"], arguments, True),
-        "the same, compile=true": fresh([*ours, *ray, "source.mode=async", "compile=true"], arguments, True),
-        "the same, bfloat16": fresh(
-            [*ours, *ray, "source.mode=async", "compile=true", "precision=bfloat16"], arguments, True
-        ),
-        "rlkit, one process, compile=true": fresh([*ours, "compile=true"], arguments, True),
+    ray = [*ours, "source=ray", "source.workers=2"]
+    competitors = {
+        "rlkit, ray sync, 2 workers": ray,
+        "rlkit, ray async, 2 workers": [*ray, "source.mode=async"],
+        "rlkit, one process": ours,
     }
+    fast = ["compile=true", "precision=bfloat16"]
+    rates = {
+        "RLlib PPO CartPole, 2 runners": max(
+            _answer([arguments.rllib, "-c", RLLIB, str(arguments.measure)]) for _ in range(arguments.rounds)
+        )
+    }
+    for name, options in competitors.items():
+        for count, how in enumerate(("", ", compiled", ", compiled, bfloat16")):
+            rates[name + how] = fresh([*options, *fast[:count]], arguments, True)
+    return rates
 
 
 def plot(rows: list[dict[str, Any]], path: str) -> None:
