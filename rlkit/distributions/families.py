@@ -185,8 +185,8 @@ class Gaussian(Distribution):
 class TanhGaussian(Distribution):
     """a = tanh(x), x ~ Gaussian(mean, log_std): actions in [-1, 1]. An action is kept as its x [..., d].
 
-    `BoxHead.to_env` squashes it. From a stored `a` near a bound x could not be had back: float32 has seven numbers
-    between tanh(7.5) and 1. Then two policies' log-probabilities of one action differ by whatever rounding made of x.
+    `BoxHead.to_env` squashes it. From a stored `a` near a bound x could not be had back: float32 has ten steps
+    from tanh(7.5) to 1. Then two policies' log-probabilities of one action differ by whatever rounding made of x.
     """
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
