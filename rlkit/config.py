@@ -165,6 +165,12 @@ class EvaluateConfig:
 
     every: int = option(0, min=0, help="environment steps between evaluations; 0: total_steps / 10")
     episodes: int = option(10, min=1, help="episodes of an evaluation")
+    average: float = option(
+        0.0,
+        min=0,
+        below=1,
+        help="decay per update of a moving mean of the weights to evaluate instead; 0: none",
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What happens beside learning: stop, evaluate, record, log, save. In this order after every update."""
+"""What happens beside learning: stop, average, evaluate, record, log, save. In this order after every update."""
 
 from __future__ import annotations
 
@@ -7,12 +7,34 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from rlkit.checkpoint import CheckpointError
 from rlkit.evaluate import EndlessEpisode
 from rlkit.feeds import Feed
 from rlkit.logging import Console, MetricsWriter
 from rlkit.trainer import Clock, Hook, shielded
+
+
+class AverageHook(Hook):
+    """The moving mean of a policy's weights over the updates u = 1, 2, ... (Polyak and Juditsky, 1992).
+
+        mean <- mean + max(1 - d, 1 / u) (theta - mean)
+
+    with decay d: the plain mean of the first 1 / (1 - d) updates, then one that forgets. It is free of the noise of
+    single gradient steps, and acts better than the weights that it follows while the learning rate is high.
+    module: holds the mean; another of the policy's kind. Normalisers' statistics are the policy's own.
+    """
+
+    def __init__(self, policy: nn.Module, module: nn.Module, decay: float) -> None:
+        self.policy, self.module, self.decay = policy, module.requires_grad_(False), decay
+        module.load_state_dict(policy.state_dict())
+
+    @torch.no_grad()
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        share = max(1 - self.decay, 1 / clock.update)
+        torch._foreach_lerp_(list(self.module.parameters()), list(self.policy.parameters()), share)
+        self.module.load_state_dict(dict(self.policy.named_buffers()), strict=False)  # which may change their size
 
 
 class EvaluateHook(Hook):

@@ -21,7 +21,7 @@ from rlkit.compose import compose, from_yaml, to_yaml
 from rlkit.config import RunConfig
 from rlkit.evaluate import Episode, run_episodes
 from rlkit.feeds import make_feed, parts_of
-from rlkit.hooks import CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook
+from rlkit.hooks import AverageHook, CheckpointHook, EvaluateHook, LogHook, StopHook, VideoHook
 from rlkit.logging import Console, MetricsWriter
 from rlkit.options import ConfigError
 from rlkit.policy import load, policy_parts
@@ -89,6 +89,9 @@ class Run:
             console.say,
         )
         self.console = console
+        decay = config.evaluate.average
+        self.average = AverageHook(self.policy, another(), decay) if decay else None
+        self.evaluated = self.average.module if self.average else self.policy  # by us, and kept as best/
         total = config.total_steps
         self.evaluation = EvaluateHook(
             config.evaluate.every or max(total // 10, 1), self._evaluate, self._keep, console.say
@@ -107,6 +110,7 @@ class Run:
         )
         self.hooks = [
             StopHook(config.stop.reward, config.stop.minutes),
+            *([self.average] if self.average else []),
             self.evaluation,
             VideoHook(config.video.every, self._record, console.say),
             self.log,
@@ -156,6 +160,9 @@ class Run:
             "evaluation": self.evaluation.state_dict(),
             "stop": asdict(self.config.stop),
         }
+        if self.average:
+            weights = self.average.module.state_dict()
+            state["average"] = {name: value.clone() for name, value in weights.items()}
         return {"policy": policy_parts(self.policy, self.config), "state": state}
 
     def load_state_dict(self, parts: dict[str, Any]) -> None:
@@ -172,6 +179,8 @@ class Run:
         self.clock.load_state_dict(state["clock"])
         self.agent.load_state_dict(state["agent"])
         self.evaluation.load_state_dict(state["evaluation"])
+        if self.average:
+            self.average.module.load_state_dict(state.get("average", weights))
         self.feed.load_parts(state["feed"], parts)
         warning = self.feed.load_state_dict(state["feed"])
         if warning:
@@ -184,18 +193,22 @@ class Run:
         checkpoint.save_step(self.folder / "checkpoints", parts, step, self.config.checkpoint.keep)
 
     def _keep(self, step: int, mean: float) -> None:
-        parts = {"policy": policy_parts(self.policy, self.config), "score": {"step": step, "mean": mean}}
+        parts = {"policy": policy_parts(self.evaluated, self.config), "score": {"step": step, "mean": mean}}
         checkpoint.write(self.folder / "best", parts, step)
 
     def _evaluate(self) -> list[float]:
         episodes = evaluate_policy(
-            self.policy, self.config, self.config.evaluate.episodes, seed=self.config.seed, device=self.device
+            self.evaluated,
+            self.config,
+            self.config.evaluate.episodes,
+            seed=self.config.seed,
+            device=self.device,
         )
         return [episode.result for episode in episodes]
 
     def _record(self, step: int) -> None:
         path = self.folder / "videos" / f"step-{step:09d}.mp4"
-        video.record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        video.record(self.evaluated, self.config, path, seed=self.config.seed, device=self.device)
         self.console.say(f"video: {path}")
 
 

@@ -6,7 +6,7 @@
 Steps per second of `source.get` and `publish` alone (nothing is learned), after two batches of warm-up:
 
 * Environments whose step takes 0 s, 50 microseconds of work, 1 ms or 10 ms of sleep (so that there may be more of them
-  than cores), 8 lanes per worker, 64 rows per rollout.
+  than cores), 8 lanes per worker, 64 rows per rollout (4 where one process sleeps for all of them in turn).
 * CarRacing with 16 lanes and CartPole with 64, two workers (`--no-pairs`: not these).
 
 Everything runs in turn in fresh processes, `--rounds` times, and the best is kept: what else runs on a machine only
@@ -106,12 +106,15 @@ def pairs() -> dict[str, dict[str, list[str]]]:
     racing = ["env=carracing", "network=cnn", "env.lanes=16", "agent.steps=32"]
     cartpole = ["env=cartpole", "env.lanes=64", "agent.steps=128"]
     ray = ["source=ray", "source.workers=2"]
+    # one worker acts for the environments of two actors
+    shared = ["source=ray", "source.workers=1", "source.inference=shared", "source.env_actors=2"]
     return {
         name: {
             "one process": [*env, "env.backend=inprocess"],
             "processes": [*env, "env.backend=workers", "env.workers=2"],
             "ray sync": [*env, *ray],
             "ray async": [*env, *ray, "source.mode=async"],
+            "ray shared": [*env, *shared],
         }
         for name, env in {"CarRacing": racing, "CartPole": cartpole}.items()
     }
@@ -129,8 +132,10 @@ def cases(seconds: float, workers: int) -> dict[str, list[str]]:
         "ray sync": [*env, "source=ray", f"source.workers={workers}"],
         "ray async": [*env, "source=ray", f"source.workers={workers}", "source.mode=async"],
     }
-    local = {"processes": [*env, "env.backend=workers", f"env.workers={workers}"]}
-    return {"one process": [*env, "env.backend=inprocess"], **local, **found}
+    # one after the other, so a rollout of 64 rows of 256 lanes that sleep for 10 ms would take three minutes
+    short = ["agent.steps=4"] if seconds >= BUSY else []
+    one = [*env, "env.backend=inprocess", *short]
+    return {"one process": one, "processes": [*env, "env.backend=workers", f"env.workers={workers}"], **found}
 
 
 def memory(steps: int) -> list[dict[str, float]]:
@@ -206,14 +211,16 @@ def rllib(arguments: argparse.Namespace) -> dict[str, float]:
         "rlkit, ray async, 2 workers": [*ray, "source.mode=async"],
         "rlkit, one process": ours,
     }
-    fast = ["compile=true", "precision=bfloat16"]
+    fast = ["compile=true", "precision=bfloat16", "threads=2"]
     rates = {
         "RLlib PPO CartPole, 2 runners": max(
             _answer([arguments.rllib, "-c", RLLIB, str(arguments.measure)]) for _ in range(arguments.rounds)
         )
     }
     for name, options in competitors.items():
-        for count, how in enumerate(("", ", compiled", ", compiled, bfloat16")):
+        for count, how in enumerate(
+            ("", ", compiled", ", compiled, bfloat16", ", compiled, bfloat16, 2 threads")
+        ):
             rates[name + how] = fresh([*options, *fast[:count]], arguments, True)
     return rates
 

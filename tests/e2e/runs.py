@@ -78,6 +78,7 @@ def digest(run: Path) -> dict[str, str]:
     return {
         "weights": hash_tree(parts["policy"]),
         "agent": hash_tree(state["agent"]),
+        "average": hash_tree(state.get("average")),
         "feed": hash_tree(state["feed"]),
         "clock": hash_tree(state["clock"]),
         "rows": hash_tree(rows),

@@ -43,8 +43,9 @@ def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int) -> 
         ["source=thread"],
         ["source=sync", "env.backend=workers", "env.workers=2"],
         ["source=thread", "env.stack=3"],
+        ["source=sync", "evaluate.average=0.7"],
     ],
-    ids=["sync", "thread", "workers", "thread-stack"],
+    ids=["sync", "thread", "workers", "thread-stack", "average"],
 )
 def test_killed_cartpole_continues_exactly(tmp_path: Path, options: list[str]) -> None:
     arguments = [*CARTPOLE, *options]
