@@ -34,7 +34,9 @@ class AverageHook(Hook):
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         share = max(1 - self.decay, 1 / clock.update)
         torch._foreach_lerp_(list(self.module.parameters()), list(self.policy.parameters()), share)
-        self.module.load_state_dict(dict(self.policy.named_buffers()), strict=False)  # which may change their size
+        self.module.load_state_dict(
+            dict(self.policy.named_buffers()), strict=False
+        )  # which may change their size
 
 
 class EvaluateHook(Hook):
