@@ -21,9 +21,8 @@ class AverageHook(Hook):
 
         mean <- mean + max(1 - d, 1 / u) (theta - mean)
 
-    with decay d: the plain mean of the first 1 / (1 - d) updates, then one that forgets. It is free of the noise of
-    single gradient steps, and acts better than the weights that it follows while the learning rate is high.
-    module: holds the mean; another of the policy's kind. Normalisers' statistics are the policy's own.
+    with decay d: the plain mean of the first 1 / (1 - d) updates, then one that forgets. It is free of most of the noise
+    of single gradient steps. module: another policy, which holds the mean; its normalisers' statistics are the latest.
     """
 
     def __init__(self, policy: nn.Module, module: nn.Module, decay: float) -> None:
@@ -34,9 +33,8 @@ class AverageHook(Hook):
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         share = max(1 - self.decay, 1 / clock.update)
         torch._foreach_lerp_(list(self.module.parameters()), list(self.policy.parameters()), share)
-        self.module.load_state_dict(
-            dict(self.policy.named_buffers()), strict=False
-        )  # which may change their size
+        # not copied in place: they may change their size
+        self.module.load_state_dict(dict(self.policy.named_buffers()), strict=False)
 
 
 class EvaluateHook(Hook):
