@@ -209,6 +209,7 @@ def rllib(arguments: argparse.Namespace) -> dict[str, float]:
     competitors = {
         "rlkit, ray sync, 2 workers": ray,
         "rlkit, ray async, 2 workers": [*ray, "source.mode=async"],
+        "rlkit, ray async, 1 worker": [*ours, "source=ray", "source.workers=1", "source.mode=async"],
         "rlkit, one process": ours,
     }
     fast = ["compile=true", "precision=bfloat16", "threads=2"]

@@ -92,6 +92,7 @@ SETTINGS = {
     ("carracing-exact", "rlkit"): [
         {"threads": 2, "backend": "workers"},
         {"threads": 2, "backend": "threads"},
+        {"threads": 2, "backend": "threads", "compile": True},
         {"threads": 1, "source": "thread", "backend": "workers"},
     ],
     ("carracing-exact", "sb3"): [
