@@ -11,9 +11,6 @@ R_t = A_t + V_old(s_t), several epochs of minibatch steps on
 Means run over valid transitions: the row after an episode's end is no transition and has weight 0. Terminations do not
 bootstrap, truncations and the rollout's end do (see rlkit.returns.gae).
 
-With `gamma_end` the horizon 1 / (1 - gamma) grows over the run: a short one is learned fast, but values haste above what
-is left undone; the long one of the end is nearer to the return that is asked for.
-
 With a network that remembers, the rollout is cut into sequences of L = `sequence` rows, and minibatches are made of
 whole sequences. Each begins with the memory that an unroll of the whole rollout, at the start of `learn` and without
 gradients, has there: gradients go back to their sequence's first row and no further (truncated backpropagation through
@@ -54,7 +51,6 @@ class Config:
     minibatch: int = option(256, min=1, help="transitions per gradient step")
     sequence: int = option(16, min=1, help="L: rows of a sequence, where the network has memory")
     gamma: float = option(0.99, min=0, max=1, help="discount")
-    gamma_end: float | None = option(None, min=0, below=1, help="discount at the end of the run; null: as at its start")
     lam: float = option(0.95, min=0, max=1, help="lambda of GAE: 0 is TD(0), 1 is Monte Carlo")
     clip: float = option(0.2, above=0, help="eps: how far rho may leave 1")
     clip_schedule: Literal["constant", "linear", "cosine"] = option("constant", help="its way to 0")
@@ -145,7 +141,6 @@ class Agent:
         clip = torch.full_like(self.coefficients[0], config.clip * schedule(config.clip_schedule, progress))
         self.optim.set_progress(progress)
         valid = rollout.valid
-        gamma = self.gamma(progress)
         if config.normalise_reward:
             rollout.reward = self.policy.return_scale(rollout.reward, rollout.first, rollout.last)
         rows = sequences(rollout, self.length, self.unroll)
@@ -161,13 +156,13 @@ class Agent:
             # mean 1, and 0 where there is no transition
             "weight": cut(valid / valid.float().mean().clamp(min=1 / valid.numel()), self.length),
         }
-        batch |= self.advantages(rollout, value, batch["weight"], gamma)
+        batch |= self.advantages(rollout, value, batch["weight"])
         metrics: list[tuple[Tensor, Tensor]] = []
         epochs = 0
         for epoch in range(config.epochs):
             if config.recompute_advantage and epoch > 0:
                 value = uncut(self.values(rows, everything), valid.shape[1])[: len(value)]
-                batch |= self.advantages(rollout, value, batch["weight"], gamma)
+                batch |= self.advantages(rollout, value, batch["weight"])
             start = len(metrics)
             for index in minibatches(total, config.minibatch / self.length, self.generator):
                 metrics.append(self.optim.minimise(batch, index, clip))
@@ -184,18 +179,11 @@ class Agent:
             "epochs": torch.full_like(means[0], epochs),
         }
 
-    def gamma(self, progress: float) -> float:
-        """The discount at this share p of the run: 1 - gamma falls geometrically, (1 - gamma_0)^(1-p) (1 - gamma_1)^p."""
-        config = self.config
-        if config.gamma_end is None:
-            return config.gamma
-        return 1 - (1 - config.gamma) ** (1 - progress) * (1 - config.gamma_end) ** progress
-
-    def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor, gamma: float) -> dict[str, Tensor]:
+    def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """value [T+1, N], weight [L, S] -> advantage, target and old value, in sequences [L, S]."""
         config = self.config
         advantage = gae(
-            rollout.reward, value, rollout.terminated, rollout.last, gamma, config.lam
+            rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
         )  # [T, N]
         old, advantage = cut(value[:-1], self.length), cut(advantage, self.length)
         target = advantage + old
