@@ -21,6 +21,7 @@ from rlkit.compose import compose
 from rlkit.options import ConfigError
 from rlkit.sources import check_lanes, fleet
 from rlkit.sources.fleet import WorkersLost
+from rlkit.sources.worker import Worker
 from rlkit.types import Rollout, tree_leaves
 
 RAY = ["source=ray", "source.group=2"]
@@ -149,11 +150,20 @@ def test_async_replay_gets_every_lane_in_order(tmp_path: Path, ray: FakeRay) -> 
     assert 3 <= max(lags) <= 3 * 3 - 1
 
 
-def test_the_size_of_chunks_is_measured(tmp_path: Path, ray: FakeRay) -> None:
-    """A chunk of one rollout of 4 steps takes far less than 50 ms, so the next ones have more."""
+@pytest.mark.parametrize(("seconds", "expected"), [(0.006, 8), (0.2, 1)])
+def test_the_size_of_chunks_is_measured(
+    tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, seconds: float, expected: int
+) -> None:
+    """After a first rollout that took so many seconds chunks hold 50 ms of work, one rollout at least."""
+    collect = Worker.collect
+
+    def timed(self: Worker, *args: Any) -> dict[str, Any]:
+        return collect(self, *args) | {"seconds": seconds}
+
+    monkeypatch.setattr(Worker, "collect", timed)
     source = make(tmp_path / "run", *DQN, *RAY, "source.mode=async").feed.source
     source.get()
-    assert source.rollouts > 1
+    assert source.rollouts == expected
     ppo = make(tmp_path / "ppo", *PPO, *RAY, "source.mode=async").feed.source
     ppo.get()
     assert ppo.rollouts == 1  # learned from once: a chunk is a batch
