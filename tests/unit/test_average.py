@@ -12,7 +12,7 @@ from rlkit.compose import compose
 from rlkit.hooks import AverageHook
 from rlkit.logging import Console
 from rlkit.policy import load
-from rlkit.run import Run
+from rlkit.run import Run, evaluate_policy
 from rlkit.trainer import Clock
 
 OPTIONS = [
@@ -72,3 +72,10 @@ def test_best_is_the_mean_and_training_is_as_without(tmp_path: Path) -> None:
     buffers = zip(kept.named_buffers(), run.policy.named_buffers(), strict=True)
     assert all(name == other and torch.equal(x, y) for (name, x), (other, y) in buffers)
     assert plain.average is None
+
+    def score(policy: nn.Module) -> float:
+        found = evaluate_policy(policy, run.config, 2, seed=run.config.seed, device=run.device)
+        return sum(episode.result for episode in found) / len(found)
+
+    # the means are told apart by their scores, and the mean's is the one that was reported
+    assert run.evaluation.best == score(kept) != score(last)
