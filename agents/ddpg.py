@@ -30,21 +30,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit.accelerate import Compiled
-from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.compile import Compiled
+from rlkit.config.registry import check_actions
+from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.distributions import action_head
+from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.hidden import HiddenHead
 from rlkit.nn.network import Network
-from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
-from rlkit.registry import check_actions
-from rlkit.sampling import as_tree, bootstrapped
+from rlkit.replay.sampling import as_tree, bootstrapped
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
 
 if TYPE_CHECKING:
-    from rlkit.replay import Replay
+    from rlkit.replay.memory import Replay
 
 ACTIONS = ("Box",)
 FEED = "replay"

@@ -33,17 +33,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlkit.choices import Choices, check_choices
-from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.config.registry import check_actions
+from rlkit.config.schema import OptimConfig, ReplayConfig
+from rlkit.distributions.joint import Choices, check_choices
+from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.nn.noisy import Noise
 from rlkit.nn.norm import RunningNorm
-from rlkit.optim import Optimiser, flatten, soft_update
 from rlkit.options import option
-from rlkit.registry import check_actions
-from rlkit.replay import Replay
-from rlkit.sampling import as_tree, bootstrapped
+from rlkit.replay.memory import Replay
+from rlkit.replay.sampling import as_tree, bootstrapped
 from rlkit.types import EnvSpec, Obs, State, tree_map
 
 FEED = "replay"

@@ -25,14 +25,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit import registry
 from rlkit.buffers import Rows, cut, minibatches, select, sequences, uncut
-from rlkit.config import OptimConfig
+from rlkit.config import registry
+from rlkit.config.schema import OptimConfig
 from rlkit.distributions import Distribution, action_head
+from rlkit.learn.optim import Optimiser, schedule
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.nn.norm import ReturnScale
-from rlkit.optim import Optimiser, schedule
 from rlkit.options import ConfigError, option
 from rlkit.returns import gae
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map

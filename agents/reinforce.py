@@ -33,12 +33,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit import ranks, registry
-from rlkit.config import OptimConfig
+from rlkit import ranks
+from rlkit.config import registry
+from rlkit.config.schema import OptimConfig
 from rlkit.distributions import Distribution, action_head
+from rlkit.learn.optim import Optimiser
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
-from rlkit.optim import Optimiser
 from rlkit.options import option
 from rlkit.returns import discounted
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map

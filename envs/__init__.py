@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rlkit.envs.registered import register as _register
 
 if TYPE_CHECKING:
+    from rlkit.envs.backends.faults import EnvFault as EnvFault
     from rlkit.envs.config import EnvConfig as EnvConfig
-    from rlkit.envs.faults import EnvFault as EnvFault
-    from rlkit.envs.make import make_env as make_env
     from rlkit.envs.make import make_vec as make_vec
     from rlkit.envs.make import probe as probe
+    from rlkit.envs.single import make_env as make_env
 
 _HOME = {
     "EnvConfig": "config",

@@ -35,14 +35,14 @@ PROVIDERS = (
     ("gymnasium.envs.mujoco", "mujoco", "rlkit[mujoco]"),
     ("gymnasium.envs.mujoco", "imageio", "rlkit[mujoco]"),
     ("gymnasium.envs.box2d", "Box2D", "box2d==2.3.10"),
-    ("rlkit.envs.driving.car_racing", "Box2D", "box2d==2.3.10"),
-    ("rlkit.envs.driving.car_racing", "pygame", "pygame-ce"),
+    ("rlkit.envs.driving.exact.car_racing", "Box2D", "box2d==2.3.10"),
+    ("rlkit.envs.driving.exact.car_racing", "pygame", "pygame-ce"),
     ("gymnasium.envs.toy_text", "pygame", "pygame-ce"),
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),
 )
 # ids of environments that step all lanes at once, which Gymnasium's registry has no place for
-BATCHED = {"rlkit/Driving": "rlkit.envs.driving.batched:Driving"}
+BATCHED = {"rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving"}
 
 
 def find_class(id: str) -> Any:

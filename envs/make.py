@@ -5,100 +5,27 @@ Neither torch nor a vector adapter is imported before a vector is made: worker p
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import os
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-import gymnasium
+from typing import TYPE_CHECKING
 
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.frames import FrameSkip, Picture
-from rlkit.envs.keep import Keep
-from rlkit.envs.lookup import find_class, prepare_display
-from rlkit.envs.masks import KEY, ActionMask, gives_mask
-from rlkit.envs.patience import Patience
+from rlkit.envs.lookup import find_class
+from rlkit.envs.single import _refusal, make_env
+from rlkit.envs.wrappers.masks import KEY, ActionMask
 from rlkit.spaces import check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
 
-    from rlkit.types import EnvSpec, VecEnv
+    from rlkit.contracts import VecEnv
+    from rlkit.types import EnvSpec
 
 SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
 CAR_RACING = "rlkit/CarRacing"  # a fifth of SLOW_STEP is slow for it, and it alone has threads
 MEASURE = 0.3  # seconds that choosing a backend may take
-# arguments of constructors that follow from our options
-OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
-
-
-def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """One environment with its wrappers: time limit, frame skip, gray, size, keep, mask (stacking is the policy's).
-
-    Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
-    entries that are not there to keep.
-    """
-    prepare_display(render_mode)
-    kind = find_class(config.id)
-    kwargs = dict(config.kwargs)
-    if render_mode is not None:
-        kwargs["render_mode"] = render_mode
-    skip = config.skip
-    if kind is None and _is_atari(config.id) and skip > 1 and "frameskip" not in kwargs:
-        kwargs["frameskip"], skip = skip, 1  # the emulator then draws the last frame only
-    try:
-        if kind is not None:
-            env: Any = kind(**kwargs)
-        else:
-            limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
-            with warnings.catch_warnings():
-                # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
-                warnings.filterwarnings("ignore", message=".*is out of date")
-                env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
-    except TypeError as error:
-        raise _refusal(config.id, kind, kwargs, error) from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
-    if not isinstance(env, gymnasium.Env):
-        raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
-    if kind is not None and config.time_limit:
-        env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
-    if skip > 1:
-        env = FrameSkip(env, skip)
-    if config.gray or config.size:
-        env = Picture(env, config.gray, config.size)
-    if config.keep:
-        env = Keep(env, config.keep)
-    if config.patience:
-        env = Patience(env, config.patience)
-    if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
-        env = ActionMask(env)
-    made: gymnasium.Env[Any, Any] = env
-    return made
-
-
-def _refusal(id: str, kind: Any, kwargs: dict[str, Any], error: TypeError) -> ValueError:
-    """What to say of a constructor (kind, or the one registered under the id) that does not take `kwargs`."""
-    detail = str(error)
-    with contextlib.suppress(Exception):  # there may be no signature to read
-        if kind is None:
-            spec = gymnasium.spec(id)
-            kind = gymnasium.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
-        known = inspect.signature(kind).parameters
-        wrong = [name for name in kwargs if name not in known]
-        if wrong and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
-            detail = (
-                f"no {', '.join(wrong)}; allowed: {', '.join(name for name in known if name not in OURS)}"
-            )
-    return ValueError(f"env.kwargs={kwargs}: {id} refuses them: {detail}")
-
-
-def _is_atari(id: str) -> bool:
-    return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")
 
 
 def probe(config: EnvConfig) -> EnvSpec:
@@ -106,7 +33,7 @@ def probe(config: EnvConfig) -> EnvSpec:
     from rlkit.types import EnvSpec
 
     if config.backend == "envpool":
-        from rlkit.envs.pool import probe_pool
+        from rlkit.envs.backends.envpool import probe_pool
 
         spec = probe_pool(config)
     elif is_batched(config):
@@ -173,25 +100,25 @@ def make_vec(
         if config.stack > 1:
             vector.spec = replace(vector.spec, stack=config.stack)
         return vector
-    from rlkit.envs.lane import Seeds
+    from rlkit.seeding import Seeds
 
     seeds = Seeds(seed, evaluation, first_lane, config.lanes)
     if config.backend == "envpool":
-        from rlkit.envs.pool import Pool
+        from rlkit.envs.backends.envpool import Pool
 
         return Pool(config, seeds, render)
     if config.backend == "native":
-        from rlkit.envs.native import Native
+        from rlkit.envs.backends.gymnasium import Native
 
         return Native.make(config, seeds, render)
     if config.backend == "workers":
-        from rlkit.envs.workers import Workers
+        from rlkit.envs.backends.workers import Workers
 
         return Workers(config, seeds, render)
-    from rlkit.envs.vector import InProcess
+    from rlkit.envs.backends.inprocess import InProcess
 
     if config.backend == "threads":
-        from rlkit.envs.driving.vector import DrivingBlock
+        from rlkit.envs.driving.exact.vector import DrivingBlock
 
         block = DrivingBlock(config, seeds, 0, config.lanes, render, config.workers)
         return InProcess(config, seeds, render, block)
@@ -205,7 +132,7 @@ def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) 
     cores, others stay here.
     """
     if config.backend == "envpool":
-        from rlkit.envs.pool import choose_pool
+        from rlkit.envs.backends.envpool import choose_pool
 
         return choose_pool(config)
     batched = is_batched(config)
@@ -249,9 +176,9 @@ def _step_seconds(config: EnvConfig) -> float:
     import numpy as np
     import torch
 
-    from rlkit.envs.actions import allow, pack
-    from rlkit.envs.lane import Seeds
-    from rlkit.envs.vector import InProcess
+    from rlkit.envs.backends.actions import allow, pack
+    from rlkit.envs.backends.inprocess import InProcess
+    from rlkit.seeding import Seeds
 
     vector = InProcess(replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1))
     space, mask, generator = vector.block.action_space, vector.rows.obs.get(KEY), np.random.default_rng(0)

@@ -8,7 +8,7 @@ from typing import Any
 
 IDS = {
     "rlkit/CarRacing": {
-        "entry_point": "rlkit.envs.driving.car_racing:CarRacing",
+        "entry_point": "rlkit.envs.driving.exact.car_racing:CarRacing",
         "max_episode_steps": 1000,
         "reward_threshold": 900,
     },

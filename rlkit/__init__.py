@@ -13,8 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlkit.run import load as load
-    from rlkit.run import train as train
+    from rlkit.play.saved import load as load
+    from rlkit.run.session import train as train
 
 __all__ = ["__version__", "load", "train"]
 __version__ = "0.1.0"
@@ -22,5 +22,5 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in ("load", "train"):
-        return getattr(importlib.import_module("rlkit.run"), name)
+        return getattr(importlib.import_module("rlkit.run.session"), name)
     raise AttributeError(f"module 'rlkit' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -10,7 +10,7 @@ all-reduce per step, before clipping, and every rank then makes the same step. (
 al., "PyTorch Distributed", VLDB 2020, arXiv:2006.15704; their buckets are for gradients that are not one vector.)
 
 A process that joined no others is rank 0 of 1: `share` is everything, sums are what they were given, and
-torch.distributed is not touched. `rlkit.learners` starts the processes.
+torch.distributed is not touched. `rlkit.learn.learners` starts the processes.
 """
 
 from __future__ import annotations

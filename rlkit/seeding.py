@@ -7,6 +7,8 @@ So results depend neither on how lanes are split over workers nor on the transpo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -59,3 +61,22 @@ def uniforms(
     words = philox(counter, (lane.astype(np.uint32), seed & 0xFFFFFFFF))  # [4, steps, lanes, blocks]
     words = np.moveaxis(words, 0, -1).reshape(steps, len(lanes), 4 * blocks)[..., :size]
     return ((words >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Which seed opens an episode of a lane (lanes count from 0 within this vector environment).
+
+    Training: keyed by the lane's number in the whole run. Evaluation: by the episode's number among all
+    lanes', so that the first E episodes are the same ones whatever the number of lanes.
+    """
+
+    seed: int
+    evaluation: bool
+    first_lane: int
+    lanes: int
+
+    def of(self, lane: int, episode: int) -> int:
+        if self.evaluation:
+            return episode_seed(self.seed, 0, episode * self.lanes + lane, True)
+        return episode_seed(self.seed, self.first_lane + lane, episode)

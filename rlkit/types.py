@@ -16,10 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -99,36 +97,6 @@ class Rollout:
             state=tree_map(function, self.state),
             extra=tree_map(function, self.extra),
         )
-
-
-class VecEnv(Protocol):
-    """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine.
-
-    A vector that can save itself offers `snapshot() -> tree of tensors, arrays and numbers` and
-    `load_snapshot(tree)`; checkpoints then use these instead of `restore` with actions.
-    """
-
-    spec: EnvSpec
-    lanes: int
-    device: torch.device
-
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
-        """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
-
-        With no actions this is the reset that opens a run; with actions it rebuilds a checkpoint's environments.
-        """
-
-    def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane ([N, ...], in the environment's units).
-
-        A lane whose previous row was `last` ignores its action and opens its next episode.
-        """
-
-    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
-        """An [H, W, 3] picture for people, or None where the environment draws none."""
-
-    def close(self) -> None:
-        """Free processes and memory; idempotent."""
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

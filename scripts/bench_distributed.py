@@ -77,9 +77,9 @@ class Sleeper(gymnasium.Env[Any, Any]):
 
 def rate_of(options: list[str], measure: float, learn: bool) -> float:
     """Steps per second of collecting as `options` say, and of learning where `learn`."""
-    from rlkit.compose import compose
-    from rlkit.logging import Console
-    from rlkit.run import Run
+    from rlkit.config.compose import compose
+    from rlkit.run.console import Console
+    from rlkit.run.session import Run
 
     common = ["agent=ppo", "preset=none", "threads=1", "log.tensorboard=false", "total_steps=1000000000"]
     with tempfile.TemporaryDirectory() as folder:
@@ -140,9 +140,9 @@ def cases(seconds: float, workers: int) -> dict[str, list[str]]:
 
 def memory(steps: int) -> list[dict[str, float]]:
     """MB at ten points of `steps` steps of CartPole: the learner, both workers, and what they see of Ray's store."""
-    from rlkit.compose import compose
-    from rlkit.logging import Console
-    from rlkit.run import Run
+    from rlkit.config.compose import compose
+    from rlkit.run.console import Console
+    from rlkit.run.session import Run
 
     options = [
         "agent=ppo",

@@ -7,7 +7,7 @@ are measured for `rows` decisions after an untimed reset; what a reset takes sta
 cores that the process and its children may use. The split of a frame, of one lane on one core:
 
     physics   Box2D's World.Step and the car's own forces (car.step), nothing else
-    Python    a step that draws nothing (rlkit.envs.quirks.Pen) less physics: rewards, contacts, wrappers
+    Python    a step that draws nothing (rlkit.envs.wrappers.quirks.Pen) less physics: rewards, contacts, wrappers
     drawing   a whole step less one that draws nothing
 
 EnvPool and the batched environment cannot be split; the latter with observation=vector rays=0 shows what its pictures
@@ -152,8 +152,8 @@ def run_split(id: str, seconds: float) -> dict[str, float]:
     import torch
 
     from rlkit.envs import EnvConfig
-    from rlkit.envs.make import make_env
-    from rlkit.envs.quirks import Pen
+    from rlkit.envs.single import make_env
+    from rlkit.envs.wrappers.quirks import Pen
 
     torch.set_num_threads(1)
     env: Any = make_env(EnvConfig(id=id))

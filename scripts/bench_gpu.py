@@ -20,11 +20,11 @@ from typing import Any
 import torch
 
 from rlkit.agents.ppo import Agent, Config, Policy
-from rlkit.compose import compose
-from rlkit.config import OptimConfig
-from rlkit.logging import Console
+from rlkit.config.compose import compose
+from rlkit.config.schema import OptimConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.run import Run
+from rlkit.run.console import Console
+from rlkit.run.session import Run
 from rlkit.spaces import Box
 from rlkit.types import EnvSpec, Rollout
 

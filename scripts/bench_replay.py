@@ -27,9 +27,9 @@ import torch
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from rlkit.agents.dqn import Config, Policy
-from rlkit.config import ReplayConfig
+from rlkit.config.schema import ReplayConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.replay import Replay
+from rlkit.replay.memory import Replay
 from rlkit.spaces import Box, Discrete
 from rlkit.types import EnvSpec, Rollout
 

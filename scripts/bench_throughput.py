@@ -135,10 +135,10 @@ WARM_UPDATES = 2
 
 def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     """Steps per second of rlkit's own training loop, hooks included."""
-    from rlkit.compose import compose
-    from rlkit.logging import Console
-    from rlkit.run import Run
-    from rlkit.trainer import Clock, Hook, fit
+    from rlkit.config.compose import compose
+    from rlkit.learn.trainer import Clock, Hook, fit
+    from rlkit.run.console import Console
+    from rlkit.run.session import Run
 
     p = CASES[case]
     values = {
@@ -219,7 +219,6 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
         id = setting.get("id", p["id"])
 
         def make() -> Any:
-            import rlkit.envs  # noqa: F401  (registers rlkit/CarRacing, in this process)
 
             return gymnasium.make(id)
 
@@ -273,9 +272,9 @@ def run_learner_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     """Samples per second, forward and backward, of our Nature CNN PPO update."""
     import torch
 
-    from rlkit.accelerate import choose_precision
     from rlkit.agents.ppo import Agent, Config, Policy
-    from rlkit.config import OptimConfig
+    from rlkit.config.schema import OptimConfig
+    from rlkit.device import choose_precision
     from rlkit.nn.config import NetworkConfig
     from rlkit.spaces import Box
     from rlkit.types import EnvSpec, Rollout

@@ -17,8 +17,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from rlkit.compose import from_yaml
-from rlkit.logging import read_metrics
+from rlkit.config.compose import from_yaml
+from rlkit.metrics import read_metrics
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.logging import read_metrics
-from rlkit.statistics import summarise
+from rlkit.metrics import read_metrics
+from rlkit.play.statistics import summarise
 
 TASKS: list[tuple[str, float | None]] = [  # options, reference
     ("agent=dqn env=cartpole total_steps=50_000", 500),

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.fleet starts Ray
+os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.ray.fleet starts Ray
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: one core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def _own_state_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What rlkit remembers of the user (rlkit.trust) goes to a temporary folder."""
+    """What rlkit remembers of the user (rlkit.config.trust) goes to a temporary folder."""
     folder: Path = tmp_path_factory.mktemp("state")
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
 

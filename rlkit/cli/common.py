@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rlkit.options import ConfigError
 
 if TYPE_CHECKING:
-    from rlkit.config import RunConfig
-    from rlkit.policy import AgentPolicy
+    from rlkit.config.schema import RunConfig
+    from rlkit.play.saved import AgentPolicy
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,12 +59,13 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     """
     import torch
 
-    from rlkit.accelerate import choose_threads
-    from rlkit.compose import with_env
-    from rlkit.policy import load
-    from rlkit.run import has_pixels, run_config, spec_of
+    from rlkit.config.compose import with_env
+    from rlkit.config.trust import remember, require
+    from rlkit.device import choose_threads
+    from rlkit.play.saved import load
+    from rlkit.run.check import has_pixels, spec_of
+    from rlkit.run.folder import run_config
     from rlkit.spaces import describe, to_json
-    from rlkit.trust import remember, require
 
     folder = Path(arguments.run)
     config = run_config(folder)

@@ -1,5 +1,5 @@
 """rlkit doctor: what this installation can do, and what to type for the rest. Fails where something
-essential is not. With agent=NAME: whether that algorithm works, by probes with known answers (rlkit.selftest).
+essential is not. With agent=NAME: whether that algorithm works, by probes with known answers (rlkit.probes).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _examine(overrides: list[str]) -> int:
         )
         print(f"rlkit: {text}", file=sys.stderr)
         return 2
-    from rlkit import selftest
+    from rlkit import probes as selftest
 
     failed = []
     for result in selftest.run_all(overrides):

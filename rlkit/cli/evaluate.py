@@ -22,8 +22,8 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     import torch
 
-    from rlkit.run import evaluate_policy
-    from rlkit.statistics import summarise, table
+    from rlkit.play.evaluate import evaluate_policy
+    from rlkit.play.statistics import summarise, table
 
     folder, config, agent = open_run(arguments)
     episodes, seed = arguments.episodes, arguments.seed

@@ -7,8 +7,8 @@ import fcntl
 import json
 from pathlib import Path
 
-from rlkit import registry
-from rlkit.compose import options, read_plain
+from rlkit.config import registry
+from rlkit.config.compose import options, read_plain
 from rlkit.options import ConfigError, nearest, show
 
 Row = tuple[str, ...]
@@ -101,7 +101,7 @@ def _runs(folder: Path) -> list[Row]:
 
 
 def _run(folder: Path) -> Row:
-    from rlkit.logging import read_metrics
+    from rlkit.metrics import read_metrics
 
     try:
         plain = read_plain(folder / "config.yaml")

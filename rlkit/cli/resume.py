@@ -11,9 +11,9 @@ def main(argv: list[str]) -> int:
         "resume", "Continue a run from its newest whole checkpoint, with its own configuration."
     )
     arguments = parser.parse_args(argv)
-    from rlkit import trust
     from rlkit.cli.train import run_to_end
-    from rlkit.run import resume
+    from rlkit.config import trust
+    from rlkit.run.session import resume
 
     if arguments.trust:
         trust.remember(arguments.trust)

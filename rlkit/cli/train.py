@@ -26,20 +26,20 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(USAGE)
         return 0
-    from rlkit.compose import compose
+    from rlkit.config.compose import compose
 
     composed = compose(argv)
     config = composed.config
     if composed.preset:
         print(f"preset: {composed.preset} (tuned options for this pair; preset=none turns it off)")
-    from rlkit.run import start
+    from rlkit.run.session import start
 
     return run_to_end(lambda: start(config))
 
 
 def run_to_end(action: Callable[[], Path]) -> int:
     """Train or resume, turning an interruption into its message and exit code."""
-    from rlkit.trainer import Interrupted
+    from rlkit.learn.signals import Interrupted
 
     try:
         folder = action()
@@ -52,7 +52,7 @@ def run_to_end(action: Callable[[], Path]) -> int:
 
 def report(folder: Path) -> None:
     """What came out, and what to do with it."""
-    from rlkit.logging import read_metrics
+    from rlkit.metrics import read_metrics
 
     rows = [row for row in read_metrics(folder / "metrics.csv") if "evaluate/mean" in row]
     if rows:

@@ -11,8 +11,8 @@ from rlkit.cli.common import elsewhere, episode_parser, open_run
 from rlkit.options import ConfigError
 
 if TYPE_CHECKING:
-    from rlkit.config import RunConfig
-    from rlkit.evaluate import Episode
+    from rlkit.config.schema import RunConfig
+    from rlkit.play.evaluate import Episode
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
     import torch
 
-    from rlkit.video import record
+    from rlkit.play.video import record
 
     folder, config, agent = open_run(arguments)
     obstacle = ""
@@ -62,8 +62,8 @@ def _window(policy: Any, config: RunConfig, episodes: int, seed: int) -> list[Ep
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
-    from rlkit import registry
-    from rlkit.evaluate import run_episodes
+    from rlkit.config import registry
+    from rlkit.play.evaluate import run_episodes
 
     env_config = replace(
         config.env,

@@ -17,43 +17,9 @@ A new core is a class with `@core("name")`, taking the number of features it rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.core import CORES, Core, core
 from rlkit.options import nearest
-from rlkit.types import State
-
-
-class Core(nn.Module):
-    """Base of all cores."""
-
-    features: int  # D, the width of y
-
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation; every leaf is [lanes, ...]. () remembers nothing."""
-        return ()
-
-    def forward(self, x: Tensor, first: Tensor, state: State) -> tuple[Tensor, State]:
-        """x [T, N, F], first [T, N] bool, state of N lanes -> y [T, N, D], state after the last row."""
-        return x, state
-
-
-CORES: dict[str, Callable[[int, NetworkConfig], Core]] = {}
-C = TypeVar("C", bound=Callable[[int, NetworkConfig], Core])
-
-
-def core(name: str) -> Callable[[C], C]:
-    """Register a core under `name`."""
-
-    def register(build: C) -> C:
-        CORES[name] = build
-        return build
-
-    return register
 
 
 def make_core(config: NetworkConfig, features: int) -> Core:
@@ -72,4 +38,4 @@ class Identity(Core):
         self.features = features
 
 
-from rlkit.nn import recurrent, transformer  # noqa: E402, F401 (they register themselves here)
+from rlkit.nn import recurrent, transformer  # noqa: E402, F401

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.cores import Core, core
+from rlkit.nn.core import Core, core
 from rlkit.types import State
 
 GATE_BIAS = 2.0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlkit.actor import Actor, Episodes, Timing
+from rlkit.collect.actor import Actor
+from rlkit.contracts import Episodes, Timing
 from rlkit.types import Rollout
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import nn
 
-from rlkit.actor import Actor, Episodes, Timing
+from rlkit.collect.actor import Actor
+from rlkit.contracts import Episodes, Timing
 from rlkit.types import Rollout
 
 

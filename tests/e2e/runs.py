@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit import checkpoint
-from rlkit.logging import read_metrics
+from rlkit.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rlkit import checkpoint
-from rlkit.logging import read_metrics
+from rlkit.metrics import read_metrics
 
 sys.path.insert(0, str(Path(__file__).parent))
 from runs import environment, launch, rlkit, wait_for
@@ -95,7 +95,7 @@ REFUSED = [  # what is typed, and what the one line must hold
 
 EACH_IN_A_PROCESS = """
 import os, sys
-import rlkit.run, rlkit.agents.ppo, rlkit.envs.make, hydra, omegaconf  # once, not in every child
+import rlkit.run.session, rlkit.agents.ppo, rlkit.envs.make, hydra, omegaconf  # once, not in every child
 from rlkit.cli.main import main
 for number, command in enumerate(sys.argv[1:]):
     if os.fork() == 0:

@@ -19,10 +19,11 @@ import torch
 
 import rlkit as package
 from rlkit import checkpoint
-from rlkit.logging import read_metrics
+from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
-from rlkit.run import evaluate_policy, run_config
-from rlkit.video import VideoWriter
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.play.video import VideoWriter
+from rlkit.run.folder import run_config
 
 sys.path.insert(0, str(Path(__file__).parent))
 from runs import launch, rlkit, wait_for
@@ -294,16 +295,16 @@ def test_an_environment_of_ones_own(workplace: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_functions_of_rlkit_are_no_environments(workplace: Path) -> None:
-    """A run folder must not reach code through rlkit.run.train(env="other:Code") either."""
+    """A run folder must not reach code through rlkit.run.session.train(env="other:Code") either."""
     code, output = rlkit(
         workplace, "train", "env=own:Line", "total_steps=100", "name=mine", "evaluate.episodes=1"
     )
     assert code == 0, output
-    set_option(workplace / "runs" / "mine", "id: own:Line", "id: rlkit.run:train")
+    set_option(workplace / "runs" / "mine", "id: own:Line", "id: rlkit.run.session:train")
     (workplace / "evil.py").write_text("open('touched', 'w')")
     set_option(workplace / "runs" / "mine", "kwargs: {}", "kwargs: {env: 'evil:X'}")
     code, output = rlkit(workplace, "evaluate", "runs/mine")
-    assert code == 2 and "--trust rlkit.run:train" in output
+    assert code == 2 and "--trust rlkit.run.session:train" in output
     assert not (workplace / "touched").exists()
 
 

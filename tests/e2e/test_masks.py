@@ -16,10 +16,12 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlkit
-from rlkit.compose import compose
+from rlkit.config.compose import compose
 from rlkit.envs import make_env
-from rlkit.logging import Console
-from rlkit.run import Run, evaluate_policy, run_config
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.run.console import Console
+from rlkit.run.folder import run_config
+from rlkit.run.session import Run
 from tests.unit.masked import COUNTS, Masked
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,9 +9,9 @@ import pytest
 
 import rlkit
 from rlkit.envs import make_env
-from rlkit.logging import Console
 from rlkit.options import ConfigError
-from rlkit.run import run_config
+from rlkit.run.console import Console
+from rlkit.run.folder import run_config
 from tests.unit.anyspace import ACTIONS, OBSERVATIONS
 
 SMALL = {

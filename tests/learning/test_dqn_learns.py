@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 import rlkit
-from rlkit.logging import Console
-from rlkit.policy import load
-from rlkit.run import evaluate_policy, run_config
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.play.saved import load
+from rlkit.run.console import Console
+from rlkit.run.folder import run_config
 
 TOY = "rlkit.envs.toys.tasks"
 COMMON = {

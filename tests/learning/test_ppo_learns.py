@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import rlkit
-from rlkit.compose import compose
-from rlkit.logging import Console
-from rlkit.policy import load
-from rlkit.run import evaluate_policy, run_config
+from rlkit.config.compose import compose
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.play.saved import load
+from rlkit.run.console import Console
+from rlkit.run.folder import run_config
 
 TOY = "rlkit.envs.toys.tasks"
 COMMON = {"preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9}
@@ -101,7 +102,7 @@ def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
 
 def test_value_of_a_constant_reward_through_truncation() -> None:
     """Reward 1 for ever, cut by a time limit: V = 1 / (1 - gamma), which only bootstrapping at truncation finds."""
-    from rlkit.run import Run
+    from rlkit.run.session import Run
 
     values = COMMON | {
         "env": "tests.learning.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 import rlkit
-from rlkit.logging import Console
-from rlkit.policy import load
-from rlkit.run import evaluate_policy, run_config
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.play.saved import load
+from rlkit.run.console import Console
+from rlkit.run.folder import run_config
 
 COMMON = {
     "preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9, "threads": 1,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit import priorities
-from rlkit.config import ReplayConfig
-from rlkit.priorities import EPSILON, SumTree, uniform
-from rlkit.replay import Replay
+from rlkit.config.schema import ReplayConfig
+from rlkit.replay import priorities
+from rlkit.replay.memory import Replay
+from rlkit.replay.priorities import EPSILON, SumTree, uniform
 from tests.unit.experience import Policy, Stream
 
 KEY = np.uint64(7)

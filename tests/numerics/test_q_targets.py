@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlkit.agents.dqn import Agent, Config, Policy
-from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.sampling import as_tree
+from rlkit.replay.sampling import as_tree
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Rollout, tree_map
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from rlkit.sources.tree import join_chunks
+from rlkit.sources.ray.aggregate import join_chunks
 from rlkit.types import Rollout
 
 Name = tuple[int, int]  # (seed of the episode, step in it)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from rlkit.compose import compose
-from rlkit.logging import Console
-from rlkit.run import Run
-from rlkit.sources import fleet
-from rlkit.trainer import fit
+from rlkit.config.compose import compose
+from rlkit.learn.trainer import fit
+from rlkit.run.console import Console
+from rlkit.run.session import Run
+from rlkit.sources.ray import fleet
 
 PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]
 DQN = [
@@ -83,7 +83,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @contextmanager
 def cluster(nodes: int, cpus: int) -> Iterator[Any]:
     """A head without cores and `nodes` nodes of `cpus` cores each, all on this machine's loopback."""
-    os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.fleet starts Ray
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.ray.fleet starts Ray
     with fleet.local_only():
         from ray.cluster_utils import Cluster
 

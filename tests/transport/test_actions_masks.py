@@ -13,10 +13,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit.envs import EnvConfig, EnvFault, make_env, make_vec, probe
-from rlkit.envs.actions import allow, pack, unpack, unpack_batch
-from rlkit.envs.lane import Seeds
+from rlkit.envs.backends.actions import allow, pack, unpack, unpack_batch
+from rlkit.envs.backends.gymnasium import Native
 from rlkit.envs.make import choose_backend
-from rlkit.envs.native import Native
+from rlkit.seeding import Seeds
 from rlkit.spaces import (
     Box,
     Dict,

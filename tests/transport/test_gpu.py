@@ -12,14 +12,14 @@ import torch
 
 import rlkit
 from rlkit import checkpoint
-from rlkit.actor import Actor
 from rlkit.agents.ppo import Agent, Config, Policy
-from rlkit.config import OptimConfig
+from rlkit.collect.actor import Actor
+from rlkit.config.schema import OptimConfig
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
-from rlkit.logging import Console
 from rlkit.nn.config import NetworkConfig
-from rlkit.run import resume
+from rlkit.run.console import Console
+from rlkit.run.session import resume
 from rlkit.types import tree_leaves
 
 pytestmark = pytest.mark.gpu

@@ -19,13 +19,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 from runs import digest, environment, launch, rlkit, wait_for
 
-from rlkit import checkpoint, learners, ranks, registry
+from rlkit import checkpoint, ranks
 from rlkit import train as train_run
-from rlkit.actor import Actor
-from rlkit.compose import compose
-from rlkit.config import RunConfig
+from rlkit.collect.actor import Actor
+from rlkit.config import registry
+from rlkit.config.compose import compose
+from rlkit.config.schema import RunConfig
+from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run import Run, spec_of
+from rlkit.run.check import spec_of
+from rlkit.run.session import Run
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
@@ -53,7 +56,7 @@ def children(pid: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"rlkit.learners" in (path / "cmdline").read_bytes():
+            if parent == pid and b"rlkit.learn.learners" in (path / "cmdline").read_bytes():
                 found.append(int(path.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -293,7 +296,7 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_torch_threads_are_shared_by_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    from rlkit.accelerate import choose_threads
+    from rlkit.device import choose_threads
 
     assert [choose_threads(0, True, ranks) for ranks in (1, 2, 3, 16)] == [8, 4, 2, 1]
     assert choose_threads(5, True, 2) == 5
@@ -320,7 +323,7 @@ def test_one_rank_is_everything_and_makes_no_group(tmp_path: Path) -> None:
 
 def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
     """Making a Run starts no process: what fails on the way leaves none behind."""
-    from rlkit.logging import Console
+    from rlkit.run.console import Console
 
     config = compose(values=PPO | {"learner.workers": 2}).config
     run = Run(config, tmp_path, Console(100, "x"))

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from ledger import account, names
 from rayruns import add_node, cluster, make
 
-from rlkit.sources.fleet import WorkersLost
+from rlkit.sources.ray.fleet import WorkersLost
 
 
 def options(folder: Path, faulty: str = "[0, 0]") -> list[str]:

@@ -22,10 +22,11 @@ from ledger import account, names
 from rayruns import DQN, PPO, make, same, train
 
 from rlkit import checkpoint
-from rlkit.compose import compose
+from rlkit.config.compose import compose
 from rlkit.options import ConfigError
-from rlkit.sources import check_lanes, fleet
-from rlkit.sources.fleet import WorkersLost
+from rlkit.sources.make import check_lanes
+from rlkit.sources.ray import fleet
+from rlkit.sources.ray.fleet import WorkersLost
 
 LOCAL = ["source=sync", "source.group=2"]
 SHARED = ["source=ray", "source.inference=shared", "source.group=2"]

@@ -17,11 +17,12 @@ from ledger import account, names
 from rayruns import DQN, PPO, make, same, train
 
 from rlkit import checkpoint
-from rlkit.compose import compose
+from rlkit.config.compose import compose
 from rlkit.options import ConfigError
-from rlkit.sources import check_lanes, fleet
-from rlkit.sources.fleet import WorkersLost
-from rlkit.sources.worker import Worker
+from rlkit.sources.make import check_lanes
+from rlkit.sources.ray import fleet
+from rlkit.sources.ray.fleet import WorkersLost
+from rlkit.sources.ray.worker import Worker
 from rlkit.types import Rollout, tree_leaves
 
 RAY = ["source=ray", "source.group=2"]

@@ -19,10 +19,10 @@ from ledger import account, names
 from rayruns import DQN, PPO, add_node, cluster, make, same, train
 
 from rlkit.options import ConfigError
-from rlkit.sources import fleet, worker
-from rlkit.sources.lanes import TIME_MAJOR, join_lanes
-from rlkit.sources.tree import Aggregator, Bundle, Chunk, Tree, join_chunks
-from rlkit.sources.worker import pack_rollout
+from rlkit.sources.ray import fleet, worker
+from rlkit.sources.ray.aggregate import Aggregator, Bundle, Chunk, Tree, join_chunks
+from rlkit.sources.ray.lanes import TIME_MAJOR, join_lanes
+from rlkit.sources.ray.wire import pack_rollout
 from rlkit.types import Rollout, tree_map
 
 RAY = ["source=ray", "source.group=2", "source.workers=4"]

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from rlkit import checkpoint
-from rlkit.config import ReplayConfig
-from rlkit.hooks import CheckpointHook
+from rlkit.config.schema import ReplayConfig
+from rlkit.learn.trainer import Clock
 from rlkit.options import ConfigError
-from rlkit.replay import Replay
-from rlkit.trainer import Clock
+from rlkit.replay.memory import Replay
+from rlkit.run.hooks import CheckpointHook
 from tests.unit.experience import Policy, Stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))

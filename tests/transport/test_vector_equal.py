@@ -7,10 +7,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec
-from rlkit.envs.lane import Seeds
-from rlkit.envs.native import Native
+from rlkit.envs.backends.gymnasium import Native
 from rlkit.envs.toys import Faulty, Scripted
-from rlkit.seeding import episode_seed
+from rlkit.seeding import Seeds, episode_seed
 
 LANES, STEPS, SEED = 5, 60, 11
 SCRIPT = {"lengths": [6], "truncated": [True], "stop": 4}  # action 4 terminates, else step 6 truncates

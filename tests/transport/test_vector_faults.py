@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.envs import EnvConfig, EnvFault, make_vec, watchdog
+from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
 
 FAULTY = "rlkit.envs.toys:Faulty"
@@ -130,7 +131,7 @@ def test_hangs_in_this_process(kind, place):
 
 UNSTOPPABLE = """
 import threading, numpy as np, torch
-import rlkit.envs.watchdog as watchdog
+import rlkit.envs.backends.watchdog as watchdog
 watchdog.GRACE, watchdog.CORES = 0.5, 1
 from rlkit.envs import EnvConfig, make_vec
 def play():

@@ -2,7 +2,7 @@
 
 import torch
 
-from rlkit.accelerate import Compiled
+from rlkit.compile import Compiled
 from rlkit.types import tree_leaves, tree_map
 
 TOLERANCE = 1e-5

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.actor import Actor
 from rlkit.agents.ppo import Config, Policy
+from rlkit.collect.actor import Actor
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
 from rlkit.nn.config import NetworkConfig
@@ -219,7 +219,7 @@ def test_rows_on_a_device_stay_there() -> None:
 
 
 def test_an_evaluation_that_never_ends_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlkit import evaluate
+    from rlkit.play import evaluate
 
     monkeypatch.setattr(evaluate, "MAX_STEPS", 50)
     config = EnvConfig(id="tests.learning.pixels:Constant", lanes=2, backend="inprocess")

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlkit.compose import compose
-from rlkit.hooks import AverageHook
-from rlkit.logging import Console
-from rlkit.policy import load
-from rlkit.run import Run, evaluate_policy
-from rlkit.trainer import Clock
+from rlkit.config.compose import compose
+from rlkit.learn.trainer import Clock
+from rlkit.play.evaluate import evaluate_policy
+from rlkit.play.saved import load
+from rlkit.run.console import Console
+from rlkit.run.hooks import AverageHook
+from rlkit.run.session import Run
 
 OPTIONS = [
     "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.lanes=4", "agent.steps=64", "agent.epochs=2",

@@ -15,7 +15,7 @@ from rlkit import __version__
 from rlkit.cli import doctor
 from rlkit.cli import list as list_verb
 from rlkit.cli.main import VERBS, main
-from rlkit.compose import compose, to_yaml
+from rlkit.config.compose import compose, to_yaml
 from rlkit.options import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

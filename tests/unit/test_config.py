@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from rlkit import compose as rlkit_compose
-from rlkit import registry
-from rlkit.compose import compose, from_yaml, options, to_yaml, with_env
-from rlkit.config import RunConfig
+from rlkit.config import compose as rlkit_compose
+from rlkit.config import registry
+from rlkit.config.compose import compose, from_yaml, options, to_yaml, with_env
+from rlkit.config.schema import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
@@ -342,7 +342,7 @@ def test_rules_between_fields_hold_for_dataclasses_made_by_hand() -> None:
 
 def test_wrong_values_are_found_before_torch_is_loaded() -> None:
     code = (
-        "import sys\nfrom rlkit.compose import compose\n"
+        "import sys\nfrom rlkit.config.compose import compose\n"
         "for typed in ('seed=x', 'env=nope', 'network.hidden=3', 'agent=nope'):\n"
         "    try:\n        compose([typed])\n    except ValueError:\n        continue\n    sys.exit(typed)\n"
         "sys.exit('torch' in sys.modules)"
@@ -358,7 +358,7 @@ def test_unknown_names_are_told_apart() -> None:
 
 
 def test_choices_are_what_the_code_offers() -> None:
-    from rlkit.nn.cores import CORES
+    from rlkit.nn.core import CORES
     from rlkit.nn.encoders import ACTIVATIONS, ENCODERS
 
     limits = {name: each.metadata.get("choices") for name, each in NetworkConfig.__dataclass_fields__.items()}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rlkit.agents.ddpg import Agent, Config, Policy
-from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
+from rlkit.replay.sampling import as_tree
 from rlkit.returns import n_step
-from rlkit.sampling import as_tree
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, Discrete, Space
 from rlkit.types import EnvSpec, Rollout, tree_leaves, tree_map

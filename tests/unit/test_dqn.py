@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rlkit.agents.dqn import Agent, Config, Policy, check
-from rlkit.choices import Choices
-from rlkit.config import OptimConfig, ReplayConfig
+from rlkit.config.schema import OptimConfig, ReplayConfig
+from rlkit.distributions.joint import Choices
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.noisy import Noise
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space

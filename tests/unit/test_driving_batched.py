@@ -15,8 +15,8 @@ import torch
 from rlkit.checkpoint import pack, unpack
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.driving import paint, sensors, tyres
-from rlkit.envs.driving.batched import Driving, _split
-from rlkit.envs.driving.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
+from rlkit.envs.driving.batched.driving import Driving, _split
+from rlkit.envs.driving.batched.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
 from rlkit.envs.make import make_vec, probe
 from rlkit.spaces import to_json
 
@@ -503,7 +503,7 @@ def test_actions_rebuild_what_a_snapshot_holds() -> None:
 
 @pytest.mark.parametrize("observation", ["picture", "vector"])
 def test_threads_and_splits_change_nothing(observation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlkit.envs.driving.batched.SHARE", {"picture": 1, "vector": 1})
+    monkeypatch.setattr("rlkit.envs.driving.batched.driving.SHARE", {"picture": 1, "vector": 1})
     commands, kwargs = actions(13, 5), {"observation": observation, "size": 32}
     alone = make(5, threads=1, **kwargs)
     reset(alone)

@@ -9,7 +9,7 @@ from gymnasium.envs.box2d import car_racing as stock
 
 from rlkit.envs import EnvConfig, make_env, make_vec
 from rlkit.envs.driving import canvas, car_racing, polygons
-from rlkit.envs.driving.car_racing import CarRacing, new_canvas
+from rlkit.envs.driving.exact.car_racing import CarRacing, new_canvas
 
 
 def drive(rng, steering):

@@ -59,7 +59,7 @@ def test_committed_configurations(path):
 
 def test_config_and_package_import_neither_torch_nor_gymnasium():
     code = (
-        "import sys, rlkit.envs, rlkit.envs.config, rlkit.envs.faults; "
+        "import sys, rlkit.envs, rlkit.envs.config, rlkit.envs.backends.faults; "
         "print([name for name in ('torch', 'gymnasium', 'pygame') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -68,7 +68,7 @@ def test_config_and_package_import_neither_torch_nor_gymnasium():
 
 def test_lanes_and_workers_children_import_no_torch():
     code = (
-        "import sys, rlkit.envs.lane, rlkit.envs.make, rlkit.envs.worker; "
+        "import sys, rlkit.envs.backends.lane, rlkit.envs.make, rlkit.envs.backends.worker; "
         "print([name for name in ('torch', 'pygame', 'cv2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from rlkit.envs import EnvConfig, make_env
-from rlkit.envs.frames import FrameSkip
-from rlkit.envs.quirks import Pen
+from rlkit.envs.wrappers.frames import FrameSkip
+from rlkit.envs.wrappers.quirks import Pen
 
 
 class NaiveSkip(gymnasium.Wrapper):

@@ -8,10 +8,9 @@ import torch
 from gymnasium import spaces
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec
-from rlkit.envs.actions import unpack
-from rlkit.envs.lane import Seeds
-from rlkit.envs.rows import Check
-from rlkit.seeding import episode_seed
+from rlkit.envs.backends.actions import unpack
+from rlkit.envs.backends.rows import Check
+from rlkit.seeding import Seeds, episode_seed
 from rlkit.spaces import from_gymnasium
 
 TOYS = "rlkit.envs.toys:"

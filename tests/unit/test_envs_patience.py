@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make_vec
-from rlkit.envs.patience import Patience
+from rlkit.envs.wrappers.stuck import Patience
 
 
 class Paid(gymnasium.Env[Any, Any]):

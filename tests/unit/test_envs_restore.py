@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make_vec
-from rlkit.envs.make import make_env
-from rlkit.envs.quirks import fresh_world
+from rlkit.envs.single import make_env
+from rlkit.envs.wrappers.quirks import fresh_world
 
 NEEDS = {"HalfCheetah-v5": "mujoco", "ALE/Pong-v5": "ale_py"}
 

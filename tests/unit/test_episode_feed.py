@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.actor import Episodes, Timing
 from rlkit.checkpoint import pack, unpack
-from rlkit.evaluate import EndlessEpisode
-from rlkit.feeds import EpisodeFeed, complete
+from rlkit.collect.episodes import complete
+from rlkit.contracts import EndlessEpisode, Episodes, Timing
+from rlkit.learn.feeds import EpisodeFeed
 from rlkit.types import Rollout
 
 

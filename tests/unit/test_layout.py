@@ -35,7 +35,7 @@ def test_the_engine_names_no_algorithm_and_no_environment() -> None:
     assert len(engine) > 10
     for path in engine:
         bad = {name for name in imports(path) if name.startswith(("rlkit.agents", "rlkit.envs"))}
-        assert not bad, f"{path.relative_to(ROOT)} imports {bad}; go through rlkit.registry"
+        assert not bad, f"{path.relative_to(ROOT)} imports {bad}; go through rlkit.config.registry"
 
 
 def test_environments_know_no_algorithm() -> None:

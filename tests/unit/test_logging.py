@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlkit import logging as rlkit_logging
-from rlkit.logging import Console, MetricsWriter, clock, explained, number, read_metrics
+from rlkit import metrics as rlkit_logging
+from rlkit.metrics import MetricsWriter, explained, read_metrics
+from rlkit.run.console import Console, clock, number
 
 
 def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -139,7 +140,7 @@ def test_truncating_an_empty_run_is_fine(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import resource, sys
-from rlkit.logging import MetricsWriter
+from rlkit.metrics import MetricsWriter
 writer = MetricsWriter(sys.argv[1], tensorboard=False)
 writer.write(1, {"a": 1.0})
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))  # a file may not grow beyond 40 bytes

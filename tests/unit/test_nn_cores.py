@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.cores import CORES, Core, Identity, core, make_core
+from rlkit.nn.core import CORES, Core, core
+from rlkit.nn.cores import Identity, make_core
 from rlkit.nn.network import Network
 from rlkit.spaces import Box, Dict, Discrete
 from rlkit.types import EnvSpec, tree_leaves, tree_map

@@ -7,17 +7,7 @@ import pytest
 import torch
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.encoders import (
-    CNN,
-    ENCODERS,
-    MLP,
-    Encoder,
-    Flatten,
-    Pixels,
-    encoder,
-    impala_cnn,
-    make_encoder,
-)
+from rlkit.nn.encoders import CNN, ENCODERS, MLP, Encoder, Flatten, Pixels, encoder, impala_cnn, make_encoder
 from rlkit.nn.norm import RunningNorm
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, row_dtype
 

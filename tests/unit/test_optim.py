@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from rlkit.accelerate import Compiled, choose_device, choose_precision
 from rlkit.agents.ppo import Agent, Config, Policy
-from rlkit.config import OptimConfig
+from rlkit.compile import Compiled
+from rlkit.config.schema import OptimConfig
+from rlkit.device import choose_device, choose_precision
+from rlkit.learn.optim import Optimiser, flatten
 from rlkit.nn.config import NetworkConfig
-from rlkit.optim import Optimiser, flatten
 from rlkit.options import ConfigError
 from rlkit.spaces import Box, Discrete
 from rlkit.types import EnvSpec

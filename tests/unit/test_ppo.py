@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rlkit.agents.ppo import METRICS, Agent, Config, Policy
-from rlkit.config import OptimConfig
+from rlkit.config.schema import OptimConfig
+from rlkit.learn.optim import schedule
 from rlkit.nn.config import NetworkConfig
-from rlkit.optim import schedule
 from rlkit.options import ConfigError
 from rlkit.returns import gae
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space

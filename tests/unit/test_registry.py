@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rlkit import registry
 from rlkit.cli.main import main
-from rlkit.compose import compose, from_yaml, options, to_yaml
+from rlkit.config import registry
+from rlkit.config.compose import compose, from_yaml, options, to_yaml
 from rlkit.options import ConfigError
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, describe, kinds
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from rlkit.agents.reinforce import Agent, Config, Policy
-from rlkit.compose import compose
-from rlkit.config import OptimConfig
-from rlkit.logging import Console
+from rlkit.config.compose import compose
+from rlkit.config.schema import OptimConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.run import Run
+from rlkit.run.console import Console
+from rlkit.run.session import Run
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Rollout
 

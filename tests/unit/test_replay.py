@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit import priorities
-from rlkit import ring as ring_module
-from rlkit.config import ReplayConfig
+from rlkit.config.schema import ReplayConfig
 from rlkit.nn.stack import stack_rows, stack_step
 from rlkit.options import ConfigError
-from rlkit.replay import Replay, following
+from rlkit.replay import priorities
+from rlkit.replay import ring as ring_module
+from rlkit.replay.memory import Replay, following
 from rlkit.returns import n_step as n_step_returns
 from rlkit.types import Rollout
 from tests.unit.experience import Policy, Stream

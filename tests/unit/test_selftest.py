@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlkit import selftest
+from rlkit import probes as selftest
 from rlkit.agents import ddpg, dqn, ppo, reinforce
 from rlkit.cli.main import main
 from rlkit.envs.toys import probes
 from rlkit.nn.recurrent import Recurrent
 from rlkit.options import ConfigError
-from rlkit.selftest import PROBES, Result, configure, run_all, run_probe
+from rlkit.probes import PROBES, Result, configure, run_all, run_probe
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 Plant = Callable[[pytest.MonkeyPatch], None]

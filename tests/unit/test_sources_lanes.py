@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlkit.actor import Actor
 from rlkit.agents.ppo import Config, Policy
+from rlkit.collect.actor import Actor
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
+from rlkit.learn.optim import flatten
 from rlkit.nn.config import NetworkConfig
-from rlkit.optim import flatten
-from rlkit.sources.lanes import join_lanes, merge_states, split_state
-from rlkit.sources.worker import lay_out, load_weights, pack_rollout, pack_weights, unpack_rollout
+from rlkit.sources.ray.lanes import join_lanes, merge_states, split_state
+from rlkit.sources.ray.wire import lay_out, load_weights, pack_rollout, pack_weights, unpack_rollout
 from rlkit.types import EnvSpec, Obs, Rollout, State, tree_leaves
 
 CPU = torch.device("cpu")

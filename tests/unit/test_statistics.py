@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlkit.statistics import iqm_weights, summarise, table
+from rlkit.play.statistics import iqm_weights, summarise, table
 
 
 def slow_iqm(values: list[float], copies: int = 4) -> float:

@@ -1,0 +1,1 @@
+"""Lanes and what steps them."""

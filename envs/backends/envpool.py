@@ -1,0 +1,226 @@
+"""EnvPool (`pip install "rlkit[envpool]"`): environments compiled from C++, stepped by its threads, as our rows.
+
+EnvPool resets by itself, by our row rule (tests/transport/test_envpool.py): the step after an ending, a time limit's
+included, ignores the lane's action and returns the next episode's first observation with reward 0. What differs from
+Gymnasium:
+
+seeds    a lane has a generator, seeded once, when the pool is made: with the seed of the episode that `restore` opens
+         there. The lane's later episodes follow from that generator, so they depend on how many came before, and
+         evaluation episodes on the number of lanes. They do not depend on the number of threads
+resume   a lane in mid-episode cannot be rebuilt: `restore` with actions opens new episodes and says so
+limits   a termination in the very step that reaches the time limit is reported as a truncation only
+code     EnvPool's environments are its own: equations and parameters are those of the originals, random draws,
+         pictures and some observations (Atari comes stacked and gray) are not
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import traceback
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from rlkit.envs.backends.actions import unpack_batch
+from rlkit.envs.backends.inprocess import reward_scale, rows_step
+from rlkit.envs.backends.lane import lane_fault, observation_leaves
+from rlkit.envs.backends.rows import Check, Rows
+from rlkit.envs.backends.watchdog import Guard, Hang
+from rlkit.envs.config import EnvConfig
+from rlkit.seeding import Seeds
+from rlkit.spaces import from_gymnasium
+from rlkit.types import EnvSpec, EnvStep
+
+# Options of a pool that follow from ours; all its others are taken from env.kwargs.
+OURS = (
+    "num_envs", "batch_size", "num_threads", "max_num_players", "seed", "env_seed", "gym_reset_return_info",
+    "base_path", "thread_affinity_offset", "render_mode",
+)  # fmt: skip
+
+
+def pool_spaces(config: EnvConfig) -> tuple[Any, Any]:
+    """The Gymnasium spaces (observation, action) of one lane; no environment is made.
+
+    Raises ValueError where the package is missing, for an id that EnvPool lacks (with the nearest it has), for
+    env.kwargs that it refuses, and for environments of several players.
+    """
+    envpool = _package(config)
+    known = envpool.list_all_envs()
+    if config.id not in known:
+        lower = {id.lower(): id for id in known}
+        close = [lower[key] for key in difflib.get_close_matches(config.id.lower(), lower, n=3)]
+        nearest = f"nearest: {', '.join(close)}; " if close else ""
+        raise ValueError(
+            f"env.id={config.id}: EnvPool has no such environment; {nearest}type one of them, or env.backend=auto "
+            f"for Gymnasium's"
+        )
+    options = envpool.make_spec(config.id)._config_keys
+    taken = [name for name in config.kwargs if name in OURS]
+    problem = f"rlkit sets {', '.join(taken)} itself (env.lanes, env.workers, seed)" if taken else ""
+    if not problem:
+        try:
+            spec = envpool.make_spec(config.id, num_envs=config.lanes, **config.kwargs)
+        except Exception as error:
+            unfit = "incompatible" in str(error)  # then its text lists the types of all options
+            problem = "a value of the wrong type" if unfit else str(error) or repr(error)
+    if problem:
+        free = ", ".join(name for name in options if name not in OURS)
+        raise ValueError(f"env.kwargs={config.kwargs}: EnvPool's {config.id}: {problem}; allowed: {free}")
+    if spec.config.max_num_players > 1:
+        raise ValueError(
+            f"env.id={config.id}: has {spec.config.max_num_players} players; allowed with env.backend=envpool: "
+            f"environments of one"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Gymnasium: bounds rounded to float32
+        return spec.gymnasium_observation_space, spec.gymnasium_action_space
+
+
+def choose_pool(config: EnvConfig) -> EnvConfig:
+    """`config` with the number of threads (env.workers; 0: one per core) and without a mask of its own."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return replace(config, workers=min(config.workers or cores, config.lanes), action_mask="none")
+
+
+def probe_pool(config: EnvConfig) -> EnvSpec:
+    """What a policy must know of the environment. Raises ValueError as `pool_spaces`."""
+    return _spec(config, *pool_spaces(config))
+
+
+def _spec(config: EnvConfig, observation: Any, action: Any) -> EnvSpec:
+    try:
+        return EnvSpec(config.id, from_gymnasium(observation), from_gymnasium(action), config.stack)
+    except ValueError as error:
+        raise ValueError(f"env.id={config.id}: {error}") from error
+
+
+class Pool:
+    """VecEnv: `config.lanes` environments of one EnvPool with `config.workers` threads (0: one per core).
+
+    `step` returns the same EnvStep every time. Raises ValueError as `pool_spaces`.
+    """
+
+    def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
+        self.config, self.seeds, self.drawing = choose_pool(config), seeds, render
+        self.lanes, self.device = config.lanes, torch.device("cpu")
+        self.envpool = _package(config)
+        shown, self.action_space = pool_spaces(config)
+        self.spec = _spec(config, shown, self.action_space)
+        self.batch_space = batch_space(self.action_space, self.lanes)
+        self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
+        self.leaves = observation_leaves(shown, self.rows.obs)
+        self.check = Check(self.spec.observation, self.rows.obs, self.rows.reward, config.check)
+        self.row = rows_step(self.rows, self.spec.observation)
+        self.scale = reward_scale(config, seeds)
+        self.guard = Guard(config.deadline, self._hung)
+        self.pool: Any = None  # made by `restore`: its seeds are those of the episodes that open it
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+        """Open episode[n] on every lane of a new pool; a lane with actions opens its next episode instead."""
+        rows, replayed = self.rows, np.array([len(part) > 0 for part in actions])
+        if replayed.any():
+            warnings.warn(
+                f"{self.config.id}: env.backend=envpool cannot replay actions; its lanes open new episodes",
+                stacklevel=2,
+            )
+        rows.episode[:] = episode + replayed
+        rows.reward[:], rows.steps[:] = 0.0, 0
+        rows.terminated[:] = rows.last[:] = False
+        rows.first[:] = True
+        seeds = [self.seeds.of(lane, int(number)) for lane, number in enumerate(rows.episode)]
+        options = {**self.config.kwargs, "render_mode": "rgb_array"} if self.drawing else self.config.kwargs
+        self.guard.begin()
+        try:
+            self.pool = self.envpool.make(
+                self.config.id,
+                env_type="gymnasium",
+                num_envs=self.lanes,
+                num_threads=self.config.workers,
+                seed=seeds,
+                **options,
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the pool builds its spaces here, see pool_spaces
+                obs, _ = self.pool.reset()
+        except Hang:
+            raise self.guard.pending or self._hung("") from None
+        except Exception as error:
+            raise self._fault("raised", repr(error), traceback.format_exc()) from error
+        finally:
+            self.guard.end()
+        return self._finish(obs)
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, ...]); raises EnvFault (of lane 0: the pool tells no lane)."""
+        rows = self.rows
+        rows.action[:] = action.numpy()
+        self.guard.begin()
+        try:
+            actions = unpack_batch(self.action_space, self.batch_space, rows.action)
+            obs, reward, terminated, truncated, _ = self.pool.step(actions)
+        except Hang:
+            raise self.guard.pending or self._hung("") from None
+        except Exception as error:
+            raise self._fault("raised", repr(error), traceback.format_exc()) from error
+        finally:
+            self.guard.end()
+        rows.first[:] = rows.last  # the pool has reset these lanes
+        rows.episode += rows.first
+        rows.steps += 1
+        rows.steps[rows.first] = 0
+        rows.reward[:], rows.terminated[:] = reward, terminated
+        np.logical_or(terminated, truncated, out=rows.last)
+        return self._finish(obs)
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """An [H, W, 3] picture of a lane, or None (made without render=True)."""
+        return np.asarray(self.pool.render(env_ids=[lane])[0], np.uint8) if self.drawing else None
+
+    def close(self) -> None:
+        """End the pool's threads; idempotent."""
+        self.guard.close()
+        if self.pool is not None:
+            self.pool.close()
+        self.pool = None  # the last reference: its destructor joins the threads
+
+    def _fault(self, kind: str, detail: str, trace: str) -> Exception:
+        return lane_fault(kind, self.config.id, self.seeds, self.rows, 0, "vector", detail, trace)
+
+    def _hung(self, stack: str) -> Exception:
+        return self._fault("hung", f"no answer in {self.config.deadline:g} s", stack)
+
+    def _finish(self, obs: Any) -> EnvStep:
+        """Write batched observations ([N, ...] per leaf), check the rows and show them."""
+        for leaf in self.leaves:
+            value = obs
+            for key in leaf.keys:
+                value = value[key]
+            if leaf.start is not None:
+                value = value - leaf.start
+            leaf.rows[:] = value.reshape(leaf.rows.shape)
+        finding = self.check.find()
+        if finding is not None:
+            raise lane_fault(finding.kind, self.config.id, self.seeds, self.rows, finding.row, finding.field,
+                             finding.detail)  # fmt: skip
+        if self.scale != 1.0:
+            self.rows.reward *= self.scale
+        return self.row
+
+
+def _package(config: EnvConfig) -> Any:
+    """The module envpool. Raises ValueError with what to type where it is not installed."""
+    try:
+        return importlib.import_module("envpool")
+    except ImportError as error:
+        raise ValueError(
+            f"env.backend=envpool: {config.id} needs the package envpool ({error}); "
+            f'type: pip install "rlkit[envpool]"'
+        ) from error

@@ -1,0 +1,100 @@
+"""Lanes stepped one after the other in this process, and the tensors that show rows to the learner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.envs.backends.lane import Block, lane_fault
+from rlkit.envs.backends.rows import Rows
+from rlkit.envs.backends.watchdog import Guard, Hang
+from rlkit.envs.config import EnvConfig
+from rlkit.seeding import Seeds
+from rlkit.spaces import Dict, Space
+from rlkit.types import EnvSpec, EnvStep
+
+
+def rows_step(rows: Rows, observation: Space) -> EnvStep:
+    """An EnvStep whose tensors are the rows themselves: no copy, new contents after every step."""
+    obs = {name: torch.from_numpy(array) for name, array in rows.obs.items()}
+    return EnvStep(
+        obs=obs if isinstance(observation, Dict) else obs[""],
+        reward=torch.from_numpy(rows.reward),
+        terminated=torch.from_numpy(rows.terminated),
+        first=torch.from_numpy(rows.first),
+        last=torch.from_numpy(rows.last),
+    )
+
+
+def reward_scale(config: EnvConfig, seeds: Seeds) -> float:
+    """The factor of rewards: evaluation reports the environment's own."""
+    return 1.0 if seeds.evaluation else config.reward_scale
+
+
+class InProcess:
+    """VecEnv: `config.lanes` environments of this process. `step` returns the same EnvStep every time."""
+
+    def __init__(
+        self, config: EnvConfig, seeds: Seeds, render: bool = False, block: Block | None = None
+    ) -> None:
+        self.lanes, self.device = config.lanes, torch.device("cpu")
+        self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
+        self.spec = EnvSpec(config.id, self.block.observation, self.block.action, config.stack)
+        self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
+        self.block.attach(self.rows)
+        self.row = rows_step(self.rows, self.spec.observation)
+        self.scale = reward_scale(config, seeds)
+        self.guard = Guard(config.deadline, self._hung)
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, ...]); raises EnvFault."""
+        self.rows.action[:] = action.numpy()
+        guard = self.guard
+        guard.begin()
+        try:
+            self.block.step()
+        except Hang:
+            raise guard.pending or self._hung("") from None
+        finally:
+            guard.end()
+        if self.scale != 1.0:
+            self.rows.reward *= self.scale
+        return self.row
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+        """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
+        self.guard.begin()
+        try:
+            self.block.restore(episode, actions, beat=self.guard.begin)
+        except Hang:
+            raise self.guard.pending or self._hung("") from None
+        finally:
+            self.guard.end()
+        if self.scale != 1.0:
+            self.rows.reward *= self.scale
+        return self.row
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
+        return self.block.render(lane)
+
+    @property
+    def fps(self) -> float:
+        """Rows per second at which the environment plays at its natural speed."""
+        metadata: dict[str, Any] = self.block.envs[0].metadata
+        return float(metadata.get("render_fps", 30)) / self.block.config.skip
+
+    def close(self) -> None:
+        """Close the environments; idempotent."""
+        self.guard.close()
+        self.block.close()
+
+    def _hung(self, stack: str) -> Exception:
+        config, seeds = self.block.config, self.block.seeds
+        lane = int(self.rows.cursor[0])
+        detail = f"no answer in {config.deadline:g} s"
+        return lane_fault("hung", config.id, seeds, self.rows, lane, "", detail, stack)

@@ -1,0 +1,266 @@
+"""Lanes: one environment each, writing its rows. The same lanes run in the trainer's process and in workers.
+
+The row rule (Gymnasium's NEXT_STEP autoreset): after a row that was `last` the action is ignored and the
+next episode opens (reward 0, first); otherwise the environment steps and `last = terminated or truncated`.
+Every episode starts from an explicit seed, a hash of (seed, lane, episode), so it can be rebuilt from its
+actions alone. NumPy, no torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+
+from rlkit.envs.backends.actions import unpack
+from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.rows import Array, Check, Rows
+from rlkit.envs.config import EnvConfig
+from rlkit.envs.wrappers.quirks import Pen, fresh_world
+from rlkit.seeding import Seeds
+from rlkit.spaces import Space, from_gymnasium, leaves
+
+Env = gymnasium.Env[Any, Any]
+
+
+class Leaf:
+    """One leaf of an observation and the rows that hold it."""
+
+    def __init__(self, name: str, keys: tuple[str | int, ...], space: Any, rows: Array, start: Any) -> None:
+        self.name, self.keys, self.rows = name or "obs", keys, rows
+        self.shape: tuple[int, ...] = tuple(space.shape)
+        self.dtype = np.dtype(space.dtype)
+        self.choice = isinstance(space, spaces.Discrete)  # may come as a Python int: any integer type will do
+        self.start = start if np.any(start) else None
+
+    def put(self, index: int, obs: Any, strict: bool) -> tuple[str, str] | None:
+        """Write this leaf of `obs` into its row; (kind, detail) of a fault if shape or dtype are wrong."""
+        for key in self.keys:
+            obs = obs[key]
+        array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)
+        if array.shape != self.shape:
+            return "shape", f"shape {array.shape}, its space says {self.shape}"
+        if strict:
+            given = (
+                array.dtype
+                if self.choice or isinstance(obs, (np.ndarray, np.generic))
+                else type(obs).__name__
+            )
+            if (array.dtype.kind not in "iu") if self.choice else given != self.dtype:
+                return "dtype", f"dtype {given}, its space says {self.dtype}"
+        values = array if self.start is None else array - self.start
+        self.rows[index] = values.reshape(self.rows.shape[1:])
+        return None
+
+
+def observation_leaves(space: Any, rows: dict[str, Array]) -> list[Leaf]:
+    """A Leaf for every leaf of a Gymnasium observation space, in the order of `rlkit.spaces.leaves`."""
+
+    def walk(part: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+        if isinstance(part, spaces.Dict):
+            for key, sub in part.spaces.items():
+                yield from walk(sub, (*keys, key))
+        elif isinstance(part, spaces.Tuple):
+            for i, sub in enumerate(part.spaces):
+                yield from walk(sub, (*keys, i))
+        else:
+            yield keys, part
+
+    names = [name for name, _ in leaves(from_gymnasium(space))]
+    found = zip(names, walk(space, ()), strict=True)
+    return [Leaf(name, keys, part, rows[name], getattr(part, "start", 0)) for name, (keys, part) in found]
+
+
+def strip(env: Env) -> tuple[Env, int]:
+    """(env without Gymnasium's checking and counting wrappers, its time limit or 0): lanes do their work."""
+    limit = 0
+    while type(env) in (OrderEnforcing, PassiveEnvChecker, TimeLimit):
+        if isinstance(env, TimeLimit):
+            limit = min(limit or env._max_episode_steps, env._max_episode_steps)
+        env = env.env  # type: ignore[attr-defined]
+    return env, limit
+
+
+class Lane:
+    """One environment and row `index` of `rows`."""
+
+    def __init__(self, env: Env, config: EnvConfig, seeds: Seeds, index: int, rows: Rows) -> None:
+        self.env, self.limit = strip(env)
+        self.config, self.seeds, self.index, self.rows = config, seeds, index, rows
+        self.env_step = self.env.step
+        self.renew = fresh_world(env)
+        self.pen = Pen.of(env)
+        self.leaves = observation_leaves(env.observation_space, rows.obs)
+        self.strict = config.check == "space"
+        only = self.leaves[0]
+        self.shape, self.dtype, self.obs = only.shape, only.dtype, only.rows
+        # The common case is one array: it is looked at and written without the detour through Leaf.put.
+        self.plain = isinstance(env.observation_space, spaces.Box)
+        self.trusting = config.check == "none"
+        self.episode = self.steps = 0
+        self.fresh = self.last = False
+
+    def step(self, action: Any) -> None:
+        """Apply one action (or open the next episode) and write the row. Raises EnvFault."""
+        if self.last:
+            self.begin(self.episode + 1)
+            return
+        rows, index = self.rows, self.index
+        self.steps = steps = self.steps + 1
+        rows.steps[index] = steps
+        try:
+            obs, reward, terminated, truncated, _ = self.env_step(action)
+        except Exception as error:
+            raise self.fault("raised", detail=repr(error), trace=traceback.format_exc()) from error
+        except SystemExit as error:
+            raise self.fault("exited", detail=repr(error), trace=traceback.format_exc()) from error
+        if self.fresh:
+            rows.first[index] = self.fresh = False
+        try:
+            rows.reward[index] = reward
+        except (TypeError, ValueError) as error:
+            raise self.fault("dtype", "reward", f"{reward!r} is no number") from error
+        rows.terminated[index] = terminated
+        rows.last[index] = self.last = bool(terminated or truncated or steps == self.limit)
+        self.put(obs)
+
+    def begin(self, episode: int) -> None:
+        """Open an episode and write its first row. Raises EnvFault."""
+        rows, index = self.rows, self.index
+        rows.episode[index] = self.episode = episode
+        rows.steps[index] = self.steps = 0
+        try:
+            if self.renew is not None:
+                self.renew()
+            obs, _ = self.env.reset(seed=self.seeds.of(index, episode))
+        except Exception as error:
+            raise self.fault("raised", "reset", repr(error), traceback.format_exc()) from error
+        except SystemExit as error:
+            raise self.fault("exited", "reset", repr(error), traceback.format_exc()) from error
+        rows.reward[index] = 0.0
+        rows.terminated[index] = rows.last[index] = self.last = False
+        rows.first[index] = self.fresh = True
+        self.put(obs)
+
+    def put(self, obs: Any) -> None:
+        """Write the observation's row; raises EnvFault (shape, dtype) unless env.check=none."""
+        if self.plain and (
+            self.trusting or (type(obs) is np.ndarray and obs.shape == self.shape and obs.dtype == self.dtype)
+        ):
+            self.obs[self.index] = obs
+            return
+        for leaf in self.leaves:
+            try:
+                problem = leaf.put(self.index, obs, self.strict)
+            except Exception as error:
+                raise self.fault("shape", leaf.name, repr(error), traceback.format_exc()) from error
+            if problem is not None:
+                raise self.fault(problem[0], leaf.name, problem[1])
+
+    def restore(self, episode: int, actions: list[Any], beat: Callable[[], None]) -> None:
+        """Open an episode, replay its actions and write the row they lead to; `beat` is called between steps.
+
+        A replay that ends early stays at its ending: the environment does not follow from its seed, and who compares
+        the rows will see it. Raises EnvFault.
+        """
+        hidden = self.pen if actions else None
+        if hidden is not None:
+            hidden.off()  # nobody sees the frames on the way
+        try:
+            self.begin(episode)
+            for action in actions[:-1]:
+                beat()
+                self.step(action)
+                if self.last:
+                    break
+        finally:
+            if hidden is not None:
+                hidden.on()
+        if actions and not self.last:
+            beat()
+            self.step(actions[-1])
+
+    def fault(self, kind: str, field: str = "", detail: str = "", trace: str = "") -> EnvFault:
+        """The error of this lane, here and now."""
+        return lane_fault(kind, self.config.id, self.seeds, self.rows, self.index, field, detail, trace)
+
+
+def lane_fault(
+    kind: str,
+    id: str,
+    seeds: Seeds,
+    rows: Rows,
+    index: int,
+    field: str = "",
+    detail: str = "",
+    trace: str = "",
+) -> EnvFault:
+    """The error of lane `index`, which stands where its rows say."""
+    episode, step = int(rows.episode[index]), int(rows.steps[index])
+    seed = seeds.of(index, episode)
+    return EnvFault(kind, id, seeds.first_lane + index, episode, step, seed, field, detail, trace)
+
+
+class Block:
+    """Lanes [start, stop) of a vector environment, stepped one after the other in this process."""
+
+    def __init__(self, config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> None:
+        from rlkit.envs.single import make_env
+
+        self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
+        mode = "rgb_array" if render else None
+        self.envs = [make_env(config, mode) for _ in range(start, stop)]
+        self.observation: Space = from_gymnasium(self.envs[0].observation_space)
+        self.action_space: Any = self.envs[0].action_space
+        self.action: Space = from_gymnasium(self.action_space)
+        self.lanes: list[Lane] = []
+
+    def attach(self, rows: Rows) -> None:
+        """Choose the rows that the lanes write; lane i writes row i."""
+        self.rows = rows
+        numbers = range(self.start, self.stop)
+        self.lanes = [
+            Lane(env, self.config, self.seeds, i, rows) for env, i in zip(self.envs, numbers, strict=True)
+        ]
+        mine = slice(self.start, self.stop)
+        views = {name: array[mine] for name, array in rows.obs.items()}
+        self.actions = rows.action[mine]
+        rows.cursor[self.start] = self.start
+        self.check = Check(self.observation, views, rows.reward[mine], self.config.check)
+
+    def step(self) -> None:
+        """Apply the block's rows of `rows.action`. Raises EnvFault."""
+        cursor, start = self.rows.cursor, self.start
+        for lane, action in zip(self.lanes, unpack(self.action_space, self.actions), strict=True):
+            cursor[start] = lane.index
+            lane.step(action)
+        self.verify()
+
+    def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
+        """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
+        for lane, number, history in zip(self.lanes, episode, actions, strict=True):
+            self.rows.cursor[self.start] = lane.index
+            lane.restore(int(number), unpack(self.action_space, history), beat)
+        self.verify()
+
+    def verify(self) -> None:
+        """Raise EnvFault where a row leaves its space."""
+        finding = self.check.find()
+        if finding is not None:
+            raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
+
+    def render(self, lane: int) -> Array | None:
+        """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
+        env = self.lanes[lane - self.start].env
+        picture: Any = env.render() if env.render_mode else None
+        return picture if isinstance(picture, np.ndarray) else None
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            env.close()  # type: ignore[no-untyped-call]

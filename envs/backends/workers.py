@@ -1,0 +1,264 @@
+"""Lanes in worker processes: every worker steps a block of them, rows and actions lie in shared memory.
+
+One byte per worker and step goes out, one comes back; nothing is pickled. Workers are plain child processes
+(no fork of a process with threads), import NumPy and the environment only, and end with this process
+however it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.inprocess import reward_scale, rows_step
+from rlkit.envs.backends.lane import lane_fault
+from rlkit.envs.backends.rows import Rows
+from rlkit.envs.backends.worker import receive, send
+from rlkit.envs.config import EnvConfig
+from rlkit.seeding import Seeds
+from rlkit.spaces import from_json
+from rlkit.types import EnvSpec, EnvStep
+
+START = 120.0  # seconds that a worker may take to import and make its environments
+BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from rlkit.envs.backends.worker import main; main(*map(int, sys.argv[2:]))"
+)
+
+
+class Worker:
+    """One child process and the lanes [start, stop) that it steps."""
+
+    def __init__(self, start: int, stop: int, shared: int) -> None:
+        self.start, self.stop = start, stop
+        self.sock, theirs = socket.socketpair()
+        life, self.life = os.pipe()  # closing our end ends the child
+        self.stack = _anonymous_file("rlkit-stack")  # where a hung child writes its stack
+        descriptors = (theirs.fileno(), shared, life, self.stack)
+        path = [entry or os.getcwd() for entry in sys.path]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BOOT, json.dumps(path), *map(str, descriptors), str(os.getpid())],
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
+            process_group=0,  # Ctrl-C in the terminal is the parent's to handle
+        )
+        theirs.close()
+        os.close(life)
+
+    def where(self) -> str:
+        """The Python stack of a hung child, as text."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGUSR1)
+        text = b""
+        for _ in range(20):
+            time.sleep(0.05)
+            before, text = text, os.pread(self.stack, 1 << 20, 0)
+            if text and text == before:
+                break
+        return text.decode(errors="replace")
+
+    def ending(self) -> str:
+        """How the child ended, in words."""
+        try:
+            code = self.process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            return "closed its socket"
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+    def close(self) -> None:
+        """End the child; idempotent."""
+        if self.life >= 0:
+            with suppress(OSError):
+                self.sock.send(b"q")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.5)
+            os.close(self.life)
+            os.close(self.stack)
+            self.life = -1
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+        self.sock.close()
+
+
+class Workers:
+    """VecEnv: `config.lanes` environments in child processes. `step` returns the same EnvStep every time."""
+
+    def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
+        self.config, self.seeds = config, seeds
+        self.lanes, self.device = config.lanes, torch.device("cpu")
+        self.scale = reward_scale(config, seeds)
+        self.rows: Rows | None = None
+        self.workers: list[Worker] = []
+        shared = _anonymous_file("rlkit-rows")
+        try:
+            bounds = np.linspace(0, config.lanes, config.workers + 1).astype(int)
+            for start, stop in pairwise(bounds):
+                self.workers.append(Worker(int(start), int(stop), shared))
+            self._connect(shared, render)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(shared)
+
+    def _connect(self, shared: int, render: bool) -> None:
+        """Tell every child its lanes, learn the spaces, share the rows."""
+        try:
+            json.dumps(self.config.kwargs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"env.kwargs={self.config.kwargs}: workers take plain values ({error}); "
+                f"type env.backend=inprocess"
+            ) from error
+        order = {"config": asdict(self.config), "seeds": asdict(self.seeds), "render": render}
+        for worker in self.workers:
+            send(worker.sock, b"", {**order, "start": worker.start, "stop": worker.stop})
+        self._wait(START + self.config.deadline)
+        heads = [receive(worker.sock)[0] for worker in self.workers]
+        observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
+        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack)
+        size = Rows.size(observation, action, self.lanes)
+        os.ftruncate(shared, size)
+        self.rows = Rows(observation, action, self.lanes, mmap.mmap(shared, size))
+        self.row = rows_step(self.rows, observation)
+        for worker in self.workers:
+            send(worker.sock, b"m", {"lanes": self.lanes})
+        self._wait(START)
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, ...]); raises EnvFault."""
+        rows = self._open()
+        rows.action[:] = action.numpy()
+        for worker in self.workers:
+            with suppress(OSError):  # a dead worker shows in _wait, which knows more
+                worker.sock.send(b"s")
+        self._wait(self.config.deadline)
+        if self.scale != 1.0:
+            rows.reward *= self.scale
+        return self.row
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+        """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
+        rows = self._open()
+        for worker in self.workers:
+            mine = slice(worker.start, worker.stop)
+            head = {
+                "episode": [int(e) for e in episode[mine]],
+                "counts": [len(part) for part in actions[mine]],
+            }
+            body = b"".join(np.ascontiguousarray(part, rows.action.dtype).tobytes() for part in actions[mine])
+            with suppress(OSError):
+                send(worker.sock, b"r", head, body)
+        self._wait(self.config.deadline)
+        if self.scale != 1.0:
+            rows.reward *= self.scale
+        return self.row
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
+        self._open()
+        worker = next(worker for worker in self.workers if worker.start <= lane < worker.stop)
+        with suppress(OSError):
+            send(worker.sock, b"p", {"lane": lane})
+        self._wait(self.config.deadline, [worker])
+        head, body = receive(worker.sock)
+        return np.frombuffer(body, np.uint8).reshape(head["shape"]).copy() if head["shape"] else None
+
+    def close(self) -> None:
+        """End the workers; idempotent."""
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.sock.send(b"q")  # all at once: they close their environments side by side
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+
+    def _open(self) -> Rows:
+        if self.rows is None or not self.workers:
+            raise ValueError("this vector environment is closed; make a new one with make_vec")
+        return self.rows
+
+    def _wait(self, deadline: float, workers: list[Worker] | None = None) -> None:
+        """Wait for the answer of every worker; a "+" (a replayed step) starts the clock anew. Raises
+        EnvFault.
+        """
+        waiting = {worker.sock.fileno(): worker for worker in (self.workers if workers is None else workers)}
+        poll = select.poll()
+        for number in waiting:
+            poll.register(number, select.POLLIN)
+        end = time.monotonic() + deadline
+        while waiting:
+            ready = poll.poll(max(0.0, end - time.monotonic()) * 1e3)
+            if not ready:
+                self._fail("hung", next(iter(waiting.values())), f"no answer in {deadline:g} s")
+            for number, _ in ready:
+                worker = waiting[number]
+                try:
+                    answer = worker.sock.recv(1)
+                except ConnectionResetError:
+                    answer = b""
+                if answer == b"+":
+                    end = time.monotonic() + deadline
+                elif answer == b".":
+                    poll.unregister(number)
+                    del waiting[number]
+                elif answer == b"!":
+                    self._raise(worker)
+                else:
+                    self._fail("exited", worker, f"its process (pid {worker.process.pid}) {{}}")
+
+    def _raise(self, worker: Worker) -> None:
+        """Raise what a worker reported, after ending all of them."""
+        head, _ = receive(worker.sock)
+        if "fault" in head:
+            self.close()
+            raise EnvFault(**head["fault"])
+        if "error" in head:
+            self.close()
+            raise ValueError(head["error"])
+        self._fail("raised", worker, head["detail"], head["trace"])
+
+    def _fail(self, kind: str, worker: Worker, detail: str, trace: str = "") -> None:
+        """Raise the fault of a worker that cannot report it itself, after ending all of them."""
+        if kind == "hung":
+            trace = worker.where()
+        if kind == "exited":
+            detail = detail.format(worker.ending())
+        self.close()
+        if self.rows is None:  # still starting: no lane has begun
+            seed = self.seeds.of(worker.start, 0)
+            lane = self.seeds.first_lane + worker.start
+            raise EnvFault(kind, self.config.id, lane, 0, 0, seed, "start", detail, trace)
+        lane = int(self.rows.cursor[worker.start])
+        raise lane_fault(kind, self.config.id, self.seeds, self.rows, lane, "", detail, trace)
+
+
+def _anonymous_file(name: str) -> int:
+    """A file descriptor of memory without a name: nothing is left behind, whoever dies."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    descriptor, path = tempfile.mkstemp()
+    os.unlink(path)
+    return descriptor

@@ -1,0 +1,1 @@
+"""Driving without Box2D, a whole batch of cars in one call."""

@@ -1,0 +1,268 @@
+"""N cars on N tracks stepped together in machine code: CarRacing-v3 for research at scale, without Box2D.
+
+Tracks are those of CarRacing-v3 for the same seeds (`track.py`), the car is its car with joints that hold exactly
+(`tyres.py`, which says what differs), the picture is what `env=carracing` sees, drawn at its size (`paint.py`):
+
+    reward      -0.1 per frame, 1000 / n for every one of the n tiles that a wheel touches first; -100 for the frame
+                in which the car leaves the playfield
+    terminated  when all tiles were visited, when tile 0 is the next one after 95 %, or beyond the playfield
+    truncated   after 1000 frames
+    action      steer in [-1, 1] (right is positive), gas and brake in [0, 1], held for `skip` frames
+
+A decision is `skip` frames and one observation. Lanes never see one another, so neither how they are split over
+vectors nor the number of threads changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.envs.driving.batched.paint import COLOURS, LUMINANCE, Lens, pictures
+from rlkit.envs.driving.batched.sensors import OTHERS, bounds, directions, sense
+from rlkit.envs.driving.batched.track import TILES, Floats, Tracks
+from rlkit.envs.driving.batched.tyres import CAR, FPS, drive, place
+from rlkit.seeding import episode_seed
+from rlkit.spaces import Box
+from rlkit.types import EnvSpec, EnvStep
+
+SHARE = {"picture": 4, "vector": 32}  # the fewest lanes that are worth a thread of their own
+LAP_COMPLETE = 0.95
+_FILM = Lens.plain(400, 600)
+
+
+class Driving:
+    """N lanes of the batched driving environment; its rows are CPU tensors that every step overwrites.
+
+    observation: "picture", uint8 [size, size], or "vector", float32 [rays + 21] (`sensors.py`). skip: frames per
+    decision; frames: after how many an episode is truncated; threads: 0 for as many as torch uses. device: where the
+    policy is; rows stay on the CPU and the actor moves them. render_mode: "human" shows lane 0 in a window. Raises
+    ValueError for values out of range.
+    """
+
+    batched = True
+
+    def __init__(
+        self,
+        lanes: int,
+        seed: int,
+        evaluation: bool = False,
+        first_lane: int = 0,
+        device: str | torch.device = "cpu",
+        observation: str = "picture",
+        skip: int = 4,
+        size: int = 64,
+        rays: int = 16,
+        frames: int = 1000,
+        threads: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
+        for name, value, low, high in (
+            ("skip", skip, 1, 1000),
+            ("size", size, 8, 512),
+            ("rays", rays, 0, 360),
+            ("frames", frames, 1, 10**9),
+            ("threads", threads, 0, 256),
+        ):
+            if not (isinstance(value, int) and low <= value <= high):
+                raise ValueError(f"env.kwargs.{name}={value}: allowed: a whole number from {low} to {high}")
+        _among("observation", observation, "picture", "vector")
+        _among("render_mode", render_mode, None, "rgb_array", "human")
+        self.lanes, self.device = lanes, torch.device("cpu")
+        self.seed, self.evaluation, self.first_lane = seed, evaluation, first_lane
+        self.skip, self.frames, self.fps = skip, frames, FPS / skip  # fps: of films that show every decision
+        self._ray, (self._least, self._most) = directions(rays), bounds(rays)
+        self._lens = Lens.shown(size) if observation == "picture" else None
+        space = Box((size, size), "uint8", 0.0, 255.0)
+        if observation == "vector":
+            space = Box((rays + OTHERS,), "float32", self._least, self._most)
+        action = Box((3,), "float32", np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0]))
+        self.spec = EnvSpec("rlkit/Driving", space, action)
+        self.tracks, self.cars = Tracks(lanes), np.zeros(lanes, CAR)
+        self.marks = np.zeros((lanes, TILES), np.uint8)  # bits of every tile: tyres.VISITED, TOUCHED
+        self.episode = np.full(lanes, -1, np.int64)
+        flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
+        obs = torch.zeros((lanes, *space.shape), dtype=getattr(torch, space.dtype))
+        self.row = EnvStep(obs, torch.zeros(lanes), *flags)
+        self._obs, self._reward = obs.numpy(), self.row.reward.numpy()
+        self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
+        self._parts = _split(lanes, threads or torch.get_num_threads(), SHARE[observation])
+        self._pool = ThreadPoolExecutor(len(self._parts) - 1, "driving") if len(self._parts) > 1 else None
+        self._window = Window(self.fps) if render_mode == "human" else None
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+        """Bring lane n to episode[n] after actions[n]."""
+        self.episode[:] = episode
+        everyone = np.ones(self.lanes, np.bool_)
+        self._each(lambda low, high: self._open(everyone, low, high))
+        counts = np.array([len(history) for history in actions])
+        for t in range(int(counts.max(initial=0))):
+            acting = counts > t
+            action = np.zeros((self.lanes, 3))
+            for lane in np.flatnonzero(acting):
+                action[lane] = actions[lane][t]
+            self._each(lambda low, high: self._drive(action, acting, low, high))  # noqa: B023
+        self._each(self._look)
+        self._show()
+        return self.row
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, 3]; clamped). Raises ValueError for numbers that are not finite."""
+        given = action.detach().cpu().numpy().astype(np.float64)
+        assert given.shape == (self.lanes, 3), f"actions {given.shape}, lanes {self.lanes}"
+        if not np.isfinite(given).all():
+            lane = int(np.flatnonzero(~np.isfinite(given).all(1))[0])
+            raise ValueError(f"action {given[lane].tolist()} of lane {lane}: allowed: finite numbers")
+        opening = self._last.copy()
+        self.episode += opening
+        acting = ~opening
+
+        def work(low: int, high: int) -> None:
+            self._open(opening, low, high)
+            self._drive(given, acting, low, high)
+            self._look(low, high)
+
+        self._each(work)
+        self._show()
+        return self.row
+
+    def snapshot(self) -> dict[str, Any]:
+        """The whole state, copied. Tracks and observations follow from it."""
+        names = ("reward", "terminated", "first", "last")
+        return {
+            "row": {name: getattr(self.row, name).clone() for name in names},
+            "cars": {name: self.cars[name].copy() for name in CAR.names or ()},
+            "marks": self.marks.copy(),
+            "episode": self.episode.copy(),
+        }
+
+    def load_snapshot(self, state: dict[str, Any]) -> None:
+        """Continue from `snapshot`'s value."""
+        self.episode[:] = state["episode"]
+        everyone = np.ones(self.lanes, np.bool_)
+        self._each(lambda low, high: self._open(everyone, low, high))
+        for name, value in state["row"].items():
+            getattr(self.row, name).copy_(value)
+        for name, value in state["cars"].items():
+            self.cars[name] = value
+        self.marks[:] = state["marks"]
+        self._each(self._look)
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """The lane's window in colour, [400, 600, 3]."""
+        film, one = _FILM, slice(lane, lane + 1)
+        canvas, tracks = np.zeros(film.canvas, np.uint8), self.tracks
+        picture = np.zeros((3, 1, *film.shape), np.uint8)
+        for colour in range(3):
+            pictures(
+                self.cars[one], tracks.edge[one], tracks.kerb[one], tracks.count[one], self.marks[one], 0, 1,
+                np.ascontiguousarray(COLOURS[:, colour]), canvas,
+                film.row, film.row_weight, film.column, film.column_weight, picture[colour],
+            )  # fmt: skip
+        return np.ascontiguousarray(picture[:, 0].transpose(1, 2, 0))
+
+    def close(self) -> None:
+        """End the threads and the window."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+    def _each(self, work: Callable[[int, int], None]) -> None:
+        """Call work(low, high) for every part of the lanes, one part per thread."""
+        if self._pool is None:
+            work(0, self.lanes)
+            return
+        others = [self._pool.submit(work, low, high) for low, high in self._parts[1:]]
+        work(*self._parts[0])
+        for other in others:
+            other.result()
+
+    def _open(self, opening: npt.NDArray[np.bool_], low: int, high: int) -> None:
+        """Begin the present episodes of the lanes that are `opening` [N]."""
+        for lane in np.flatnonzero(opening[low:high]) + low:
+            episode = int(self.episode[lane])
+            if self.evaluation:
+                seed = episode_seed(self.seed, 0, episode * self.lanes + int(lane), True)
+            else:
+                seed = episode_seed(self.seed, self.first_lane + int(lane), episode)
+            tracks = self.tracks
+            tracks.open(int(lane), seed)
+            place(self.cars[lane], tracks.path[lane], tracks.edge[lane], self.marks[lane], tracks.count[lane])
+            self._reward[lane] = 0.0
+            self._terminated[lane] = self._last[lane] = False
+            self._first[lane] = True
+
+    def _drive(self, action: Floats, acting: npt.NDArray[np.bool_], low: int, high: int) -> None:
+        """One decision of the lanes that are `acting` [N]."""
+        drive(
+            self.cars, self.tracks.edge, self.tracks.count, self.marks, action, acting, low, high, self.skip,
+            self.frames, LAP_COMPLETE, self._reward, self._terminated, self._last,
+        )  # fmt: skip
+        self._first[low:high] &= ~acting[low:high]
+
+    def _look(self, low: int, high: int) -> None:
+        """Write what the lanes see."""
+        tracks, lens = self.tracks, self._lens
+        if lens is None:
+            sense(
+                self.cars, tracks.path, tracks.edge, tracks.count, low, high, self._ray,
+                self._least, self._most, self._obs,
+            )  # fmt: skip
+            return
+        pictures(
+            self.cars, tracks.edge, tracks.kerb, tracks.count, self.marks, low, high, LUMINANCE,
+            np.empty(lens.canvas, np.uint8),
+            lens.row, lens.row_weight, lens.column, lens.column_weight, self._obs,
+        )  # fmt: skip
+
+    def _show(self) -> None:
+        if self._window is not None:
+            picture = self.render(0)
+            assert picture is not None, "a picture for people is always drawn"
+            self._window.show(picture)
+
+
+class Window:
+    """Pictures [H, W, 3] on the screen, `fps` a second."""
+
+    def __init__(self, fps: float) -> None:
+        import pygame
+
+        self._pygame, self._fps = pygame, fps
+        self._screen: pygame.Surface | None = None
+        pygame.display.init()
+        self._clock = pygame.time.Clock()
+
+    def show(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Wait for the picture's time and show it."""
+        height, width = picture.shape[:2]
+        if self._screen is None:
+            self._screen = self._pygame.display.set_mode((width, height))
+        self._pygame.surfarray.blit_array(self._screen, picture.transpose(1, 0, 2))
+        self._pygame.display.flip()
+        self._pygame.event.pump()
+        self._clock.tick(self._fps)
+
+    def close(self) -> None:
+        """Close the window."""
+        self._pygame.display.quit()
+
+
+def _among(name: str, value: str | None, *allowed: str | None) -> None:
+    if value not in allowed:
+        raise ValueError(f"env.kwargs.{name}={value}: allowed: {', '.join(map(str, allowed))}")
+
+
+def _split(lanes: int, threads: int, share: int) -> list[tuple[int, int]]:
+    """At most `threads` runs of lanes of equal length, of at least `share` lanes each."""
+    parts = min(threads, max(lanes // share, 1))
+    return [(lanes * k // parts, lanes * (k + 1) // parts) for k in range(parts)]

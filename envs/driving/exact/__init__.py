@@ -1,0 +1,1 @@
+"""Gymnasium's CarRacing, drawn by machine code."""

@@ -1,0 +1,89 @@
+"""One environment with its wrappers."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from rlkit.envs.config import EnvConfig
+from rlkit.envs.lookup import find_class, prepare_display
+from rlkit.envs.wrappers.frames import FrameSkip, Picture
+from rlkit.envs.wrappers.keep import Keep
+from rlkit.envs.wrappers.masks import ActionMask, gives_mask
+from rlkit.envs.wrappers.stuck import Patience
+
+if TYPE_CHECKING:
+    pass
+
+
+# arguments of constructors that follow from our options
+OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
+
+
+def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+    """One environment with its wrappers: time limit, frame skip, gray, size, keep, mask (stacking is the policy's).
+
+    Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
+    entries that are not there to keep.
+    """
+    prepare_display(render_mode)
+    kind = find_class(config.id)
+    kwargs = dict(config.kwargs)
+    if render_mode is not None:
+        kwargs["render_mode"] = render_mode
+    skip = config.skip
+    if kind is None and _is_atari(config.id) and skip > 1 and "frameskip" not in kwargs:
+        kwargs["frameskip"], skip = skip, 1  # the emulator then draws the last frame only
+    try:
+        if kind is not None:
+            env: Any = kind(**kwargs)
+        else:
+            limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
+            with warnings.catch_warnings():
+                # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
+                warnings.filterwarnings("ignore", message=".*is out of date")
+                env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
+    except TypeError as error:
+        raise _refusal(config.id, kind, kwargs, error) from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
+    if kind is not None and config.time_limit:
+        env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
+    if skip > 1:
+        env = FrameSkip(env, skip)
+    if config.gray or config.size:
+        env = Picture(env, config.gray, config.size)
+    if config.keep:
+        env = Keep(env, config.keep)
+    if config.patience:
+        env = Patience(env, config.patience)
+    if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
+        env = ActionMask(env)
+    made: gymnasium.Env[Any, Any] = env
+    return made
+
+
+def _refusal(id: str, kind: Any, kwargs: dict[str, Any], error: TypeError) -> ValueError:
+    """What to say of a constructor (kind, or the one registered under the id) that does not take `kwargs`."""
+    detail = str(error)
+    with contextlib.suppress(Exception):  # there may be no signature to read
+        if kind is None:
+            spec = gymnasium.spec(id)
+            kind = gymnasium.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
+        known = inspect.signature(kind).parameters
+        wrong = [name for name in kwargs if name not in known]
+        if wrong and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
+            detail = (
+                f"no {', '.join(wrong)}; allowed: {', '.join(name for name in known if name not in OURS)}"
+            )
+    return ValueError(f"env.kwargs={kwargs}: {id} refuses them: {detail}")
+
+
+def _is_atari(id: str) -> bool:
+    return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")

@@ -1,0 +1,1 @@
+"""Acting: a policy and a vector environment make rollouts."""

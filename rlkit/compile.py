@@ -1,0 +1,108 @@
+"""Where and how arithmetic runs: device, precision, threads (each choice said with its reason), and compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+
+from rlkit.options import ConfigError
+from rlkit.types import tree_leaves, tree_map
+
+
+def to_flat(x: Tensor) -> Tensor:
+    """A parameter as a vector; rank 4 in channels-last order."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(-1)
+
+
+def from_flat(vector: Tensor, shape: torch.Size) -> Tensor:
+    """The view of `vector` that `to_flat` flattened."""
+    if len(shape) != 4:
+        return vector.view(shape)
+    return vector.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
+
+
+class Compiled:
+    """`function(*args)`, which reads the tensors of `module`, as one TorchInductor graph per set of input shapes.
+
+    The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs,
+    and compiled from there: a call has no guards to evaluate, which for small networks cost more than the arithmetic.
+    So arguments are nested dicts and tuples of tensors, shapes are static, control flow may not depend on values, and
+    whoever changes parameters or buffers does it in place.
+
+    wrt: the function returns (loss, extra), and the call returns (flat gradient over these parameters, which require
+    one, extra).
+    """
+
+    def __init__(
+        self, module: nn.Module, function: Callable[..., Any], wrt: Sequence[nn.Parameter] = ()
+    ) -> None:
+        self._call = _Call(module, function)
+        self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any], Any]] = {}
+        chosen = {id(p) for p in wrt}
+        parameters = dict(self._call.named_parameters())
+        name_of = {id(p): name for name, p in parameters.items()}
+        assert chosen <= name_of.keys(), "wrt holds a tensor that is no parameter of the module"
+        self._names = [name_of[id(p)] for p in wrt]  # the flat gradient has their order, not the module's
+        self._parameters: list[Tensor] = [p.detach() for p in wrt]
+        self._constants = {name: p.detach() for name, p in parameters.items() if id(p) not in chosen}
+        self._constants |= dict(self._call.named_buffers())
+        self._own = [*self._parameters, *self._constants.values()]
+
+    def __call__(self, *args: Any) -> Any:
+        given = list(tree_leaves(args))
+        key = tuple([(x.shape, x.stride(), x.dtype) for x in given])
+        found = self._graphs.get(key)
+        if found is None:
+            found = self._graphs[key] = self._compile([*self._own, *given], args)
+        graph, structure = found
+        values = iter(graph(*self._own, *given))
+        return tree_map(lambda _: next(values), structure)
+
+    def _compile(self, leaves: list[Tensor], args: Any) -> tuple[Callable[..., Any], Any]:
+        """The graph for inputs like `leaves`, and an example of the result's structure."""
+        import torch._inductor
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        structure: Any = None
+
+        def flat_function(*leaves: Tensor) -> list[Tensor]:
+            nonlocal structure
+            values = iter(leaves)
+            parameters = tuple(next(values) for _ in self._parameters)
+            constants = {name: next(values) for name in self._constants}
+            structure = self._pure(parameters, constants, tree_map(lambda _: next(values), args))
+            return list(tree_leaves(structure))
+
+        try:
+            graph = torch._inductor.compile(make_fx(flat_function)(*leaves), list[Any](leaves))
+        except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
+            raise ConfigError(
+                "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
+                "type compile=false"
+            ) from error
+        return graph, tree_map(lambda _: None, structure)
+
+    def _pure(self, parameters: tuple[Tensor, ...], constants: dict[str, Tensor], args: Any) -> Any:
+        def of(parameters: tuple[Tensor, ...]) -> Any:
+            tensors = dict(zip(self._names, parameters, strict=True)) | constants
+            return functional_call(self._call, tensors, args)
+
+        if not parameters:
+            return of(parameters)
+        gradients, (_, extra) = grad_and_value(of, has_aux=True)(parameters)
+        return torch.cat([to_flat(g) for g in gradients]), extra
+
+
+class _Call(nn.Module):
+    """A function that uses `module`, as a module's forward, so that functional_call can substitute its tensors."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self.function = module, function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)

@@ -1,0 +1,146 @@
+"""What there is, by name: YAML files of rlkit.configs; the algorithms are files of rlkit.agents.
+
+`agent=td3` chooses configs/agent/td3.yaml, whose `name: ddpg` says which algorithm runs with its options. There is no
+table to keep: a new file is a new name. The engine reaches algorithms and environments only through here, and only
+through names that are in the installation, so no name found in a run folder can import anything else.
+
+An algorithm's file says in two literals what it can do; they are read without running it:
+    ACTIONS = ("Discrete", ...)     the action spaces that it acts in: of "Discrete", "MultiDiscrete", "MultiBinary",
+                                    "Box", and "Dict" for Dict and Tuple spaces made of the others
+    FEED = "rollouts"               what it learns from: "rollouts", "episodes" or "replay" (rlkit.learn.feeds)
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from rlkit.options import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from rlkit.spaces import Space
+
+__all__ = [
+    "GROUPS",
+    "actions",
+    "agent_file",
+    "agent_module",
+    "algorithm_of",
+    "check_actions",
+    "config_folder",
+    "env_config",
+    "env_package",
+    "feed",
+    "names",
+    "nearest",
+]
+
+GROUPS = {  # the plural that people list -> the folder of rlkit.configs
+    "agents": "agent",
+    "environments": "env",
+    "networks": "network",
+    "sources": "source",
+    "presets": "preset",
+}
+
+
+def names(group: str) -> list[str]:
+    """All names of "agents", "environments", "networks", "sources" or "presets", sorted."""
+    if group not in GROUPS:
+        raise ValueError(f"no such group {group!r}; {nearest(group, GROUPS)}")
+    files = (config_folder() / GROUPS[group]).glob("*.yaml")
+    return sorted(file.stem for file in files if (group, file.stem) != ("presets", "none"))
+
+
+def algorithm_of(name: str) -> str:
+    """The file of rlkit.agents that `agent=name` runs. Raises ConfigError where there is no such agent."""
+    if name not in names("agents"):
+        raise ConfigError(f"agent={name}: no such agent; {nearest(name, names('agents'))}")
+    import yaml  # type: ignore[import-untyped]
+
+    plain = yaml.safe_load((config_folder() / "agent" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return str(plain.get("agent", plain)["name"])  # "agent": in a file of the package _global_
+
+
+def agent_file(algorithm: str) -> Path:
+    """The source of an algorithm. Raises ConfigError where there is no such file."""
+    folder = _package_folder("rlkit.agents")
+    files = [file.stem for file in folder.glob("[!_]*.py")]
+    if algorithm not in files:
+        raise ConfigError(f"agent={algorithm}: no such agent; {nearest(algorithm, files)}")
+    return folder / f"{algorithm}.py"
+
+
+def agent_module(algorithm: str) -> ModuleType:
+    """The module rlkit.agents.<algorithm> (it imports torch). Raises ConfigError where there is no such file."""
+    agent_file(algorithm)
+    return importlib.import_module(f"rlkit.agents.{algorithm}")
+
+
+def actions(algorithm: str) -> tuple[str, ...]:
+    """The action spaces that an algorithm acts in, as its file says; imports nothing."""
+    return tuple(_literal(algorithm, "ACTIONS"))
+
+
+def feed(algorithm: str) -> str:
+    """What an algorithm learns from, as its file says; imports nothing."""
+    return str(_literal(algorithm, "FEED"))
+
+
+def check_actions(algorithm: str, action: Space) -> None:
+    """Raise ValueError where an algorithm does not act in a space: it says what each is, and which agents do.
+
+    What every agent's `check` calls first: `registry.check_actions("ppo", spec.action)`.
+    """
+    from rlkit.spaces import describe, kinds
+
+    asked = kinds(action)
+    if asked <= set(actions(algorithm)):
+        return
+    able = [name for name in names("agents") if asked <= set(actions(algorithm_of(name)))]
+    *most, final = [f"agent={name}" for name in able] or ["no agent can"]
+    remedy = f"type {', '.join(most)} or {final}" if most else f"type {final}" if able else final
+    if not able and "integer Box" in asked:
+        remedy = "no agent chooses whole numbers from a Box: make it Discrete or MultiDiscrete"
+    raise ValueError(
+        f"its action space is {describe(action)}; {algorithm} acts in {', '.join(actions(algorithm))}; {remedy}"
+    )
+
+
+def env_package() -> ModuleType:
+    """The module that makes environments."""
+    return importlib.import_module("rlkit.envs.make")
+
+
+def env_config() -> type:
+    """The dataclass of an environment's options (its module imports neither torch nor gymnasium)."""
+    kind: type = importlib.import_module("rlkit.envs.config").EnvConfig
+    return kind
+
+
+def config_folder() -> Path:
+    """The folder of the YAML groups."""
+    return _package_folder("rlkit.configs")
+
+
+@cache
+def _package_folder(package: str) -> Path:
+    """Where a package lies, without running it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{package} is not installed; install rlkit again (pip install -e . in a checkout)")
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+def _literal(algorithm: str, variable: str) -> Any:
+    """The value of `variable = literal` at the top level of an algorithm's file."""
+    path = agent_file(algorithm)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [variable]:
+            return ast.literal_eval(node.value)
+    raise ValueError(f"{path} does not say {variable} = ... at its top level")

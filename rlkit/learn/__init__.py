@@ -1,0 +1,1 @@
+"""Learning: the loop, batches, the optimiser, the processes that learn as one."""

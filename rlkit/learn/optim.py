@@ -1,0 +1,208 @@
+"""The optimiser: one flat parameter vector, one flat gradient, one fused step.
+
+    g <- grad loss(theta)                          (over all ranks, see rlkit.ranks)
+    g <- g min(1, c / |g|)                         (clip_norm c; 0 turns clipping off)
+    theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
+
+All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
+many layers there are, and a checkpoint's or another process's weights are one copy. With `compile=True` loss and
+gradient become one compiled function from minibatch to flat gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from rlkit import ranks
+from rlkit.compile import Compiled, from_flat, to_flat
+from rlkit.config.schema import OptimConfig
+
+Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # batch -> loss, vector of metrics (detached)
+
+
+def schedule(kind: str, progress: float) -> float:
+    """The factor in [0, 1] by which a scheduled value has fallen at `progress` = step / total_steps.
+
+    constant: 1; linear: 1 - p; cosine: (1 + cos(pi p)) / 2.
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if kind == "linear":
+        return 1.0 - progress
+    if kind == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * progress))
+    assert kind == "constant", f"unknown schedule {kind!r}"
+    return 1.0
+
+
+class Optimiser:
+    """Minimises losses over the parameters of `module` (which must already be on its device).
+
+    reads: a module around `module` whose other tensors (target networks, a critic in the actor's loss) the loss reads
+    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Loss,
+        config: OptimConfig,
+        *,
+        precision: torch.dtype,
+        compile: bool,
+        reads: nn.Module | None = None,
+    ) -> None:
+        self.config = config
+        self.loss = loss
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.flat, self.gradient = flatten(module)
+        self.lr = config.lr
+        self.vector = self.flat.detach()  # the same memory
+        self.step = (
+            _Adam(self.vector, config) if config.name in ("adam", "adamw") else _Torch(self.flat, config)
+        )
+        self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
+        self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
+
+    def set_progress(self, progress: float) -> None:
+        """Set the learning rate that belongs to this share of the run."""
+        self.lr = self.config.lr * schedule(self.config.lr_schedule, progress)
+
+    def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
+        """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping.
+
+        The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
+        """
+        gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
+        return metrics, self._descend(gradient)
+
+    def minimise_sum(self, batches: Iterable[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+        """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics.
+
+        A batch is this rank's share of a sum, and the step is on the sum over the ranks.
+        """
+        total, metrics = torch.zeros_like(self.gradient), []
+        for batch in batches:
+            gradient, each = self._differentiate(*batch)
+            total += gradient
+            metrics.append(each)
+        total, sums = ranks.all_sum(total, torch.stack(metrics).sum(0))
+        return sums, self._descend(total)
+
+    def _differentiate(self, *batch: Any) -> tuple[Tensor, Tensor]:
+        """The gradient of loss(*batch), valid until the next call, and its metrics."""
+        with self.autocast:
+            if self._compiled is not None:
+                return self._compiled(*batch)  # type: ignore[no-any-return]
+            loss, metrics = self.loss(*batch)
+        self.gradient.zero_()
+        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+        return self.gradient, metrics
+
+    @torch.no_grad()
+    def _descend(self, gradient: Tensor) -> Tensor:
+        """Clip and step; returns |g| before clipping."""
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        limit = self.config.clip_norm
+        # g <- g / max(1, |g| / c)
+        self.step(gradient, self.lr, ((norm + 1e-6) / limit).clamp_(min=1.0) if limit > 0 else None)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and step count; the parameters belong to the module."""
+        return {name: value.clone() for name, value in self.step.state.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`'s value."""
+        self.step.load(
+            {
+                name: value.to(self.flat.device if value.dim() else value.device, copy=True)
+                for name, value in state.items()
+            }
+        )
+
+
+class _Adam:
+    """Adam (Kingma and Ba, 2015) or AdamW: torch's fused kernel, which also divides the gradient.
+
+    Called directly: for small networks torch.optim's own bookkeeping takes longer than the step.
+    """
+
+    def __init__(self, flat: Tensor, config: OptimConfig) -> None:
+        self.flat = flat
+        self.kernel = torch._fused_adamw_ if config.name == "adamw" else torch._fused_adam_
+        self.constants: dict[str, Any] = {
+            "beta1": config.betas[0], "beta2": config.betas[1], "weight_decay": config.weight_decay,
+            "eps": config.eps, "amsgrad": False, "maximize": False,
+        }  # fmt: skip
+        self.state = {
+            "step": torch.zeros((), device=flat.device),
+            "exp_avg": torch.zeros_like(flat),
+            "exp_avg_sq": torch.zeros_like(flat),
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for name, value in state.items():
+            self.state[name].copy_(value)
+
+    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
+        step, mean, square = self.state.values()
+        step += 1
+        self.kernel(
+            [self.flat], [gradient], [mean], [square], [], [step], lr=lr, grad_scale=divisor, **self.constants
+        )
+
+
+class _Torch:
+    """RMSprop or SGD as torch.optim has them."""
+
+    def __init__(self, flat: nn.Parameter, config: OptimConfig) -> None:
+        self.flat = flat
+        if config.name == "rmsprop":
+            self.torch: torch.optim.Optimizer = torch.optim.RMSprop(
+                [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+        else:
+            self.torch = torch.optim.SGD(
+                [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+            )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {name: x for name, x in self.torch.state.get(self.flat, {}).items() if isinstance(x, Tensor)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.torch.state[self.flat] = state
+
+    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
+        self.flat.grad = gradient if divisor is None else gradient.div_(divisor)
+        self.torch.param_groups[0]["lr"] = lr
+        self.torch.step()
+
+
+@torch.no_grad()
+def soft_update(target: Tensor, source: Tensor, tau: float) -> None:
+    """theta' <- theta' + tau (theta - theta'), for two flat parameter vectors; tau = 1 copies."""
+    target.lerp_(source, tau)
+
+
+def flatten(module: nn.Module) -> tuple[nn.Parameter, Tensor]:
+    """Turn every parameter of `module` (and its .grad) into a view of one vector; returns vector and gradient.
+
+    Convolution weights [O, I, H, W] lie channels-last, as [O, H, W, I].
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    flat = torch.cat([to_flat(p.detach()) for p in parameters])
+    gradient = torch.zeros_like(flat)
+    start = 0
+    for p in parameters:
+        piece = slice(start, start + p.numel())
+        p.data, p.grad = from_flat(flat[piece], p.shape), from_flat(gradient[piece], p.shape)
+        start += p.numel()
+    vector = nn.Parameter(flat)
+    vector.grad = gradient
+    return vector, gradient

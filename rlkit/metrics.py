@@ -1,0 +1,199 @@
+"""Where a run's numbers go: metrics.csv, TensorBoard's event files (the same numbers), and the console.
+
+metrics.csv is the record: one line per row, written whole or not at all, floats with every digit, columns
+added as they first appear. It survives a crash in the middle of a line and a full disk, and a resumed run
+cuts it back to its checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    pass
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Row = Mapping[str, float]
+
+
+class MetricsWriter:
+    """Appends rows to `folder`/metrics.csv and, unless `tensorboard` is false, to an event file beside it.
+
+    An existing file is continued; a torn last line is dropped. Raises OSError, with plain words for a full
+    disk.
+    """
+
+    def __init__(self, folder: str | Path, tensorboard: bool = True) -> None:
+        self.path = Path(folder) / "metrics.csv"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns: list[str] = []
+        if self.path.exists():
+            self._columns, rows = _read(self.path)
+            self._rewrite(rows)
+        self._file = self._open()
+        self._events = _Events(self.path.parent) if tensorboard else None
+
+    def write(self, step: int, row: Row) -> None:
+        """One row at environment step `step`. A key that is new becomes a column, empty in the rows
+        before."""
+        new = [key for key in row if key not in self._columns and key != "step"]
+        if new or not self._columns:
+            rows = _read(self.path)[1] if self._columns else []
+            self._columns = (self._columns or ["step"]) + new
+            self._file.close()
+            self._rewrite(rows)
+            self._file = self._open()
+        cells = {**row, "step": step}
+        _append(self._file, _line([_cell(cells.get(key)) for key in self._columns]), self.path)
+        if self._events is not None:
+            self._events.write(step, row)
+
+    def histogram(self, step: int, name: str, values: Sequence[int]) -> None:
+        """How often each whole number occurs, for TensorBoard alone; nothing where there are no values."""
+        if values and self._events is not None:
+            self._events.histogram(step, name, values)
+
+    def truncate(self, step: int) -> None:
+        """Forget every row beyond `step`, here and in TensorBoard: a resumed run writes them again."""
+        self._file.close()
+        if self._columns:
+            self._rewrite([row for row in _read(self.path)[1] if float(row["step"]) <= step])
+        self._file = self._open()
+        if self._events is not None:
+            self._events.purge(step + 1)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _open(self) -> BinaryIO:
+        return self.path.open("ab", buffering=0)
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """The whole file anew, under a temporary name until it is complete."""
+        if not self._columns:
+            self.path.write_bytes(b"")
+            return
+        lines = [_line(self._columns)] + [
+            _line([row.get(key) or "" for key in self._columns]) for row in rows
+        ]
+        temporary = self.path.with_suffix(".csv.tmp")
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb", buffering=0) as file:
+            _append(file, b"".join(lines), self.path)
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv, without their empty cells."""
+    _, rows = _read(Path(path))
+    return [{key: float(cell) for key, cell in row.items() if cell} for row in rows]
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and rows of a metrics.csv, up to the last whole line."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace")
+    reader = csv.DictReader(io.StringIO(whole), restval="")
+    columns = list(reader.fieldnames or [])
+    if columns and columns[0] != "step":
+        raise ValueError(f"{path}: not a metrics file: its first column is {columns[0]!r}, not 'step'")
+    return columns, [{key: cell for key, cell in row.items() if key is not None} for row in reader]
+
+
+def _cell(value: float | None) -> str:
+    """repr: float(repr(x)) == x for every float."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else repr(float(value))
+
+
+def _line(cells: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _append(file: BinaryIO, data: bytes, path: Path) -> None:
+    """Write all of `data` at the end of an unbuffered file, or nothing."""
+    start = os.fstat(file.fileno()).st_size
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        os.ftruncate(file.fileno(), start)
+        raise explained(error, path) from error
+
+
+def explained(error: OSError, path: str | Path) -> OSError:
+    """The same error, in plain words where the disk is full."""
+    if error.errno in FULL:
+        return OSError(error.errno, f"disk full while writing {path}: free space, then resume the run")
+    return error
+
+
+class _Events:
+    """One TensorBoard event file, framed here so that neither TensorFlow nor a thread is needed."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
+        from tensorboard.compat.tensorflow_stub import pywrap_tensorflow  # type: ignore[import-untyped]
+
+        self._event: Any = event_pb2.Event
+        self._session: Any = event_pb2.SessionLog
+        self._crc: Any = pywrap_tensorflow.masked_crc32c
+        # TensorBoard reads the files of a folder in the order of their names
+        index = sum(1 for _ in folder.glob("events.out.tfevents.*"))
+        self._path = folder / f"events.out.tfevents.{index:06d}.{socket.gethostname()}"
+        self._file = self._path.open("ab", buffering=0)
+        self._add(file_version="brain.Event:2")
+
+    def write(self, step: int, row: Row) -> None:
+        event = self._event(wall_time=time.time(), step=step)
+        for key, value in row.items():
+            if key != "step":
+                event.summary.value.add(tag=key, simple_value=value)
+        self._append(event)
+
+    def histogram(self, step: int, name: str, values: Sequence[int]) -> None:
+        counts = Counter(values)
+        low, high = min(counts), max(counts)
+        event = self._event(wall_time=time.time(), step=step)
+        proto = event.summary.value.add(tag=name).histo
+        proto.min, proto.max, proto.num = low, high, len(values)
+        proto.sum, proto.sum_squares = sum(values), sum(value * value for value in values)
+        # a bucket ends at its limit and begins at the one before it: one for each number, and an empty one below
+        proto.bucket_limit.extend(number + 0.5 for number in range(low - 1, high + 1))
+        proto.bucket.extend([0, *(counts[number] for number in range(low, high + 1))])
+        self._append(event)
+
+    def purge(self, step: int) -> None:
+        """Tell TensorBoard to forget what earlier files hold from `step` on."""
+        self._add(step=step, session_log=self._session(status=self._session.START))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, **fields: Any) -> None:
+        self._append(self._event(wall_time=time.time(), **fields))
+
+    def _append(self, event: Any) -> None:
+        """A TFRecord: length (u64), its masked CRC-32C (u32), the bytes, their masked CRC-32C."""
+        data = event.SerializeToString()
+        length = struct.pack("<Q", len(data))
+        crcs = [struct.pack("<I", self._crc(part)) for part in (length, data)]
+        _append(self._file, length + crcs[0] + data + crcs[1], self._path)

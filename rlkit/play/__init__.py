@@ -1,0 +1,1 @@
+"""Playing: evaluation, videos, policies outside training, statistics."""

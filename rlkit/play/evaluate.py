@@ -1,0 +1,100 @@
+"""Episodes of a policy on seeds that training never uses (rlkit.seeding: one bit keeps the two apart)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rlkit.config import registry
+from rlkit.config.schema import RunConfig
+from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
+from rlkit.seeding import episode_seed, uniforms
+from rlkit.types import tree_map
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One evaluated episode."""
+
+    number: int
+    seed: int  # of the environment's reset
+    result: float  # undiscounted return
+    length: int
+
+
+@torch.no_grad()
+def run_episodes(
+    policy: Policy,
+    env: VecEnv,
+    episodes: int,
+    *,
+    seed: int,
+    device: torch.device,
+    greedy: bool = True,
+    frame: Callable[[npt.NDArray[np.uint8]], None] | None = None,
+) -> list[Episode]:
+    """Run episodes 0 .. episodes-1 of an evaluation environment made with `seed`; lane n runs n, n + N, ...
+
+    Each lane's number of episodes is fixed in advance, so short episodes are not over-represented. frame: receives
+    what lane 0 draws after every step. Raises EndlessEpisode.
+    """
+    lanes = env.lanes
+    row = env.restore(np.zeros(lanes, np.int64), [np.zeros(0)] * lanes)
+    state = policy.initial_state(lanes, device)
+    quota = np.array([len(range(lane, episodes, lanes)) for lane in range(lanes)])
+    done = np.zeros(lanes, np.int64)
+    total, length = np.zeros(lanes), np.zeros(lanes, np.int64)
+    finished: list[Episode] = []
+    step = 0
+    while len(finished) < episodes:
+        _show(env, frame)
+        noise = None
+        if not greedy:
+            noise = torch.from_numpy(uniforms(seed, np.arange(lanes), step, 1, policy.noise_size)[0]).to(
+                device
+            )
+        obs = tree_map(lambda x: x.to(device), row.obs)
+        action, state, _ = policy.act(obs, row.first.to(device), state, noise)
+        acted = ~row.last.cpu().numpy()
+        row = env.step(policy.to_env(action).to(env.device))
+        total += np.where(acted, row.reward.cpu().numpy(), 0.0)
+        length += acted
+        step += 1
+        if length.max() > MAX_STEPS:
+            raise EndlessEpisode(
+                f"an episode of {env.spec.id} did not end in {MAX_STEPS:,} steps; give it a time limit, "
+                "for example env.time_limit=1000"
+            )
+        for lane in np.flatnonzero(row.last.cpu().numpy()):
+            if done[lane] < quota[lane]:
+                number = int(lane + done[lane] * lanes)
+                reset_seed = episode_seed(seed, 0, number, evaluation=True)
+                finished.append(Episode(number, reset_seed, float(total[lane]), int(length[lane])))
+            done[lane] += 1
+            total[lane], length[lane] = 0.0, 0
+    _show(env, frame)
+    return sorted(finished, key=lambda each: each.number)
+
+
+def _show(env: VecEnv, frame: Callable[[npt.NDArray[np.uint8]], None] | None) -> None:
+    if frame is not None:
+        picture = env.render(0)
+        if picture is not None:
+            frame(picture)
+
+
+def evaluate_policy(
+    policy: Any, config: RunConfig, episodes: int, *, seed: int, device: torch.device, greedy: bool = True
+) -> list[Episode]:
+    """Episodes in the run's environment as it is without reward scaling, on held-out seeds."""
+    env_config = replace(config.env, lanes=min(config.env.lanes, episodes), reward_scale=1.0)
+    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    try:
+        return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
+    finally:
+        env.close()

@@ -1,0 +1,127 @@
+"""A trained policy outside training: load it, call it.
+
+    policy = rlkit.load("runs/ppo-cartpole-0")
+    action, state = policy(obs, state)        # state None opens an episode
+
+What is read is safetensors and JSON; the agent's name is looked up among the installed agents.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit import checkpoint
+from rlkit.config import registry
+from rlkit.config.schema import RunConfig
+from rlkit.nn.config import NetworkConfig
+from rlkit.options import ConfigError, build
+from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, leaves, native_action, row_dtype
+from rlkit.types import EnvSpec, State, tree_map
+
+
+class AgentPolicy:
+    """A policy for one simulation: single observations in, single actions out, memory as a value."""
+
+    def __init__(self, policy: Any, path: Path) -> None:
+        self.policy, self.path = policy, path
+        self.spec: EnvSpec = policy.spec
+
+    @torch.no_grad()
+    def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
+        """One decision.
+
+        obs: as the (wrapped) environment gives it, with the entry action_mask where one was there in training; state:
+        what the last call returned, None to open an episode. greedy=False samples (with torch's global generator).
+        Returns the action in the environment's units and structure, and state.
+        """
+        first = torch.tensor([state is None])
+        if state is None:
+            state = self.policy.initial_state(1)
+        noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
+        action, state, _ = self.policy.act(self._row(obs), first, state, noise)
+        return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
+
+    def _row(self, obs: Any) -> Any:
+        """One observation as a row of one lane: [1, ...]."""
+        rows = {}
+        for name, leaf in leaves(self.spec.observation):
+            value = obs
+            for part in filter(None, name.split(".")):
+                value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
+            if name == "action_mask" and isinstance(value, (tuple, list)):  # one part per component
+                value = np.concatenate([np.ravel(part) for part in value])
+            array = np.asarray(value)
+            if isinstance(leaf, (MultiDiscrete, MultiBinary)):
+                array = array.ravel()
+            if array.shape != leaf.shape:
+                what = f"entry {name}" if name else "observation"
+                raise ValueError(
+                    f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}: make the environment "
+                    f"as in training, rlkit.envs.make_env(rlkit.run.folder.run_config(RUN).env)"
+                )
+            if isinstance(leaf, (Discrete, MultiDiscrete)):
+                array = array - np.array(leaf.start)
+            rows[name] = torch.from_numpy(np.array(array, row_dtype(leaf)))[None]
+        return rows if isinstance(self.spec.observation, Dict) else rows[""]
+
+
+def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
+    """What rebuilds a policy, as a tree of tensors and plain values; copied."""
+    return {
+        "agent": config.agent_name,
+        "agent_config": asdict(config.agent),
+        "network": asdict(config.network),
+        "spec": policy.spec.to_json(),
+        "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
+    }
+
+
+def build_policy(parts: dict[str, Any]) -> Any:
+    """Inverse of `policy_parts`."""
+    module = registry.agent_module(parts["agent"])
+    config = build(module.Config, parts["agent_config"], "agent")
+    network = build(NetworkConfig, parts["network"], "network")
+    policy = module.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+    policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
+    return policy.eval()
+
+
+def find(folder: str | Path, which: str = "") -> list[Path]:
+    """The checkpoint folders meant by a run folder or a checkpoint folder: one, and those that may stand in for it.
+
+    which: "best", "last" or a step number; "" is best where there is one, else last. Raises ConfigError.
+    """
+    folder = Path(folder)
+    if (folder / "manifest.json").is_file() and not which:
+        return [folder]
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
+    steps = checkpoint.steps(folder / "checkpoints")
+    best, saved = [folder / "best"] * (folder / "best").is_dir(), [path for _, path in steps]
+    found = {"": best + saved, "best": best, "last": saved} | {str(step): [path] for step, path in steps}
+    if found.get(which):
+        return found[which]
+    have = [name for name, paths in found.items() if name and paths]
+    if not have:
+        raise ConfigError(
+            f"{folder} holds no checkpoint (a run makes its first one after checkpoint.every steps)"
+        )
+    raise ConfigError(f"checkpoint {which} is not in {folder}; allowed: {', '.join(have)}")
+
+
+def load(folder: str | Path, which: str = "", *, say: Callable[[str], None] = warnings.warn) -> AgentPolicy:
+    """The policy of a run folder (its best one, by default) or of a checkpoint folder.
+
+    which: "best", "last" or a step number. Where "" or "last" finds a damaged one, `say` hears of it and the one
+    before is used. Raises ConfigError where there is none, CheckpointError where all are damaged.
+    """
+    path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
+    return AgentPolicy(build_policy(parts["policy"]), path)

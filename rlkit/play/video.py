@@ -1,0 +1,127 @@
+"""Episodes as MP4 files, through imageio-ffmpeg's own ffmpeg."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rlkit.config import registry
+from rlkit.config.schema import RunConfig
+from rlkit.contracts import VecEnv
+from rlkit.options import ConfigError
+from rlkit.play.evaluate import Episode, run_episodes
+
+
+class VideoWriter:
+    """Frames [H, W, 3] uint8 to one MP4; the file appears when it is complete.
+
+    Raises ConfigError where it cannot be written.
+    """
+
+    def __init__(self, path: Path, fps: float = 30.0) -> None:
+        self.path, self.fps, self.frames = path, fps, 0
+        self._part = path.with_name(f".{path.name}.part.mp4")
+        self._writer: Generator[None, Any, None] | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.touch()
+        except OSError as error:
+            raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
+
+    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+        """Append one frame; all have the size of the first. H.264 wants even sizes: an odd one repeats its edge."""
+        height, width = frame.shape[:2]
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if self._writer is None:
+            import imageio_ffmpeg
+
+            self._writer = imageio_ffmpeg.write_frames(
+                str(self._part),
+                (frame.shape[1], frame.shape[0]),
+                fps=self.fps,
+                macro_block_size=2,
+                quality=7,
+                ffmpeg_log_level="error",
+            )
+            self._writer.send(None)
+        try:
+            self._writer.send(np.ascontiguousarray(frame))
+        except OSError as error:  # ffmpeg has ended, with its reason on stderr
+            raise OSError(f"video {self.path}: ffmpeg failed ({str(error).splitlines()[0]})") from error
+        self.frames += 1
+
+    def close(self, keep: bool = True) -> None:
+        """Finish the file; keep=False, or no frame at all: leave none. Raises OSError where it is not whole."""
+        if self._writer is not None:
+            self._writer.close()
+        try:
+            if keep and self.frames:
+                self._verify()
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _verify(self) -> None:
+        """ffmpeg does not say how it ended: look whether the file opens."""
+        import imageio_ffmpeg
+
+        reader = imageio_ffmpeg.read_frames(str(self._part))
+        try:
+            next(reader)
+        except (OSError, RuntimeError, StopIteration) as error:
+            raise OSError(f"video {self.path}: could not be completed (is the disk full?)") from error
+        finally:
+            reader.close()
+
+
+def check(config: RunConfig) -> None:
+    """Raise ConfigError where the environment draws no pictures."""
+    _drawing(config, 0, torch.device("cpu")).close()
+
+
+def record(
+    policy: Any, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
+) -> list[Episode]:
+    """Record greedy episodes on held-out seeds.
+
+    Raises ConfigError where the environment draws nothing or the file cannot be written.
+    """
+    env = _drawing(config, seed, device)
+    try:
+        video = VideoWriter(path, getattr(env, "fps", 30.0))
+        try:
+            played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
+        except BaseException:
+            video.close(keep=False)
+            raise
+        video.close()
+    finally:
+        env.close()
+    return played
+
+
+def _drawing(config: RunConfig, seed: int, device: torch.device) -> VecEnv:
+    """One lane of the run's environment that draws pictures. Raises ConfigError where it draws none."""
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # films are silent; pygame would look for a sound card
+    backend = "envpool" if config.env.backend == "envpool" else "auto"  # which has ids of its own
+    lane = replace(config.env, lanes=1, reward_scale=1.0, backend=backend, workers=0)
+    reason = "its render() returned no picture"
+    try:
+        env: VecEnv = registry.env_package().make_vec(lane, seed, evaluation=True, device=device, render=True)
+        env.restore(np.zeros(1, np.int64), [np.zeros(0)])
+        if env.render(0) is not None:
+            return env
+        env.close()
+    except ValueError as error:
+        reason = str(error)
+    raise ConfigError(
+        f"environment {config.env.id} draws no pictures for a video ({reason}); its constructor must take "
+        "render_mode='rgb_array', and its render() return [H, W, 3]"
+    )

@@ -1,0 +1,1 @@
+"""Experience that is learned from many times."""

@@ -1,0 +1,215 @@
+"""What happens beside learning: stop, average, evaluate, record, log, save. In this order after every update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from rlkit.checkpoint import CheckpointError
+from rlkit.contracts import EndlessEpisode, Feed
+from rlkit.learn.signals import shielded
+from rlkit.learn.trainer import Clock, Hook
+from rlkit.metrics import MetricsWriter
+from rlkit.run.console import Console
+
+
+class AverageHook(Hook):
+    """The moving mean of a policy's weights over the updates u = 1, 2, ... (Polyak and Juditsky, 1992).
+
+        mean <- mean + max(1 - d, 1 / u) (theta - mean)
+
+    with decay d: the plain mean of the first 1 / (1 - d) updates, then one that forgets: free of much of the noise
+    of single gradient steps. module: another policy, which holds the mean; its normalisers' statistics are the latest.
+    """
+
+    def __init__(self, policy: nn.Module, module: nn.Module, decay: float) -> None:
+        self.policy, self.module, self.decay = policy, module.requires_grad_(False), decay
+        module.load_state_dict(policy.state_dict())
+
+    @torch.no_grad()
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        share = max(1 - self.decay, 1 / clock.update)
+        torch._foreach_lerp_(list(self.module.parameters()), list(self.policy.parameters()), share)
+        # not copied in place: they may change their size
+        self.module.load_state_dict(dict(self.policy.named_buffers()), strict=False)
+
+
+class EvaluateHook(Hook):
+    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
+
+    episodes(): returns of greedy episodes; keep(step, mean): save the policy as the best so far.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        episodes: Callable[[], list[float]],
+        keep: Callable[[int, float], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self.every, self.episodes, self.keep, self.say = every, episodes, keep, say
+        self.best: float | None = None
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        if not (clock.due(self.every) or clock.finished):
+            return
+        try:
+            returns = torch.tensor(self.episodes(), dtype=torch.float64)
+        except EndlessEpisode as error:
+            self.say(f"warning: no evaluation at step {clock.step:,}: {error}")
+            return
+        mean = float(returns.mean())
+        report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
+        if self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
+            self.best = mean
+            with shielded():
+                self.keep(clock.step, mean)
+        report["evaluate/best"] = self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
+
+class VideoHook(Hook):
+    """Every `every` steps, record one greedy episode."""
+
+    def __init__(self, every: int, record: Callable[[int], None], say: Callable[[str], None]) -> None:
+        self.every, self.record, self.say = every, record, say
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        if clock.due(self.every):
+            try:
+                self.record(clock.step)
+            except (OSError, ValueError) as error:
+                self.say(f"warning: no video at step {clock.step:,}: {error}")
+
+
+class StopHook(Hook):
+    """End the run when it is good enough or has taken long enough."""
+
+    def __init__(self, reward: float | None, minutes: float | None, episodes: int = 100) -> None:
+        self.reward, self.minutes, self.episodes = reward, minutes, episodes
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        mean = report.get("return/mean")
+        enough = report.get("episodes", 0) >= self.episodes
+        if self.reward is not None and enough and mean is not None and mean >= self.reward:
+            clock.stop_reason = f"mean return {mean:.1f} reached stop.reward={self.reward:g}"
+        elif self.minutes is not None and clock.seconds >= 60 * self.minutes:
+            clock.stop_reason = f"stop.minutes={self.minutes:g} are over"
+
+
+class LogHook(Hook):
+    """Rows of numbers to metrics.csv, TensorBoard and the console: every `every` steps and with each evaluation."""
+
+    def __init__(self, every: int, writer: MetricsWriter, console: Console, feed: Feed) -> None:
+        self.every, self.writer, self.console, self.feed = every, writer, console, feed
+        self._seconds, self._step = 0.0, 0
+        self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
+        self._shown = self._waited = 0.0
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        due = clock.due(self.every) or clock.update == 1 or clock.finished or "evaluate/mean" in report
+        now = time.monotonic()
+        if not due and now - self._shown < 0.5:
+            return
+        self._shown = now
+        tensors = {name: value for name, value in report.items() if isinstance(value, torch.Tensor)}
+        if tensors:  # one transfer for all of them
+            values = torch.stack([value.float() for value in tensors.values()]).tolist()
+            report |= dict(zip(tensors, values, strict=True))
+        row = report | self._times(clock, reset=due)
+        if due:
+            self.writer.write(clock.step, row)
+            self.writer.histogram(clock.step, "source/lag", self.feed.lags())
+        self.console.update(clock.step, row)
+
+    def _times(self, clock: Clock, reset: bool) -> dict[str, float]:
+        """Speed and shares of time since the last logged row."""
+        parts = {
+            "environment": self.feed.timing.environment,
+            "policy": self.feed.timing.policy,
+            "learning": clock.learning,
+        }
+        seconds = max(clock.seconds - self._seconds, 1e-9)
+        times = {
+            "time/seconds": clock.seconds,
+            "time/steps_per_second": (clock.step - self._step) / seconds,
+            **{f"time/{name}": (value - self._parts[name]) / seconds for name, value in parts.items()},
+        }
+        # evaluations, videos, checkpoints, logging; with the thread source the parts overlap and leave nothing
+        named = sum(times[f"time/{name}"] for name in parts)
+        times["time/other"] = max(1.0 - named, 0.0)
+        waiting = self.feed.timing.waiting
+        if waiting:  # for workers elsewhere, while these act and step
+            times["time/waiting"] = (waiting - self._waited) / seconds
+        if reset:
+            self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
+            self._waited = waiting
+        return times
+
+    def resume(self, clock: Clock) -> None:
+        """Forget rows after the checkpoint that the run continues from."""
+        self.writer.truncate(clock.step)
+        self._seconds, self._step = clock.seconds, clock.step
+
+    def close(self, clock: Clock, error: BaseException | None) -> None:
+        self.writer.close()
+        self.console.close()
+
+
+class CheckpointHook(Hook):
+    """Keeps the state of the last update in memory; writes it every `every` steps and when the run ends, however.
+
+    An interrupt may fall into the middle of a rollout or of a gradient step; what it cut is made again on resume.
+    snapshot(): a copy of the run's whole state; save(state): write it; urgent(): whether the next update would destroy
+    what the latest snapshot only refers to (rows of a replay memory), so that a new one is due.
+    """
+
+    MIN_SECONDS = 0.2  # between snapshots: very short updates do not each pay for a copy
+
+    def __init__(
+        self,
+        every: int,
+        snapshot: Callable[[], dict[str, Any]],
+        save: Callable[[dict[str, Any]], None],
+        urgent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.every, self.snapshot, self.save, self.urgent = every, snapshot, save, urgent
+        self._latest: dict[str, Any] | None = None
+        self._taken = -1e9
+        self._saved = True
+
+    def begin(self) -> None:
+        """Take the state before the first update."""
+        self._take()
+
+    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+        due = clock.due(self.every) or clock.finished
+        if due or time.monotonic() - self._taken > self.MIN_SECONDS or self.urgent():
+            with shielded():
+                self._take()
+                if due:
+                    self._write()
+
+    def close(self, clock: Clock, error: BaseException | None) -> None:
+        # a save that failed (full disk) would fail again
+        if not self._saved and not isinstance(error, CheckpointError):
+            self._write()
+
+    def _take(self) -> None:
+        self._latest = self.snapshot()
+        self._taken = time.monotonic()
+        self._saved = False
+
+    def _write(self) -> None:
+        assert self._latest is not None, "no state to save"
+        self.save(self._latest)
+        self._saved = True

@@ -1,0 +1,74 @@
+"""Where rollouts come from: get, publish and close around the same actor, and its state for checkpoints.
+
+sync: the learner's own policy collects, then learns: every rollout is of the newest weights (lag 0).
+thread: the next rollout is collected by a copy of the policy while the learner learns (lag exactly 1 update).
+ray: the lanes are split over Ray actors, on this machine or on many (lag 0, or bounded by source.max_lag), which act
+for environments of their own or (source.inference=shared) for those of other actors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from rlkit.collect.make import make_actor
+from rlkit.config.schema import RunConfig
+from rlkit.contracts import RolloutSource
+from rlkit.options import ConfigError
+
+
+def make_source(
+    config: RunConfig,
+    learner: nn.Module,
+    another: Callable[[], nn.Module],
+    feed: str,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> RolloutSource:
+    """The source that config.source names.
+
+    another(): a second policy like the learner's; feed: what the agent learns from (rlkit.learn.feeds). Raises
+    ConfigError.
+    """
+    source = config.source
+    check_lanes(config)
+    if source.name == "ray":
+        from rlkit.sources.ray.source import RaySource
+
+        return RaySource(config, learner, feed, device, say)
+    if source.name == "thread":
+        from rlkit.sources.thread import ThreadSource
+
+        return ThreadSource(make_actor(config, another(), device, buffers=2), learner)
+    from rlkit.sources.sync import SyncSource
+
+    return SyncSource(make_actor(config, learner, device))
+
+
+def check_lanes(config: RunConfig) -> None:
+    """Raise ConfigError where env.lanes cannot be dealt out in whole groups to equal workers and environment actors."""
+    lanes, source = config.env.lanes, config.source
+    shared = source.inference == "shared"
+    if shared and source.name != "ray":
+        raise ConfigError(
+            f"source.inference=shared: environment actors are Ray's, given source={source.name}; allowed: local; "
+            "type source=ray or source.inference=local"
+        )
+    workers, actors = source.workers if source.name == "ray" else 1, source.env_actors if shared else 1
+    unit = workers * math.lcm(max(source.group, 1), actors)
+    if lanes % unit == 0:
+        return
+    nearest = max(round(lanes / unit), 1) * unit
+    what = f"env.lanes={lanes}: "
+    if workers > 1:
+        what += f"source.workers={workers} each take as many lanes"
+        what += f" in groups of source.group={source.group}" if source.group else ""
+    elif source.group:
+        what += f"source.group={source.group} lanes act together"
+    if shared:
+        what += " and " if not what.endswith(": ") else ""
+        what += f"source.env_actors={actors} of a worker each step as many"
+    raise ConfigError(f"{what}, so it must be a multiple of {unit}; type env.lanes={nearest}")

@@ -1,0 +1,1 @@
+"""Rollouts from Ray actors."""

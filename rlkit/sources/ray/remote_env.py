@@ -1,0 +1,191 @@
+"""Lanes stepped by Ray actors for one worker, which acts for all of them (source.inference=shared).
+
+    worker (the policy, perhaps on a GPU)       a_t of N lanes
+      |  step(a_t[lanes i])  to every environment actor at once
+      v
+    environment actor i = 1..E                  an ordinary VecEnv of N / E lanes
+      |  row_{t+1} of its lanes
+      v
+    worker: the rows of all lanes, written into one EnvStep
+
+Lanes keep their numbers in the run, so episodes, noise and rows are those of N lanes in the worker's own process. Rows
+and actions travel as NumPy arrays, whose contents Ray does not pickle. Environment actors belong to the worker: Ray
+ends them when it ends, however it ends. A fault of an environment and the death of an environment actor are raised as
+`EnvActorError` in the worker, whose end they are: the worker is replaced, and environment actors with it.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rlkit.config import registry
+from rlkit.config.schema import RunConfig
+from rlkit.sources.ray.lanes import cut, merge
+from rlkit.types import EnvSpec, EnvStep, empty_rows, tree_map
+
+Array = npt.NDArray[Any]
+
+
+class EnvActorError(RuntimeError):
+    """An environment actor cannot go on. The message is all there is to tell.
+
+    died: the actor itself is gone (killed, out of memory, its node lost); otherwise an environment raised or hung.
+    """
+
+    def __init__(self, text: str, died: bool) -> None:
+        super().__init__(text)
+        self.died = died
+
+
+def error_text(error: Exception) -> str:
+    """What to tell of an error: an environment's fault has its own traceback."""
+    told = isinstance(error, EnvActorError) or hasattr(error, "trace")
+    return str(error) if told else "".join(traceback.format_exception(error))
+
+
+class EnvActor:
+    """What runs in a Ray actor that only steps environments. Imports no Ray.
+
+    env: the EnvConfig of its lanes, of which `first_lane` is the first one's number in the run; threads: of torch.
+    """
+
+    def __init__(self, env: Any, seed: int, first_lane: int, threads: int) -> None:
+        self.env, self.seed, self.first_lane, self.threads = env, seed, first_lane, threads
+
+    def call(self, method: str, *args: Any) -> dict[str, Any]:
+        """{"value": what a method below returns}, or {"failure": text} of what it raised."""
+        try:
+            return {"value": getattr(self, method)(*args)}
+        except Exception as error:
+            return {"failure": error_text(error)}
+
+    def start(self) -> dict[str, Any]:
+        """Make the environments. Returns {"pid", "snapshots": whether they can save themselves}."""
+        torch.set_num_threads(self.threads)
+        self.vector = registry.env_package().make_vec(self.env, self.seed, first_lane=self.first_lane)
+        return {"pid": os.getpid(), "snapshots": hasattr(self.vector, "snapshot")}
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> dict[str, Any]:
+        """VecEnv.restore; the row as arrays."""
+        return _arrays(self.vector.restore(episode, actions))
+
+    def step(self, action: Array) -> dict[str, Any]:
+        """VecEnv.step of actions [n, ...]; the row as arrays."""
+        return _arrays(self.vector.step(torch.from_numpy(action.copy())))  # what arrives is read-only
+
+    def snapshot(self) -> Any:
+        """VecEnv.snapshot."""
+        return self.vector.snapshot()
+
+    def load_snapshot(self, state: Any) -> None:
+        """VecEnv.load_snapshot."""
+        self.vector.load_snapshot(state)
+
+
+def _arrays(step: EnvStep) -> dict[str, Any]:
+    """A row's fields as arrays of its memory."""
+    found: dict[str, Any] = tree_map(lambda x: x.cpu().numpy(), vars(step))
+    return found
+
+
+class RemoteVecEnv:
+    """VecEnv: lanes [first_lane, first_lane + lanes) of a run, in `source.env_actors` Ray actors of as many each.
+
+    `step` returns the same EnvStep every time. Waits until all actors have started. Raises EnvActorError, as do
+    `restore`, `step`, `snapshot` and `load_snapshot`.
+    """
+
+    def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
+        import ray
+
+        self.ray: Any = ray
+        self.spec, self.first_lane, self.lanes, self.device = spec, first_lane, lanes, torch.device("cpu")
+        source = config.source
+        share = lanes // source.env_actors
+        assert share * source.env_actors == lanes, f"{lanes} lanes for {source.env_actors} environment actors"
+        self.row = EnvStep(
+            empty_rows(spec.observation, (lanes,)),
+            torch.zeros(lanes),
+            *(torch.zeros(lanes, dtype=torch.bool) for _ in range(3)),
+        )
+        self.parts = [slice(start, start + share) for start in range(0, lanes, share)]
+        # per actor: the arrays that its lanes' rows are written to
+        self.places = [tree_map(lambda x: x[part].numpy(), vars(self.row)) for part in self.parts]  # noqa: B023
+        actor = self.ray.remote(EnvActor).options(
+            num_cpus=source.cpus_per_env_actor,
+            num_gpus=0,
+            scheduling_strategy="SPREAD" if source.placement == "spread" else "DEFAULT",
+            max_restarts=0,  # the worker knows where to go on, and is replaced itself
+        )
+        threads = max(int(source.cpus_per_env_actor), 1)
+        self.handles = [
+            actor.remote(replace(config.env, lanes=share), config.seed, first_lane + part.start, threads)
+            for part in self.parts
+        ]
+        self.pids: list[int] = []
+        heads = self._ask("start", [()] * len(self.parts))
+        self.pids = [head["pid"] for head in heads]
+        if all(head["snapshots"] for head in heads):  # who asks looks for the method
+            self.snapshot, self.load_snapshot = self._snapshot, self._load_snapshot
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
+        """Bring lane n to episode[n] after actions[n] ([k_n, ...])."""
+        return self._gather(self._ask("restore", [(episode[part], actions[part]) for part in self.parts]))
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane ([N, ...], on the CPU)."""
+        values = action.numpy()
+        return self._gather(self._ask("step", [(values[part],) for part in self.parts]))
+
+    def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
+        """None: these environments draw nothing for people."""
+        return None
+
+    def close(self) -> None:
+        """End the actors; idempotent."""
+        for handle in self.handles:
+            self.ray.kill(handle)
+        self.handles = []
+
+    def _snapshot(self) -> Any:
+        """The state of all lanes, as one vector of them would save it."""
+        return merge(*self._ask("snapshot", [()] * len(self.parts)))
+
+    def _load_snapshot(self, state: Any) -> None:
+        self._ask("load_snapshot", [(cut(state, part),) for part in self.parts])
+
+    def _gather(self, rows: list[dict[str, Any]]) -> EnvStep:
+        for places, row in zip(self.places, rows, strict=True):
+            tree_map(np.copyto, places, row)
+        return self.row
+
+    def _ask(self, method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The values of a method of every actor; all of them work at once."""
+        errors = self.ray.exceptions
+        refs = [handle.call.remote(method, *each) for handle, each in zip(self.handles, args, strict=True)]
+        answers = []
+        for index, ref in enumerate(refs):
+            try:
+                answer = self.ray.get(ref)
+            except errors.RayError as error:
+                # RayTaskError: of a call that never answers so: what it needs is not there
+                died = not isinstance(error, errors.RayTaskError)
+                raise EnvActorError(f"{self._where(index)}: {' '.join(str(error).split())}", died) from error
+            if "failure" in answer:
+                raise EnvActorError(f"{self._where(index)}:\n{answer['failure']}", died=False)
+            answers.append(answer["value"])
+        return answers
+
+    def _where(self, index: int) -> str:
+        first, part = self.first_lane, self.parts[index]
+        pid = f", process {self.pids[index]}" if self.pids else ""
+        return f"environment actor {index} (lanes {first + part.start} to {first + part.stop - 1}{pid})"

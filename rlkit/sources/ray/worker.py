@@ -1,0 +1,115 @@
+"""What runs in a Ray actor: some lanes of the run and a policy to act for them. Uses no Ray, but for shared inference.
+
+Everything goes out as NumPy arrays, which Ray moves through shared memory without pickling their contents, and weights
+come in as one array that is read where it lies. What goes wrong in an environment is an answer, not an exception: the
+text of its traceback. With source.inference=shared the lanes are those of other Ray actors (`remote_env.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+import torch
+
+from rlkit.collect.make import make_actor
+from rlkit.config import registry
+from rlkit.config.schema import RunConfig
+from rlkit.sources.ray.remote_env import EnvActorError, RemoteVecEnv, error_text
+from rlkit.sources.ray.wire import Array, lay_out, load_weights, pack_rollout
+from rlkit.types import EnvSpec
+
+
+class Worker:
+    """Lanes [first_lane, first_lane + lanes) of a run. Make it, `start` it, then call `collect` again and again."""
+
+    def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
+        self.config, self.spec, self.first_lane, self.lanes = config, spec, first_lane, lanes
+        self.version = -1
+        self.failure: dict[str, Any] = {}
+
+    def start(
+        self, state: dict[str, Any] | None, step: int = 0, episode: Array | None = None
+    ) -> dict[str, Any]:
+        """Make the environments and go on from `state`, or at `step` with new episodes [lanes], or from the beginning.
+
+        Returns {"pid", "node", "warning"}, or {"failure": text, "died": whether an environment actor is gone}.
+        """
+        config = self.config
+        torch.set_num_threads(max(int(config.source.cpus_per_worker), 1))
+        wanted = config.source.gpus_per_worker > 0
+        if wanted and not torch.cuda.is_available():
+            text = "source.gpus_per_worker: torch finds no GPU where this worker runs"
+            return {"failure": text, "died": False}
+        device = torch.device("cuda" if wanted else "cpu")
+        try:
+            agent = registry.agent_module(config.agent_name)
+            self.policy = agent.Policy(self.spec, config.network, config.agent).to(device)
+            shared = config.source.inference == "shared"
+            vector = RemoteVecEnv(config, self.spec, self.first_lane, self.lanes) if shared else None
+            self.actor = make_actor(
+                config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes, vector=vector
+            )
+            warning = self.actor.load_state_dict(state) if state else None
+            if episode is not None:
+                self.actor.reopen(step, episode)
+        except Exception as error:
+            return _failure(error)
+        return {"pid": os.getpid(), "node": node_id(), "warning": warning}
+
+    def collect(self, weights: dict[str, Any], version: int, rollouts: int) -> dict[str, Any]:
+        """A chunk: the next `rollouts` rollouts, acted for by the weights of this version.
+
+        Returns {"rollouts", "returns", "lengths", "step", "episode", "seconds", "environment", "policy"}, or
+        `start`'s {"failure", "died"} now and ever after once an environment has failed.
+        """
+        begin = time.perf_counter()
+        if self.failure:
+            return self.failure
+        if version != self.version:
+            if self.version < 0 and self.actor.device.type == "cpu":
+                lay_out(self.policy, weights["layout"])
+            load_weights(self.policy, weights)
+            self.version = version
+        timing, found = self.actor.timing, []
+        before = timing.environment, timing.policy
+        returns, lengths = [], []
+        try:
+            for _ in range(rollouts):
+                rollout, episodes = self.actor.collect()
+                rollout.version = version
+                found.append(pack_rollout(rollout, copy=rollouts > 1))
+                returns.append(episodes.returns)
+                lengths.append(episodes.lengths)
+        except Exception as error:
+            self.failure = _failure(error)
+            return self.failure
+        return {
+            "rollouts": found,
+            "returns": returns,
+            "lengths": lengths,
+            "step": self.actor.step,
+            "episode": self.actor.episode.copy(),
+            "seconds": time.perf_counter() - begin,
+            "environment": timing.environment - before[0],
+            "policy": timing.policy - before[1],
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The actor's."""
+        return self.actor.state_dict()
+
+
+def node_id() -> str:
+    """Of the Ray node that this process runs on; "" outside of Ray."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    """What a worker answers that cannot go on."""
+    return {"failure": error_text(error), "died": isinstance(error, EnvActorError) and error.died}
