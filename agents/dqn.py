@@ -8,7 +8,7 @@ gamma' = gamma (1 - terminated):
     L = mean w Huber(y - Q(s, a; theta))
     theta' <- theta' + tau (theta - theta') every `target_every` updates (tau = 1 copies)
 
-    Q = V + A - mean_b A                                            duelling    (Wang et al., arXiv:1511.06581)
+    Q = V + A - mean_b A                                            dueling    (Wang et al., arXiv:1511.06581)
     y = r_1 + gamma r_2 + ... + gamma^n Q(s_n, .)                   replay.n_step
     w ~ P(drawn)^-beta, P(drawn) ~ |y - Q|^alpha                    replay.alpha (Schaul et al., arXiv:1511.05952)
     Q = mean_i z_i, L = sum_i mean_j 2 |tau_i - 1{u_ij < 0}| Huber(u_ij), u_ij = y_j - z_i, tau_i = (i - 1/2) / M
@@ -58,7 +58,7 @@ class Config:
     steps: int = option(4, min=1, help="T: transitions per lane between two calls of learn")
     gamma: float = option(0.99, min=0, max=1, help="discount")
     double: bool = option(True, help="the online network chooses the action that the target network values")
-    duelling: bool = option(False, help="Q = V + A - mean A")
+    dueling: bool = option(False, help="Q = V + A - mean A")
     quantiles: int = option(1, min=1, help="M: of each action's return; 1: its expectation alone")
     noisy: bool = option(False, help="explore by learned noise in the head's weights, not by epsilon")
     target_every: int = option(500, min=1, help="updates between two moves of the target network")
@@ -79,12 +79,12 @@ class Policy(nn.Module):
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
         super().__init__()
         self.spec = spec
-        self.noisy, self.duelling, self.quantiles = config.noisy, config.duelling, config.quantiles
+        self.noisy, self.dueling, self.quantiles = config.noisy, config.dueling, config.quantiles
         self.spread = config.epsilon_spread
         self.knows_lane = self.spread > 0
         self.choices = Choices(spec.action)
         size = self.choices.n * config.quantiles
-        sizes = {"advantage": size, "value": config.quantiles} if config.duelling else {"q": size}
+        sizes = {"advantage": size, "value": config.quantiles} if config.dueling else {"q": size}
         self.heads = tuple(sizes)
         heads: dict[str, Head] = {name: (size, 1.0) for name, size in sizes.items()}
         if config.noisy:
@@ -112,7 +112,7 @@ class Policy(nn.Module):
         if self.noisy and noisy:
             outputs = {name: outputs[name] + outputs[f"{name}_noise"] for name in self.heads}
         shape = (self.choices.n, self.quantiles)
-        if not self.duelling:
+        if not self.dueling:
             return outputs["q"].unflatten(-1, shape), state
         advantage = outputs["advantage"].unflatten(-1, shape)
         # z = V + A - mean_b A
@@ -174,7 +174,7 @@ class Agent:
             self.network, self.loss, optim, precision=precision, compile=compile, reads=both
         )
         self.noises = [module for module in both.modules() if isinstance(module, Noise)]
-        self.normalised = any(isinstance(module, RunningNorm) for module in both.modules())
+        self.normalized = any(isinstance(module, RunningNorm) for module in both.modules())
         device = self.target_flat.device
         self.generator = torch.Generator(device).manual_seed(seed)
         level = (torch.arange(config.quantiles, device=device) + 0.5) / config.quantiles
@@ -190,7 +190,7 @@ class Agent:
             share = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
             self.policy.epsilon.fill_(0.0 if config.noisy else share)
         for batch in replay.batches(progress):
-            for network in (self.network, self.target) if self.normalised else ():
+            for network in (self.network, self.target) if self.normalized else ():
                 network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
             for noise in self.noises:
                 noise.resample(self.generator)

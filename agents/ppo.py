@@ -57,10 +57,10 @@ class Config:
     value_coef: float = option(0.5, min=0, help="c_V")
     value_clip: float | None = option(None, above=0, help="clip V's change to this; null: do not")
     entropy_coef: float = option(0.0, min=0, help="c_H")
-    normalise_advantage: bool = option(True, help="mean 0, deviation 1 over the rollout")
+    normalize_advantage: bool = option(True, help="mean 0, deviation 1 over the rollout")
     recompute_advantage: bool = option(False, help="new values and advantages at the start of every epoch")
     target_kl: float | None = option(None, above=0, help="end the epochs at 1.5 times this KL(pi_old || pi)")
-    normalise_reward: bool = option(False, help="divide by the running deviation of the discounted return")
+    normalize_reward: bool = option(False, help="divide by the running deviation of the discounted return")
     distribution: Literal["gaussian", "tanh"] = option("gaussian", help="of continuous actions")
     log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
 
@@ -141,7 +141,7 @@ class Agent:
         clip = torch.full_like(self.coefficients[0], config.clip * schedule(config.clip_schedule, progress))
         self.optim.set_progress(progress)
         valid = rollout.valid
-        if config.normalise_reward:
+        if config.normalize_reward:
             rollout.reward = self.policy.return_scale(rollout.reward, rollout.first, rollout.last)
         rows = sequences(rollout, self.length, self.unroll)
         total = valid.numel() // self.length  # sequences of transitions; N more open with the last row
@@ -187,7 +187,7 @@ class Agent:
         )  # [T, N]
         old, advantage = cut(value[:-1], self.length), cut(advantage, self.length)
         target = advantage + old
-        if config.normalise_advantage:
+        if config.normalize_advantage:
             mean = (weight * advantage).mean()
             variance = (weight * (advantage - mean).square()).mean()
             advantage = (advantage - mean) / (variance.sqrt() + 1e-8)

@@ -62,7 +62,7 @@ class Config:
     bootstrap: bool = option(True, help="truncated episodes go on with V (baseline=value); false: with 0")
     reward_to_go: bool = option(True, help="credit actions with what follows; false: with the whole return")
     entropy_coef: float = option(0.0, min=0, help="c_H")
-    normalise_advantage: bool = option(True, help="mean 0, deviation 1 over the batch")
+    normalize_advantage: bool = option(True, help="mean 0, deviation 1 over the batch")
     distribution: Literal["gaussian", "tanh"] = option("gaussian", help="of continuous actions")
     log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
 
@@ -199,7 +199,7 @@ class Agent:
             # [T, N] the row in which the episode opened
             opened = torch.where(rollout.first[:-1], row, 0).cummax(0).values
             advantage = advantage.gather(0, opened)
-        if config.normalise_advantage:
+        if config.normalize_advantage:
             advantage = advantage - (weight * advantage).sum()
             advantage = advantage / ((weight * advantage.square()).sum().sqrt() + 1e-8)
         return target, advantage

@@ -50,7 +50,7 @@ class EnvConfig:
     reward_scale: float = option(
         1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
     )
-    patience: int = option(
+    stuck_after: int = option(
         0, min=0, help="actions without a reward above 0 that end a training episode as lost; 0: none do"
     )
     time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
@@ -62,7 +62,6 @@ class EnvConfig:
     deadline: float = option(
         60.0, above=0, max=1e6, help="seconds one vector step may take before it counts as hung"
     )
-    extra: str = option("", help="pip extra that provides the environment (atari, highway, mujoco)")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))  # YAML and JSON have lists
@@ -78,7 +77,7 @@ class EnvConfig:
                 "observations; allowed: auto, none"
             )
         if self.backend in ("native", "envpool", "batched"):
-            names = ("skip", "gray", "size", "keep", "patience", "time_limit")
+            names = ("skip", "gray", "size", "keep", "stuck_after", "time_limit")
             instead = {
                 "native": "allowed with env.backend=inprocess or workers",
                 "envpool": "its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "

@@ -82,7 +82,7 @@ def make_vec(
     if evaluation and first_lane:
         raise ValueError(f"first_lane={first_lane}: evaluation lanes count from 0; allowed: 0")
     if evaluation:
-        config = replace(config, patience=0)
+        config = replace(config, stuck_after=0)
     config = choose_backend(config, say)
     if config.backend == "batched":
         kind = find_class(config.id)

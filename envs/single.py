@@ -14,7 +14,7 @@ from rlkit.envs.lookup import find_class, prepare_display
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.keep import Keep
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
-from rlkit.envs.wrappers.stuck import Patience
+from rlkit.envs.wrappers.stuck import Stuck
 
 if TYPE_CHECKING:
     pass
@@ -61,8 +61,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = Picture(env, config.gray, config.size)
     if config.keep:
         env = Keep(env, config.keep)
-    if config.patience:
-        env = Patience(env, config.patience)
+    if config.stuck_after:
+        env = Stuck(env, config.stuck_after)
     if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
         env = ActionMask(env)
     made: gymnasium.Env[Any, Any] = env

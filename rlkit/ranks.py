@@ -3,7 +3,7 @@
     g <- 1/W sum_r g_r     shares of one size: the gradient of a mean over the whole minibatch
     g <-     sum_r g_r     the gradient of a sum
 
-Every rank holds the whole batch of experience, so advantages, weights, running normalisers, the order of minibatches
+Every rank holds the whole batch of experience, so advantages, weights, running normalizers, the order of minibatches
 and the decision to stop early are computed everywhere from the same numbers in the same way, and are those of one
 rank. Only what costs time is shared out: losses and their gradients. Gradient and metrics are summed in one flat
 all-reduce per step, before clipping, and every rank then makes the same step. (Synchronous data parallelism as in Li et

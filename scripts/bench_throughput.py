@@ -30,43 +30,43 @@ from typing import Any
 CASES: dict[str, dict[str, Any]] = {
     "cartpole": {
         "id": "CartPole-v1", "lanes": 8, "steps": 256, "minibatch": 256, "epochs": 10, "hidden": [64, 64],
-        "activation": "tanh", "pixels": False, "normalise": False, "measure": (160_000, 60_000),
+        "activation": "tanh", "pixels": False, "normalize": False, "measure": (160_000, 60_000),
     },
     "recurrent": {
         "id": "CartPole-v1", "lanes": 8, "steps": 256, "minibatch": 256, "epochs": 10, "hidden": [64, 64],
-        "activation": "tanh", "pixels": False, "normalise": False, "measure": (40_000, 8_192), "lstm": 64,
+        "activation": "tanh", "pixels": False, "normalize": False, "measure": (40_000, 8_192), "lstm": 64,
     },
     "halfcheetah": {
         "id": "HalfCheetah-v5", "lanes": 1, "steps": 512, "minibatch": 64, "epochs": 20, "hidden": [256, 256],
-        "activation": "relu", "pixels": False, "normalise": True, "measure": (12_000, 6_000),
+        "activation": "relu", "pixels": False, "normalize": True, "measure": (12_000, 6_000),
     },
     "carracing": {
         "id": "CarRacing-v3", "lanes": 8, "steps": 128, "minibatch": 128, "epochs": 4, "hidden": [],
-        "activation": "relu", "pixels": True, "normalise": False, "measure": (6_144, 5_120),
+        "activation": "relu", "pixels": True, "normalize": False, "measure": (6_144, 5_120),
     },
     "carracing-exact": {  # ours on our environment; SB3's on the stock one, and on ours too
         "id": "rlkit/CarRacing", "lanes": 8, "steps": 128, "minibatch": 128, "epochs": 4, "hidden": [],
-        "activation": "relu", "pixels": True, "normalise": False, "measure": (6_144, 3_072),
+        "activation": "relu", "pixels": True, "normalize": False, "measure": (6_144, 3_072),
     },
     "pong": {
         "id": "pong", "lanes": 8, "steps": 128, "minibatch": 256, "epochs": 4, "hidden": [],
-        "activation": "relu", "pixels": True, "normalise": False, "measure": (8_192, 5_120),
+        "activation": "relu", "pixels": True, "normalize": False, "measure": (8_192, 5_120),
     },
     # RL Baselines3 Zoo's settings, one environment
     "dqn-cartpole": {
         "agent": "dqn", "id": "CartPole-v1", "lanes": 1, "steps": 256, "updates": 128, "batch": 64, "lr": 2.3e-3,
         "capacity": 100_000, "target": 128, "warm": 6, "hidden": [256, 256], "activation": "relu", "pixels": False,
-        "normalise": False, "measure": (20_480, 7_680),
+        "normalize": False, "measure": (20_480, 7_680),
     },
     "dqn-pong": {
         "agent": "dqn", "id": "pong", "lanes": 1, "steps": 4, "updates": 1, "batch": 32, "lr": 1e-4,
         "capacity": 10_000, "target": 250, "warm": 270, "hidden": [], "activation": "relu", "pixels": True,
-        "normalise": False, "measure": (2_048, 1_024),
+        "normalize": False, "measure": (2_048, 1_024),
     },
     "ddpg-pendulum": {
         "agent": "ddpg", "id": "Pendulum-v1", "lanes": 1, "steps": 1, "updates": 1, "batch": 256, "lr": 1e-3,
         "capacity": 200_000, "warm": 1_100, "hidden": [400, 300], "activation": "relu", "pixels": False,
-        "normalise": False, "measure": (1_000, 600),
+        "normalize": False, "measure": (1_000, 600),
     },
 }  # fmt: skip
 LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
@@ -144,7 +144,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     values = {
         "agent": p.get("agent", "ppo"), "env": p["id"], "preset": "none", "env.lanes": p["lanes"],
         "env.check": "finite", "env.backend": setting.get("backend", "inprocess"),
-        "source": setting.get("source", "sync"), "agent.steps": p["steps"], "network.normalise": p["normalise"],
+        "source": setting.get("source", "sync"), "agent.steps": p["steps"], "network.normalize": p["normalize"],
         "network.activation": p["activation"], "total_steps": 10**9, "threads": setting["threads"],
         "precision": setting.get("precision", "auto"), "compile": setting.get("compile", False),
         "evaluate.every": 10**9, "checkpoint.every": 10**9,
@@ -158,7 +158,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
             values |= {"agent.double": False, "agent.target_every": p["target"], "optim.clip_norm": 10.0}
     else:
         values |= {
-            "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"], "agent.normalise_reward": p["normalise"]
+            "agent.minibatch": p["minibatch"], "agent.epochs": p["epochs"], "agent.normalize_reward": p["normalize"]
         }  # fmt: skip
     if not p["pixels"]:
         values["network.hidden"] = p["hidden"]
@@ -223,7 +223,7 @@ def run_sb3(case: str, setting: dict[str, Any]) -> dict[str, float]:
             return gymnasium.make(id)
 
         env = make_vec_env(make, n_envs=p["lanes"], vec_env_cls=vector)
-    if p["normalise"]:
+    if p["normalize"]:
         env = VecNormalize(env)
     activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[p["activation"]]
     arguments: dict[str, Any] = {} if p["pixels"] else {"net_arch": p["hidden"], "activation_fn": activation}

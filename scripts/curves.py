@@ -3,8 +3,8 @@
     python scripts/curves.py runs/a runs/b ... --out docs/curves.png [--title TEXT] [--aim 900]
 
 Solid: greedy evaluation during training, on seeds that training does not use. Faint: the mean of the last 100 training
-episodes, whose actions are sampled and which may end early (env.patience). Frames are decisions times env.skip. Needs
-matplotlib.
+episodes, whose actions are sampled and which may end early (env.stuck_after). Frames are decisions times env.skip.
+Needs matplotlib.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 
 
-class Patience(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Stuck(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Terminate an episode after `steps` steps (of the agent: a frame skip is one) in a row without a reward above 0.
 
     A termination, not a truncation: nothing is bootstrapped where it is cut. A car that drives its track the wrong way

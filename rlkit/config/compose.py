@@ -19,8 +19,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from rlkit.config import registry
+from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
-from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
 
 CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them, one of them)
@@ -30,7 +30,11 @@ CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them,
     "source": ("sources", "source"),
     "preset": ("presets", "preset"),
 }
-OF_TRAINING = ("env.stack", "env.reward_scale", "env.patience")  # read in training only, or kept by the agent
+OF_TRAINING = (
+    "env.stack",
+    "env.reward_scale",
+    "env.stuck_after",
+)  # read in training only, or kept by the agent
 _ID = re.compile(r"[\w.\-]*[:/].+|[\w.\-]+-v\d+")  # CartPole-v1, ALE/Pong-v5, my_pkg.mod:MyEnv, module:Id-v0
 _KEY = re.compile(r"[A-Za-z_][\w\-]*(\.[\w\-]+)*")
 
@@ -83,6 +87,9 @@ def from_yaml(path: str | Path) -> RunConfig:
     Raises ConfigError (not YAML, unknown options, values out of range) and OSError.
     """
     plain = read_plain(path)
+    for group in ("agent", "env", "network"):
+        if isinstance(plain.get(group), Mapping):
+            plain[group] = modern(group, plain[group])
     try:
         return _typed(plain)
     except ConfigError as error:
@@ -117,16 +124,6 @@ def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
             _set(plain, key, value)
     _refuse_placeholders(plain)
     return _typed(plain)
-
-
-def agent_config(name: str, plain: Mapping[str, Any]) -> Any:
-    """The options of the agent `name` alone, checked."""
-    return build(registry.agent_module(name).Config, plain, "agent")
-
-
-def network_config(plain: Mapping[str, Any]) -> NetworkConfig:
-    """The options of a network alone, checked."""
-    return build(NetworkConfig, plain, "network")
 
 
 def read_plain(path: str | Path) -> dict[str, Any]:
@@ -183,7 +180,13 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
         f"{key}={choice}" for key, choice in choices.items() if key != "preset"
     ]  # stronger than a preset's
     plain = _compose_groups([*typed, f"preset={chosen['preset']}"])
+    plain["env"]["name"] = chosen["env"]
+    plain["agent"] = {"name": chosen["agent"]} | (plain.get("agent") or {})
     for key, value in first + edits:
+        if key in RENAMED:
+            raise ConfigError(
+                f"{key}={show(value)}: is called {RENAMED[key]}; type {RENAMED[key]}={show(value)}"
+            )
         _set(plain, key, value)
     if chosen["agent"] != registry.algorithm_of(chosen["agent"]):
         plain["alias"] = chosen["agent"]

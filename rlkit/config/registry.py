@@ -63,8 +63,8 @@ def algorithm_of(name: str) -> str:
         raise ConfigError(f"agent={name}: no such agent; {nearest(name, names('agents'))}")
     import yaml  # type: ignore[import-untyped]
 
-    plain = yaml.safe_load((config_folder() / "agent" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return str(plain.get("agent", plain)["name"])  # "agent": in a file of the package _global_
+    plain = yaml.safe_load((config_folder() / "agent" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    return str(plain.get("agent", plain).get("name", name))  # "agent": in a file of the package _global_
 
 
 def agent_file(algorithm: str) -> Path:

@@ -5,7 +5,7 @@ draws u (`rlkit.seeding`) decides what is random, so acting is reproducible, com
 device's generator. Every method takes any leading dimensions [...] and sums over the components of an action.
 
 Actions have the dtype of `spaces.row_dtype`: Categorical and MultiCategorical int64, Bernoulli int8, the
-Gaussians float32; a Composite's are float32, its parts side by side. Continuous actions are in normalised
+Gaussians float32; a Composite's are float32, its parts side by side. Continuous actions are in normalized
 units, those of TanhGaussian before they are squashed; `ActionHead.to_env` maps them to the environment's.
 """
 

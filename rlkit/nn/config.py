@@ -11,7 +11,6 @@ from rlkit.options import option
 class NetworkConfig:
     """Encoder -> core -> heads."""
 
-    name: str = "auto"
     encoder: str = option(
         "auto",
         choices=("auto", "mlp", "nature_cnn", "impala_cnn", "small_cnn"),
@@ -35,7 +34,7 @@ class NetworkConfig:
     shared: bool | None = option(
         None, help="policy and value read the same trunk; null: shared for pixels, apart for numbers"
     )
-    normalise: bool = option(False, help="scale observations by their running mean and deviation")
+    normalize: bool = option(False, help="scale observations by their running mean and deviation")
 
     def __post_init__(self) -> None:
         if self.core == "transformer" and self.core_size % self.core_heads:

@@ -44,7 +44,7 @@ class Encoder(nn.Module):
     features: int  # width of the output
 
     def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
-        """Let normalisers take in unstacked rows [..., *shape], those that valid [...] marks."""
+        """Let normalizers take in unstacked rows [..., *shape], those that valid [...] marks."""
 
 
 Build = Callable[[Space, int, NetworkConfig], Encoder]
@@ -80,7 +80,7 @@ def make_encoder(space: Space, stack: int = 1, config: NetworkConfig | None = No
 @encoder("mlp")
 def mlp(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     """Fully connected layers of widths `config.hidden`."""
-    return MLP(Flatten(space, stack, config.normalise), config.hidden, ACTIVATIONS[config.activation])
+    return MLP(Flatten(space, stack, config.normalize), config.hidden, ACTIVATIONS[config.activation])
 
 
 @encoder("nature_cnn")
@@ -211,13 +211,13 @@ class Flatten(nn.Module):
     """Rows [B, ...] (or [B, k, ...]) of a leaf space as float32 [B, features].
 
     Discrete and MultiDiscrete become one-hot, MultiBinary 0 and 1, uint8 boxes are divided by 255;
-    `normalise` gives other boxes a `RunningNorm` (one for all frames of a stack).
+    `normalize` gives other boxes a `RunningNorm` (one for all frames of a stack).
     """
 
     choice: Tensor
     component: Tensor
 
-    def __init__(self, space: Space, stack: int, normalise: bool = False) -> None:
+    def __init__(self, space: Space, stack: int, normalize: bool = False) -> None:
         super().__init__()
         if isinstance(space, Dict):
             raise ValueError("a Dict observation is encoded entry by entry; got a Dict inside an entry")
@@ -235,11 +235,11 @@ class Flatten(nn.Module):
         component = torch.repeat_interleave(torch.arange(len(nvec)), torch.tensor(nvec, dtype=torch.long))
         self.register_buffer("component", component, persistent=False)
         numbers = not nvec and self.scale is None and not isinstance(space, MultiBinary)
-        self.norm = RunningNorm((width,)) if normalise and numbers else None
+        self.norm = RunningNorm((width,)) if normalize and numbers else None
         self.features = stack * width
 
     def frames(self, obs: Tensor) -> Tensor:
-        """[..., *shape] -> [..., width] before normalisation."""
+        """[..., *shape] -> [..., width] before normalization."""
         x = obs.flatten(obs.dim() - self.rank) if self.rank else obs.unsqueeze(-1)  # [..., numbers of a row]
         if self.one_hot:
             if x.shape[-1] > 1:

@@ -115,6 +115,6 @@ class Network(nn.Module):
             return self.heads[name](features.float())  # type: ignore[no-any-return]
 
     def observe(self, obs: Any, valid: Tensor | None = None) -> None:
-        """Let the observation normalisers take in rows [..., ...]; a network without them ignores this."""
+        """Let the observation normalizers take in rows [..., ...]; a network without them ignores this."""
         for encoder, _ in self._trunks:
             encoder.observe(obs, valid)

@@ -1,4 +1,4 @@
-"""Running normalisers, in float64, exactly as if all data had been pooled.
+"""Running normalizers, in float64, exactly as if all data had been pooled.
 
 Batches are merged by Chan, Golub and LeVeque (1979): with counts n_a, n_b, means m_a, m_b, sums of squares
 S_a, S_b,
@@ -65,7 +65,7 @@ class RunningNorm(nn.Module):
         self.squares += (deviation * deviation).sum(0) + d * d * self.count * part
         self.count.copy_(total)
         self.shift.copy_(self.mean)
-        # a normaliser that has seen no row stays the identity
+        # a normalizer that has seen no row stays the identity
         self.scale.copy_(torch.where(total > 0, torch.rsqrt(self.var + EPS), 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 
 from rlkit import checkpoint
 from rlkit.config import registry
+from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
@@ -86,8 +87,8 @@ def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
 def build_policy(parts: dict[str, Any]) -> Any:
     """Inverse of `policy_parts`."""
     module = registry.agent_module(parts["agent"])
-    config = build(module.Config, parts["agent_config"], "agent")
-    network = build(NetworkConfig, parts["network"], "network")
+    config = build(module.Config, modern("agent", parts["agent_config"]), "agent")
+    network = build(NetworkConfig, modern("network", parts["network"]), "network")
     policy = module.Policy(EnvSpec.from_json(parts["spec"]), network, config)
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
     return policy.eval()

@@ -23,7 +23,7 @@ class AverageHook(Hook):
         mean <- mean + max(1 - d, 1 / u) (theta - mean)
 
     with decay d: the plain mean of the first 1 / (1 - d) updates, then one that forgets: free of much of the noise
-    of single gradient steps. module: another policy, which holds the mean; its normalisers' statistics are the latest.
+    of single gradient steps. module: another policy, which holds the mean; its normalizers' statistics are the latest.
     """
 
     def __init__(self, policy: nn.Module, module: nn.Module, decay: float) -> None:

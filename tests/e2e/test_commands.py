@@ -181,7 +181,7 @@ def test_evaluate_in_another_environment(home: Path) -> None:
         ),
         ("env.lane=3", "env.lane=3: no such option; did you mean env.lanes?"),
         ("env.stack=2", "env.stack=2: changes nothing once the agent is trained; allowed: env=NAME"),
-        ("env.patience=9", "env.patience=9: changes nothing once the agent is trained"),
+        ("env.stuck_after=9", "env.stuck_after=9: changes nothing once the agent is trained"),
     ):
         code, output = rlkit(home, *evaluation, command)
         assert code == 2 and message in output, output

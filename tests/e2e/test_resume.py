@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from runs import digest, launch, rlkit, wait_for
 
 CARTPOLE = [
-    "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalise=true",
-    "agent.normalise_reward=true", "evaluate.every=4000", "evaluate.episodes=3", "log.every=500",
+    "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalize=true",
+    "agent.normalize_reward=true", "evaluate.every=4000", "evaluate.episodes=3", "log.every=500",
 ]  # fmt: skip
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=64", "agent.epochs=2", "agent.minibatch=64",

@@ -24,7 +24,7 @@ COMMON = {
 }  # fmt: skip
 PAPER = {"agent.double": False}
 ALL = {
-    "agent.double": True, "agent.duelling": True, "agent.replay.n_step": 2, "agent.replay.alpha": 0.6,
+    "agent.double": True, "agent.dueling": True, "agent.replay.n_step": 2, "agent.replay.alpha": 0.6,
     "agent.quantiles": 5, "agent.noisy": True, "agent.tau": 0.1, "agent.target_every": 1,
 }  # fmt: skip
 

@@ -322,7 +322,7 @@ def test_masked_choices_are_never_taken():
             assert mask.gather(1, chosen).all()
     probs = Categorical(logits, mask).log_probs.exp()
     assert (probs[~mask] == 0).all()
-    row = mask[0]  # the rest is renormalised
+    row = mask[0]  # the rest is renormalized
     torch.testing.assert_close(
         Categorical(logits, mask).log_probs[0, row], Categorical(logits[0, row]).log_probs
     )

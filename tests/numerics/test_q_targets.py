@@ -176,9 +176,9 @@ def test_quantile_loss_against_loops() -> None:
     assert float(loss.detach()) == pytest.approx(total / 3, rel=1e-5)
 
 
-def test_duelling() -> None:
+def test_dueling() -> None:
     """Q = V + A - mean A, by hand."""
-    agent = make_agent(duelling=True)
+    agent = make_agent(dueling=True)
     with torch.no_grad():
         agent.network.heads["value"].weight.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
         agent.network.heads["advantage"].weight.copy_(torch.tensor(ONLINE))

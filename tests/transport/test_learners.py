@@ -32,12 +32,12 @@ from rlkit.run.session import Run
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
-    "network.hidden": [16], "network.normalise": True, "evaluate.every": 10**9, "evaluate.episodes": 1,
+    "network.hidden": [16], "network.normalize": True, "evaluate.every": 10**9, "evaluate.episodes": 1,
     "log.tensorboard": False,
 }  # fmt: skip
 PPO = SMALL | {
     "agent": "ppo", "agent.steps": 32, "agent.minibatch": 96, "agent.epochs": 4, "agent.sequence": 8,
-    "agent.normalise_reward": True, "total_steps": 750, "optim.clip_norm": 0.1,
+    "agent.normalize_reward": True, "total_steps": 750, "optim.clip_norm": 0.1,
 }  # fmt: skip
 REINFORCE = SMALL | {"agent": "reinforce", "agent.steps": 16, "agent.episodes": 6, "total_steps": 1200}
 RUN = [f"{key}={value}" for key, value in PPO.items()]
@@ -86,7 +86,7 @@ def gone(pids: list[int], seconds: float = 10) -> bool:
 def test_a_run_of_several_ranks_has_the_weights_of_one(
     tmp_path: Path, options: dict[str, Any], workers: int
 ) -> None:
-    """Whole runs: minibatches, advantages, normalisers, reward scale, clipping, target_kl and episodes alike."""
+    """Whole runs: minibatches, advantages, normalizers, reward scale, clipping, target_kl and episodes alike."""
     one, several = (
         weights(train_run(**(options | {"dir": str(tmp_path), "name": f"w{n}", "learner.workers": n})))
         for n in (1, workers)

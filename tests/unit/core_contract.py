@@ -136,7 +136,7 @@ def _gradients(core, x, before, remembers):
         return
     inputs = [x, *(s for s in tree_leaves(given) if s.requires_grad)]
     for t in (2, 5):
-        weights = torch.linspace(1, 2, y.shape[-1])  # the sum of a normalised output would be constant
+        weights = torch.linspace(1, 2, y.shape[-1])  # the sum of a normalized output would be constant
         reached, *of_state = torch.autograd.grad(
             (y[t] * weights).sum(), inputs, retain_graph=True, allow_unused=True
         )

@@ -18,7 +18,7 @@ from rlkit.run.session import Run
 
 OPTIONS = [
     "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.lanes=4", "agent.steps=64", "agent.epochs=2",
-    "env.backend=inprocess", "network.normalise=true", "evaluate.every=1000000", "evaluate.episodes=2",
+    "env.backend=inprocess", "network.normalize=true", "evaluate.every=1000000", "evaluate.episodes=2",
     "log.tensorboard=false",
 ]  # fmt: skip
 

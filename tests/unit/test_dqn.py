@@ -56,7 +56,7 @@ def random_batch(agent: Agent, generator: torch.Generator) -> Rollout:
 
 def make_agent(
     action: Space | None = None, masked: int = 0, core: str = "identity", compile: bool = False,
-    precision: torch.dtype = torch.float32, replay: Any = None, normalise: bool = False, **options: Any,
+    precision: torch.dtype = torch.float32, replay: Any = None, normalize: bool = False, **options: Any,
 ) -> Agent:  # fmt: skip
     torch.manual_seed(0)
     observation: Any = Box((3,), "float32")
@@ -64,7 +64,7 @@ def make_agent(
         observation = Dict((("state", observation), ("action_mask", Box((masked,), "int8", 0.0, 1.0))))
     spec = EnvSpec("test", observation, action or Discrete(3))
     config = Config(replay=ReplayConfig(**(replay or {"sequence": 4, "burn_in": 2})), **options)
-    network = NetworkConfig(hidden=(16,), core=core, core_size=8, normalise=normalise)
+    network = NetworkConfig(hidden=(16,), core=core, core_size=8, normalize=normalize)
     return Agent(Policy(spec, network, config), config, OptimConfig(), compile=compile, precision=precision)
 
 
@@ -205,7 +205,7 @@ def test_no_gradient_reaches_the_target_network() -> None:
 
 def test_learning_continues_from_its_state() -> None:
     """Two calls in one go equal one call, a new agent with the saved state, and the other call."""
-    options: dict[str, Any] = {"noisy": True, "duelling": True, "normalise": True, "target_every": 3}
+    options: dict[str, Any] = {"noisy": True, "dueling": True, "normalize": True, "target_every": 3}
     whole = make_agent(**options)
     replay = Batches(whole, 2)
     whole.learn(replay, 0.0)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def test_learning_continues_from_its_state() -> None:
 
 
 def test_both_networks_scale_observations_alike() -> None:
-    agent = make_agent(normalise=True, target_every=100)
+    agent = make_agent(normalize=True, target_every=100)
     agent.learn(Batches(agent, 3), 0.0)  # type: ignore[arg-type]
     ours, theirs = (dict(network.named_buffers()) for network in (agent.network, agent.target))
     assert float(ours["encoders.0.flatten.norm.count"]) == 3 * B
@@ -251,7 +251,7 @@ def test_noise_in_a_head_is_a_noisy_linear_layer() -> None:
 
 def test_noisy_exploration() -> None:
     """Epsilon is 0 after the warm-up; acting feels the noise, greedy acting and values do not."""
-    agent = make_agent(noisy=True, duelling=True)
+    agent = make_agent(noisy=True, dueling=True)
     metrics = agent.learn(Batches(agent, 1), 0.0)  # type: ignore[arg-type]
     assert float(metrics["policy/epsilon"]) == 0.0
     obs, first = torch.randn(1, 6, 3), torch.zeros(1, 6, dtype=torch.bool)

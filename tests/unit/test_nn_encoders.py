@@ -1,4 +1,4 @@
-"""Encoders: every kind of observation, the published shapes, layout of pixels, normalisation, errors."""
+"""Encoders: every kind of observation, the published shapes, layout of pixels, normalization, errors."""
 
 import math
 from dataclasses import replace
@@ -188,11 +188,11 @@ def test_numbers_are_flattened():
     torch.testing.assert_close(ram(torch.tensor([[0, 255]], dtype=torch.uint8)), torch.tensor([[0.0, 1.0]]))
 
 
-# ---------------------------------------------------------------- normalisation
+# ---------------------------------------------------------------- normalization
 
 
-def test_normaliser_is_fed_by_observe_and_shared_by_frames():
-    net = make_encoder(VECTOR, 2, replace(CONFIG, normalise=True, hidden=()))
+def test_normalizer_is_fed_by_observe_and_shared_by_frames():
+    net = make_encoder(VECTOR, 2, replace(CONFIG, normalize=True, hidden=()))
     obs = 7 + 3 * torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))  # [T+1, N, 3], unstacked
     valid = torch.rand(6, 4, generator=torch.Generator().manual_seed(1)) < 0.7
     net.observe(obs, valid)
@@ -200,13 +200,13 @@ def test_normaliser_is_fed_by_observe_and_shared_by_frames():
     reference.update(obs[valid])
     stacked = torch.stack((obs[0], obs[1]), 1)  # [4, k, 3]
     torch.testing.assert_close(net(stacked), torch.cat((reference(obs[0]), reference(obs[1])), -1))
-    fresh = make_encoder(VECTOR, 2, replace(CONFIG, normalise=True, hidden=()))
+    fresh = make_encoder(VECTOR, 2, replace(CONFIG, normalize=True, hidden=()))
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(stacked), net(stacked))
 
 
-def test_only_numbers_are_normalised():
-    config = replace(CONFIG, normalise=True)
+def test_only_numbers_are_normalized():
+    config = replace(CONFIG, normalize=True)
     net = make_encoder(DICT, 1, config)
     norms = [name for name, module in net.named_modules() if isinstance(module, RunningNorm)]
     assert len(norms) == 1
@@ -248,7 +248,7 @@ def test_a_new_encoder_is_one_function():
 
     try:
         config = object.__new__(NetworkConfig)
-        for name, value in {"encoder": "sum", "normalise": False}.items():
+        for name, value in {"encoder": "sum", "normalize": False}.items():
             object.__setattr__(config, name, value)
         assert make_encoder(VECTOR, 1, config)(torch.ones(2, 3)).tolist() == [[3], [3]]
     finally:
@@ -272,7 +272,7 @@ def test_errors_name_sizes_and_choices():
 @pytest.mark.parametrize("space", [PIXELS, DICT, MultiDiscrete((3, 2), (0, 0))])
 def test_compiles(space):
     torch.compiler.reset()
-    net = make_encoder(space, 1, replace(CONFIG, normalise=True))
+    net = make_encoder(space, 1, replace(CONFIG, normalize=True))
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(rows(space)), net(rows(space)))

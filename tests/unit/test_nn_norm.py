@@ -1,4 +1,4 @@
-"""Running normalisers: equal to pooling all data, equal to a slow per-lane version, and saved."""
+"""Running normalizers: equal to pooling all data, equal to a slow per-lane version, and saved."""
 
 import numpy as np
 import pytest

@@ -79,12 +79,12 @@ def test_parameters_and_gradients_are_views_of_one_vector() -> None:
 
 @pytest.mark.parametrize("kind", ["vector", "pixels"])
 def test_compiled_learning_equals_eager(kind: str) -> None:
-    """The same gradient from the graph as from autograd: normaliser buffers, gathers and frame stacks included."""
+    """The same gradient from the graph as from autograd: normalizer buffers, gathers and frame stacks included."""
     space = Box((20, 20), "uint8", 0.0, 255.0) if kind == "pixels" else Box((3,), "float32")
     spec = EnvSpec("test", space, Discrete(3), stack=2)
     torch.manual_seed(0)
     config = Config(entropy_coef=0.01)
-    policy = Policy(spec, NetworkConfig(normalise=True), config)
+    policy = Policy(spec, NetworkConfig(normalize=True), config)
     rows = torch.randint(0, 255, (16, *space.shape)).to(torch.uint8 if kind == "pixels" else torch.float32)
     policy.network.observe(rows[:, None])
     batch = {
@@ -136,9 +136,9 @@ def test_a_loss_may_read_what_is_not_stepped(compile: bool) -> None:
 
 
 def test_compiled_acting_follows_the_weights() -> None:
-    """Weights and normalisers are inputs of the graph, not constants in it."""
+    """Weights and normalizers are inputs of the graph, not constants in it."""
     spec = EnvSpec("test", Box((3,), "float32"), Box((2,), "float32", -1.0, 1.0))
-    policy = Policy(spec, NetworkConfig(normalise=True), Config())
+    policy = Policy(spec, NetworkConfig(normalize=True), Config())
     act = Compiled(policy, policy.act)
     obs, first, noise = torch.randn(8, 3), torch.zeros(8, dtype=torch.bool), torch.rand(8, 2)
     with torch.no_grad():

@@ -219,7 +219,7 @@ def test_steps_that_are_no_multiple_of_the_sequence_say_what_to_type() -> None:
 
 def test_clip_stops_the_gradient() -> None:
     """With rho far outside the trust region on the improving side, the policy's gradient is exactly 0."""
-    agent = make_agent(Discrete(2), value_coef=0.0, normalise_advantage=False, epochs=1)
+    agent = make_agent(Discrete(2), value_coef=0.0, normalize_advantage=False, epochs=1)
     batch = plain_batch(agent, 8)
     ones = torch.ones(1, 8)
     for advantage, shift, moves in (
@@ -286,8 +286,8 @@ def test_schedules_are_functions_of_progress() -> None:
     assert float(agent.learn(make_rollout(agent), 1.0)["policy/clipped"]) > 0.5
 
 
-def test_reward_normalisation_divides_by_the_return_deviation() -> None:
-    agent = make_agent(Discrete(2), normalise_reward=True)
+def test_reward_normalization_divides_by_the_return_deviation() -> None:
+    agent = make_agent(Discrete(2), normalize_reward=True)
     rollout = make_rollout(agent)
     raw = rollout.reward.clone()
     agent.learn(rollout, 0.0)

@@ -17,7 +17,7 @@ from rlkit.run.session import Run
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Rollout
 
-PLAIN = {"baseline": "none", "normalise_advantage": False}
+PLAIN = {"baseline": "none", "normalize_advantage": False}
 
 
 def make_agent(action: Space, size: int = 1, network: dict[str, Any] | None = None, **options: Any) -> Agent:
@@ -76,7 +76,7 @@ def test_a_baseline_does_not_bias(baseline: str) -> None:
     """The step in expectation over the actions (weights p_a) is the same, whatever the baseline says."""
     steps = []
     for kind in ("none", baseline):
-        agent = make_agent(Discrete(3), baseline=kind, normalise_advantage=False, value_coef=0.0)
+        agent = make_agent(Discrete(3), baseline=kind, normalize_advantage=False, value_coef=0.0)
         agent.mean.fill_(7.0)
         with torch.no_grad():
             agent.policy.network.heads["policy"].weight.zero_()
@@ -133,7 +133,7 @@ VALUE = rows([10, 20, 30, 40, 50, 60, 70])  # [T+1, N]
 def test_returns_and_advantages_by_hand(
     options: dict[str, Any], target: list[float], advantage: list[float]
 ) -> None:
-    agent = make_agent(Discrete(2), gamma=0.5, normalise_advantage=False, **options)
+    agent = make_agent(Discrete(2), gamma=0.5, normalize_advantage=False, **options)
     agent.mean.fill_(2.0)
     rollout = two_episodes(agent)
     value = VALUE if options["baseline"] == "value" else torch.zeros_like(VALUE)
@@ -156,7 +156,7 @@ def test_without_a_learned_value_truncation_counts_nothing() -> None:
         agent.policy.value(rollout.obs, rollout.first, rollout.state)
 
 
-def test_normalised_advantages() -> None:
+def test_normalized_advantages() -> None:
     agent = make_agent(Discrete(2), baseline="none")
     rollout = two_episodes(agent)
     weight = rollout.extra["weight"] / 5

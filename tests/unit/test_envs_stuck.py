@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make_vec
-from rlkit.envs.wrappers.stuck import Patience
+from rlkit.envs.wrappers.stuck import Stuck
 
 
 class Paid(gymnasium.Env[Any, Any]):
@@ -33,7 +33,7 @@ class Paid(gymnasium.Env[Any, Any]):
 
 
 def test_the_wait_begins_anew_with_every_reward() -> None:
-    env = Patience(Paid([1.0, -2.0, 0.0, 0.5]), 3)
+    env = Stuck(Paid([1.0, -2.0, 0.0, 0.5]), 3)
     for _ in range(2):  # the second episode starts with a fresh wait
         env.reset()
         ends = [env.step(0)[2:4] for _ in range(7)]
@@ -44,7 +44,7 @@ def test_the_wait_begins_anew_with_every_reward() -> None:
 @pytest.mark.parametrize("backend", ["inprocess", "workers"])
 def test_training_is_cut_and_evaluation_is_not(backend: str) -> None:
     """MountainCar pays -1 for every step: training episodes last 7 steps, evaluated ones 200."""
-    config = EnvConfig(id="MountainCar-v0", lanes=2, patience=7, backend=backend, workers=2)
+    config = EnvConfig(id="MountainCar-v0", lanes=2, stuck_after=7, backend=backend, workers=2)
     for evaluation, length in ((False, 7), (True, 200)):
         env = make_vec(config, 0, evaluation=evaluation)
         try:
@@ -54,7 +54,7 @@ def test_training_is_cut_and_evaluation_is_not(backend: str) -> None:
                 row = env.step(torch.zeros(2, dtype=torch.int64))
                 steps += 1
             assert steps == length and row.last.all()
-            # the environment's own limit bootstraps, lost patience does not
+            # the environment's own limit bootstraps, getting stuck does not
             assert row.terminated.all() != evaluation
         finally:
             env.close()
