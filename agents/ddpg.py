@@ -30,9 +30,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rlkit import contracts
 from rlkit.compile import Compiled
 from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
+from rlkit.contracts import Replayed
 from rlkit.distributions import action_head
 from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
@@ -41,14 +43,19 @@ from rlkit.nn.network import Network
 from rlkit.options import option
 from rlkit.replay.sampling import as_tree, bootstrapped
 from rlkit.spaces import Box, leaves
-from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, tree_map
 
 if TYPE_CHECKING:
     from rlkit.replay.memory import Replay
 
 ACTIONS = ("Box",)
-FEED = "replay"
 METRICS = ("loss/critic", "q/mean", "q/target", "gradient_norm")
+QUICK = {
+    "steps": 8,
+    "tau": 0.1,
+    "noise_std": 0.3,
+    "replay": {"warmup": 256, "ratio": 0.1, "batch": 128, "sequence": 8, "burn_in": 4},
+}
 ACTOR_METRICS = ("loss/actor", "gradient_norm/actor")
 PIXEL_HIDDEN = 256  # width of the last hidden layer where images are seen
 
@@ -71,7 +78,7 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 
-class Policy(nn.Module):
+class Policy(contracts.Policy):
     """mu, Q and exploration. Its state is that of the network and, last, that of the noise."""
 
     random: Tensor
@@ -87,6 +94,7 @@ class Policy(nn.Module):
         self.names = [f"critic{i}" for i in range(config.critics)]
         trunks = dict.fromkeys(["actor", *self.names])
         self.network = Network(spec, replace(network, hidden=network.hidden[:-1]), trunks)
+        self.memoryless = self.network.memoryless
         pixels = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
         shape = (PIXEL_HIDDEN if pixels else network.hidden[-1], network.activation)
         self.actor = HiddenHead(self.network.width("actor"), 0, d, *shape)
@@ -102,10 +110,10 @@ class Policy(nn.Module):
             (critic if i in read else actor).extend(trunk)
         return actor, critic
 
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation; every leaf is [lanes, ...]."""
-        x = (torch.zeros(lanes, self.noise_size, device=device),) if self.config.noise == "ou" else ()
-        return (*self.network.initial_state(lanes, device), x)
+    def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [len(lanes), ...]."""
+        x = (torch.zeros(len(lanes), self.noise_size, device=device),) if self.config.noise == "ou" else ()
+        return (*self.network.initial_state(len(lanes), device), x)
 
     def mu(self, features: dict[str, Tensor]) -> Tensor:
         """mu(s) in [-1, 1]: [T, N, d]."""
@@ -276,6 +284,11 @@ class Agent:
         self.target.load_state_dict(state["target"])
         self.updates = state["updates"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def feed(config: Config) -> Replayed:
+    """A replay memory."""
+    return Replayed(config.steps, config.replay, config.gamma)
 
 
 def check(spec: EnvSpec, config: Config) -> None:

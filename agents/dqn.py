@@ -33,8 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlkit import contracts
 from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
+from rlkit.contracts import Replayed
 from rlkit.distributions.joint import Choices, check_choices
 from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
@@ -44,11 +46,17 @@ from rlkit.nn.norm import RunningNorm
 from rlkit.options import option
 from rlkit.replay.memory import Replay
 from rlkit.replay.sampling import as_tree, bootstrapped
-from rlkit.types import EnvSpec, Obs, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, State, tree_leaves, tree_map
 
-FEED = "replay"
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
 METRICS = ("loss/td", "q/mean", "q/target")
+QUICK = {
+    "steps": 8,
+    "tau": 0.1,
+    "target_every": 1,
+    "epsilon_fraction": 0.5,
+    "replay": {"warmup": 256, "ratio": 0.1, "batch": 128, "sequence": 8, "burn_in": 4},
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,11 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 
-class Policy(nn.Module):
-    """Q, and epsilon-greedy actions of it. Its actions are numbers of choices."""
+class Policy(contracts.Policy):
+    """Q, and epsilon-greedy actions of it. Its actions are numbers of choices.
+
+    Its state is the network's and, last, each lane's share of the exploration.
+    """
 
     epsilon: Tensor
     noise_size = 2  # whether to act at random, and which action then
@@ -81,7 +92,6 @@ class Policy(nn.Module):
         self.spec = spec
         self.noisy, self.dueling, self.quantiles = config.noisy, config.dueling, config.quantiles
         self.spread = config.epsilon_spread
-        self.knows_lane = self.spread > 0
         self.choices = Choices(spec.action)
         size = self.choices.n * config.quantiles
         sizes = {"advantage": size, "value": config.quantiles} if config.dueling else {"q": size}
@@ -90,6 +100,7 @@ class Policy(nn.Module):
         if config.noisy:
             heads |= {f"{name}_noise": partial(Noise, outputs=size) for name, size in sizes.items()}
         self.network = Network(spec, replace(network, shared=True), heads)
+        self.memoryless = self.network.memoryless
         for layer in (*self.network.encoders.modules(), *self.network.heads.modules()):
             if isinstance(layer, (nn.Linear, nn.Conv2d)):
                 # torch's weights, smaller than orthogonal ones: a step on Q(s, a) moves the Q of other states, which
@@ -97,9 +108,10 @@ class Policy(nn.Module):
                 layer.reset_parameters()
         self.register_buffer("epsilon", torch.ones(()))
 
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation; every leaf is [lanes, ...]."""
-        return self.network.initial_state(lanes, device)
+    def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [len(lanes), ...]."""
+        share = (lanes.share.to(device),) if self.spread else ()
+        return (*self.network.initial_state(len(lanes), device), share)
 
     def returns(
         self, network: Network, obs: Obs, first: Tensor, state: State, noisy: bool = True
@@ -108,7 +120,8 @@ class Policy(nn.Module):
 
         network: this policy's, or a target network made from it.
         """
-        outputs, state = network(obs, first, state)
+        outputs, memory = network(obs, first, state[:-1])
+        state = (*memory, state[-1])
         if self.noisy and noisy:
             outputs = {name: outputs[name] + outputs[f"{name}_noise"] for name in self.heads}
         shape = (self.choices.n, self.quantiles)
@@ -126,19 +139,17 @@ class Policy(nn.Module):
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """obs [N, ...], first [N], noise [N, 2] or None for the greedy action -> action [N], state, {}.
-
-        A third column of noise is each lane's i / (N - 1).
-        """
+        """obs [N, ...], first [N], noise [N, 2] or None for the greedy action -> action [N], state, {}."""
         row = tree_map(lambda x: x[None], obs)
         z, state = self.returns(self.network, row, first[None], state, noisy=noise is not None)
         action = self.q(z[0], obs).argmax(-1)
         if noise is not None:
             random = self.choices.random(noise[:, 1], self.choices.allowed(obs))
             epsilon = self.epsilon
-            if noise.shape[1] > 2:
+            if self.spread:
+                share = next(tree_leaves(state[-1]))  # i / (N - 1), [N]
                 # epsilon_i = epsilon^(1 + alpha i / (N - 1))
-                epsilon = epsilon ** (1 + self.spread * noise[:, 2])
+                epsilon = epsilon ** (1 + self.spread * share)
             action = torch.where(noise[:, 0] < epsilon, random, action)
         return action, state, {}
 
@@ -219,7 +230,9 @@ class Agent:
         online = old = state if self.memory else rows["after"]
         if self.burn_in:
             head = tree_map(lambda x: x[:start], (rows["obs"], rows["first"]))
-            online, old = (network(*head, state)[1] for network in (self.network, self.target))
+            online, old = (
+                (*network(*head, state[:-1])[1], state[-1]) for network in (self.network, self.target)
+            )
             state = online
         z, _ = self.policy.returns(self.target, obs, first, old)  # [T', B, n, M]
         judge = self.policy.returns(self.network, obs, first, online)[0] if config.double else z
@@ -261,6 +274,11 @@ class Agent:
         self.target.load_state_dict(state["target"])
         self.updates = state["updates"]
         self.generator.set_state(state["generator"].cpu())
+
+
+def feed(config: Config) -> Replayed:
+    """A replay memory."""
+    return Replayed(config.steps, config.replay, config.gamma)
 
 
 def check(spec: EnvSpec, config: Config) -> None:

@@ -25,9 +25,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rlkit import contracts
 from rlkit.buffers import Rows, cut, minibatches, select, sequences, uncut
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig
+from rlkit.contracts import Minibatches, Rollouts
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser, schedule
 from rlkit.nn.config import NetworkConfig
@@ -35,11 +37,11 @@ from rlkit.nn.network import Network
 from rlkit.nn.norm import ReturnScale
 from rlkit.options import ConfigError, option
 from rlkit.returns import gae
-from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, mask_of, tree_map
 
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
-FEED = "rollouts"
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/kl", "policy/clipped")
+QUICK = {"steps": 8, "sequence": 8, "epochs": 4, "minibatch": 64, "log_std_init": -0.5}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Config:
     log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
 
 
-class Policy(nn.Module):
+class Policy(contracts.Policy):
     """pi and V. Observation scaling and reward scaling are saved with it."""
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
@@ -74,28 +76,28 @@ class Policy(nn.Module):
         self.head = action_head(spec.action, config.distribution)
         self.noise_size = self.head.noise_size
         self.network = Network(spec, network, {"policy": (self.head.size, 0.01), "value": (1, 1.0)})
+        self.memoryless = self.network.memoryless
         self.log_std = (
             nn.Parameter(torch.full((self.head.log_std_size,), config.log_std_init))
             if self.head.log_std_size
             else None
         )
         self.return_scale = ReturnScale(config.gamma)
-        if not self.network.memoryless and config.steps % config.sequence:
+        if not self.memoryless and config.steps % config.sequence:
             nearest = max(round(config.steps / config.sequence), 1) * config.sequence
             raise ConfigError(
                 f"agent.steps={config.steps}: core={network.core} learns from sequences of agent.sequence="
                 f"{config.sequence} rows; steps must be a multiple of it: type agent.steps={nearest}"
             )
 
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation; every leaf is [lanes, ...]."""
-        return self.network.initial_state(lanes, device)
+    def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [len(lanes), ...]."""
+        return self.network.initial_state(len(lanes), device)
 
     def evaluate(self, obs: Obs, first: Tensor, state: State) -> tuple[Distribution, Tensor, State]:
         """obs [T, N, ...], first [T, N] -> pi(. | s), V(s) [T, N], next state."""
         outputs, state = self.network(obs, first, state)
-        mask = obs["action_mask"].bool() if isinstance(obs, dict) and "action_mask" in obs else None
-        pi = self.head.distribution(outputs["policy"], self.log_std, mask)
+        pi = self.head.distribution(outputs["policy"], self.log_std, mask_of(obs))
         return pi, outputs["value"].squeeze(-1), state
 
     def act(
@@ -129,7 +131,7 @@ class Agent:
         compile: bool = False,
     ) -> None:
         self.policy, self.config = policy, config
-        self.length = 1 if policy.network.memoryless else config.sequence  # L
+        self.length = shared(policy, config).length  # L
         self.optim = Optimiser(policy, self.loss, optim, precision=precision, compile=compile)
         self.generator = torch.Generator(self.optim.flat.device).manual_seed(seed)
         coefficients = (1.0, config.value_coef, -config.entropy_coef, 0.0, 0.0)  # of METRICS in the loss
@@ -233,6 +235,16 @@ class Agent:
         """Continue from `state_dict`'s value."""
         self.optim.load_state_dict(state["optim"])
         self.generator.set_state(state["generator"].cpu())
+
+
+def feed(config: Config) -> Rollouts:
+    """Each rollout once."""
+    return Rollouts(config.steps)
+
+
+def shared(policy: Policy, config: Config) -> Minibatches:
+    """Ranks share every minibatch; a network without memory learns from sequences of one row."""
+    return Minibatches(config.minibatch, 1 if policy.memoryless else config.sequence)
 
 
 def check(spec: EnvSpec, config: Config) -> None:

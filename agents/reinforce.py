@@ -33,20 +33,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rlkit import ranks
+from rlkit import contracts, ranks
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig
+from rlkit.contracts import LaneShares, WholeEpisodes
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.options import option
 from rlkit.returns import discounted
-from rlkit.types import EnvSpec, Obs, Rollout, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, mask_of, tree_map
 
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
-FEED = "episodes"
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/ratio")
+QUICK = {"steps": 8, "episodes": 32, "log_std_init": -0.5}
 RATE = 0.1  # of the running mean of baseline=mean
 
 
@@ -67,7 +68,7 @@ class Config:
     log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
 
 
-class Policy(nn.Module):
+class Policy(contracts.Policy):
     """pi, and V where it is the baseline."""
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
@@ -79,21 +80,21 @@ class Policy(nn.Module):
         if config.baseline == "value":
             heads["value"] = (1, 1.0)
         self.network = Network(spec, network, heads)
+        self.memoryless = self.network.memoryless
         self.log_std = (
             nn.Parameter(torch.full((self.head.log_std_size,), config.log_std_init))
             if self.head.log_std_size
             else None
         )
 
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation; every leaf is [lanes, ...]."""
-        return self.network.initial_state(lanes, device)
+    def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+        """Memory before any observation; every leaf is [len(lanes), ...]."""
+        return self.network.initial_state(len(lanes), device)
 
     def evaluate(self, obs: Obs, first: Tensor, state: State) -> tuple[Distribution, Tensor, State]:
         """obs [T, N, ...], first [T, N] -> pi(. | s), V(s) [T, N] (0 without it), next state."""
         outputs, state = self.network(obs, first, state)
-        mask = obs["action_mask"].bool() if isinstance(obs, dict) and "action_mask" in obs else None
-        pi = self.head.distribution(outputs["policy"], self.log_std, mask)
+        pi = self.head.distribution(outputs["policy"], self.log_std, mask_of(obs))
         value = (
             outputs["value"].squeeze(-1)
             if "value" in outputs
@@ -227,6 +228,23 @@ class Agent:
         """Continue from `state_dict`'s value."""
         self.optim.load_state_dict(state["optim"])
         self.mean.copy_(state["mean"])
+
+
+def feed(config: Config) -> WholeEpisodes:
+    """Whole episodes, once."""
+    return WholeEpisodes(config.steps, config.episodes)
+
+
+def shared(policy: Policy, config: Config) -> LaneShares:
+    """Each rank sums the loss over its lanes of the batch."""
+    return LaneShares()
+
+
+def exempt(config: Config) -> dict[str, str]:
+    """Probes that do not hold with these options."""
+    return (
+        {} if config.bootstrap else {"truncation": "agent.bootstrap=false counts nothing after a truncation"}
+    )
 
 
 def check(spec: EnvSpec, config: Config) -> None:

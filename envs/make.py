@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import find_class
 from rlkit.envs.single import _refusal, make_env
-from rlkit.envs.wrappers.masks import KEY, ActionMask
-from rlkit.spaces import check_mask, from_gymnasium
+from rlkit.envs.wrappers.masks import ActionMask
+from rlkit.spaces import MASK, check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +181,7 @@ def _step_seconds(config: EnvConfig) -> float:
     from rlkit.seeding import Seeds
 
     vector = InProcess(replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1))
-    space, mask, generator = vector.block.action_space, vector.rows.obs.get(KEY), np.random.default_rng(0)
+    space, mask, generator = vector.block.action_space, vector.rows.obs.get(MASK), np.random.default_rng(0)
     space.seed(0)
     spent, count, began = 0.0, 0, time.perf_counter()
     try:

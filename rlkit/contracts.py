@@ -1,40 +1,86 @@
-"""CONTRACTS"""
+"""What the roles of a run must offer: the engine asks for nothing that is not written here.
+
+    Algorithm    a file of agents/: options, policy, agent, what it learns from
+    Policy       acts: (obs, first, state, noise) -> (action, state, extra), without side effects
+    Learner      learns from batches: an agent, or a supervised task
+    VecEnv       N lanes of environments stepped together
+    RolloutSource, Feed     where rollouts come from, and what the learner eats
+
+A class offers a role by having its members; extending it (`class Mine(VecEnv)`) also inherits the defaults.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlkit.types import EnvSpec, EnvStep, Obs, Rollout, State
+from rlkit.types import EnvSpec, EnvStep, Lanes, Obs, Rollout, State
+
+if TYPE_CHECKING:
+    from rlkit.config.schema import ReplayConfig
+    from rlkit.nn.config import NetworkConfig
+
+MAX_STEPS = 20_000  # of one episode; a greedy policy may never end one
+Saved: TypeAlias = dict[
+    str, Any
+]  # a tree of tensors, arrays, numbers, texts, lists and dicts: what a checkpoint can hold
+BatchT = TypeVar("BatchT", contravariant=True)
+
+
+class Stateful(Protocol):
+    """Something that a checkpoint saves and a resumed run continues."""
+
+    def state_dict(self) -> Saved:
+        """Everything that its future depends on, copied."""
+
+    def load_state_dict(self, state: Saved, /) -> object:
+        """Continue from `state_dict`'s value."""
+
+
+# ---------------------------------------------------------------- environments
 
 
 class VecEnv(Protocol):
     """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine.
 
-    A vector that can save itself offers `snapshot() -> tree of tensors, arrays and numbers` and
-    `load_snapshot(tree)`; checkpoints then use these instead of `restore` with actions.
+    With A = len(spec.agents) agents in every game, lane n is agent n % A of game n // A.
     """
 
     spec: EnvSpec
-    lanes: int
-    device: torch.device
+    lanes: int  # N
+    device: torch.device  # where rows are, and actions are expected
+    # how a lane in mid-episode comes back: its actions are replayed, it saves itself, or not at all
+    exact: Literal["replay", "snapshot", "none"] = "replay"
+    fps: float = 30.0  # rows per second at which the environment plays at its natural speed
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
         """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
 
-        With no actions this is the reset that opens a run; with actions it rebuilds a checkpoint's environments.
+        With no actions this is the reset that opens a run; with actions it rebuilds a checkpoint's environments
+        (exact="replay" alone is asked for that).
         """
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...], in the environment's units).
 
-        A lane whose previous row was `last` ignores its action and opens its next episode.
+        A lane whose previous row was `last` ignores its action and opens its next episode, or, where its game has
+        several agents and is not over, repeats its row.
         """
+
+    def snapshot(self) -> Saved:
+        """The state of all lanes, copied (exact="snapshot")."""
+        raise TypeError(f"exact={self.exact!r}: {type(self).__name__} saves no snapshot")
+
+    def load_snapshot(self, state: Saved) -> None:
+        """Continue from `snapshot`'s value (exact="snapshot")."""
+        raise TypeError(f"exact={self.exact!r}: {type(self).__name__} loads no snapshot")
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None where the environment draws none."""
@@ -43,20 +89,37 @@ class VecEnv(Protocol):
         """Free processes and memory; idempotent."""
 
 
-class Policy(Protocol):
-    """What acting needs; pure: the same arguments give the same action."""
+class EndlessEpisode(ValueError):
+    """An episode that does not end."""
+
+
+# ---------------------------------------------------------------- acting
+
+
+class Policy(nn.Module, ABC):
+    """What acts. Its parameters and buffers are all that acting depends on: the same arguments give the same action."""
 
     spec: EnvSpec
-    noise_size: int  # uniforms per lane and step
+    noise_size: int  # K, uniforms per lane and step
+    memoryless: (
+        bool  # whether an action depends on nothing but the observation (and the frames stacked with it)
+    )
 
-    def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-        """Memory before any observation."""
+    @abstractmethod
+    def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+        """Memory of these lanes before any observation; every leaf is [len(lanes), ...]."""
 
+    @abstractmethod
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
     ) -> tuple[Tensor, State, dict[str, Tensor]]:
-        """obs [N, ...], first [N], noise [N, noise_size] or None for greedy -> action [N, ...], state, extra."""
+        """obs [N, ...], first [N], noise [N, K] or None for greedy -> action [N, ...], state, extra (each [N, ...])."""
 
+    @abstractmethod
+    def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
+        """The return expected from rows obs [T, N, ...], first [T, N] on: [T, N]. ValueError where none is learned."""
+
+    @abstractmethod
     def to_env(self, action: Tensor) -> Tensor:
         """The action in the environment's units."""
 
@@ -78,8 +141,10 @@ class Timing:
     waiting: float = 0.0  # of the learner, for workers elsewhere
 
 
-class RolloutSource(Protocol):
+class RolloutSource(Stateful, Protocol):
     """get, publish, close; and what a checkpoint needs to continue."""
+
+    timing: Timing  # seconds spent in the environments and in the policy so far
 
     def get(self) -> tuple[Rollout, Episodes]:
         """The next rollout and the episodes that ended in it. Its tensors may be read-only memory."""
@@ -90,32 +155,41 @@ class RolloutSource(Protocol):
     def close(self) -> None:
         """Stop collecting and free the environments; idempotent."""
 
-    @property
-    def timing(self) -> Timing:
-        """Seconds spent in the environments and in the policy so far."""
-
     def report(self) -> dict[str, float]:
         """Numbers about the source's own work; {} where there is nothing to tell."""
 
     def lags(self) -> list[int]:
         """Updates between the weights that acted and those that learned, of what was handed out since the last call."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """What the next `get` depends on but the learner's policy, copied."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load_state_dict(self, state: Saved, /) -> str | None:
         """Continue from there; a warning if the environments are not quite what they were."""
 
 
+# ---------------------------------------------------------------- learning
+
+
+class Learner(Stateful, Protocol[BatchT]):
+    """What `fit` needs of an agent or of a supervised task."""
+
+    def learn(self, batch: BatchT, progress: float) -> dict[str, Tensor]:
+        """Learn from one batch at `progress` = step / total_steps; metrics as 0-dim tensors, not read here."""
+
+
 class Feed(Protocol):
-    """Batches for `trainer.fit`."""
+    """Batches for `fit`, and how far their consumption is."""
+
+    timing: Timing  # seconds spent on getting batches
 
     @property
-    def timing(self) -> Timing:
-        """Seconds spent on getting batches."""
+    def urgent(self) -> bool:
+        """Whether the next batch destroys what the latest `state_dict` only refers to."""
+        return False
 
     def next(self) -> tuple[Any, int]:
-        """A batch and how many environment steps it is worth."""
+        """A batch, of the type that the learner learns from, and how many steps of the run's clock it is worth."""
 
     def learned(self, version: int) -> None:
         """The learner has now made `version` calls of learn."""
@@ -126,16 +200,92 @@ class Feed(Protocol):
     def lags(self) -> list[int]:
         """Updates between acting and learning, one per chunk since the last call; [] where nothing lags."""
 
+    def state_dict(self) -> Saved:
+        """What the next batches depend on, copied, but for what `parts` adds to it."""
 
-class Learner(Protocol):
-    """What fit needs of an agent or of a supervised model."""
+    def parts(self, state: Saved) -> dict[str, Saved]:
+        """Large parts of a checkpoint that this `state_dict` value only refers to, by their names."""
+        return {}
 
-    def learn(self, batch: Any, progress: float) -> dict[str, Tensor]:
-        """Learn from one batch at `progress` = step / total_steps; metrics as 0-dim tensors, not read here."""
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
+        """Continue from both; a warning if the environments are not quite what they were."""
+
+    def close(self) -> None:
+        """End what hands out experience, and free what lies on disk; idempotent."""
 
 
-MAX_STEPS = 20_000  # of one episode; a greedy policy may never end one
+# ---------------------------------------------------------------- algorithms
 
 
-class EndlessEpisode(ValueError):
-    """An episode that does not end."""
+@dataclass(frozen=True)
+class Rollouts:
+    """An algorithm that learns from each rollout of `steps` transitions per lane, once."""
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class WholeEpisodes:
+    """An algorithm that learns from whole episodes, once, at least `minimum` of them at a time.
+
+    They are collected in rollouts of `steps` transitions per lane.
+    """
+
+    steps: int
+    minimum: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """An algorithm that learns from a replay memory, into which rollouts of `steps` transitions per lane go."""
+
+    steps: int
+    config: ReplayConfig
+    gamma: float  # discount of the n-step transitions that the memory hands out
+
+
+Experience: TypeAlias = Rollouts | WholeEpisodes | Replayed
+
+
+@dataclass(frozen=True)
+class Minibatches:
+    """How learner.workers ranks share `learn`: every minibatch of `rows` transitions, in sequences of `length` rows."""
+
+    rows: int
+    length: int
+
+
+@dataclass(frozen=True)
+class LaneShares:
+    """How learner.workers ranks share `learn`: each takes as many lanes of the batch."""
+
+
+Sharing: TypeAlias = Minibatches | LaneShares | None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What a file of agents/, or a module of one's own (agent=my_pkg.mod), offers under these names.
+
+    Config           frozen dataclass of `option(...)`s
+    Policy           Policy(spec, network, config) extends `contracts.Policy`
+    Agent            Agent(policy, config, optim, *, seed, precision, compile) is a `Learner`
+    ACTIONS          literal: the action spaces it acts in, of "Discrete", "MultiDiscrete", "MultiBinary", "Box", and
+                     "Dict" for Dict and Tuple spaces made of the others
+    feed(config)     what it learns from; the return type is read without running the file
+    check(spec, config)     raise ValueError where it cannot act in an environment
+    QUICK            optional literal: options {"minibatch": 64} of a small, fast run, for `rlkit doctor agent=NAME`
+    shared(policy, config)  optional: how learner.workers ranks share `learn`; without it they cannot
+    exempt(config)   optional: probes of `rlkit doctor` that do not hold with these options, {name: why}
+    """
+
+    name: str
+    Config: type
+    Policy: Callable[[EnvSpec, NetworkConfig, Any], Policy]
+    Agent: Callable[..., Learner[Any]]
+    actions: tuple[str, ...]
+    feed: Callable[[Any], Experience]
+    check: Callable[[EnvSpec, Any], None]
+    quick: Mapping[str, Any]
+    shared: Callable[[Any, Any], Sharing]
+    exempt: Callable[[Any], Mapping[str, str]]

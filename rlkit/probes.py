@@ -9,7 +9,7 @@ pain", 2021). gamma is part of a probe: with 0 neither discount nor bootstrap ma
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +20,17 @@ from torch import Tensor
 from rlkit.config import registry
 from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import Policy
 from rlkit.learn.trainer import fit
-from rlkit.options import ConfigError, describe
+from rlkit.options import ConfigError
 from rlkit.run.console import Console
-from rlkit.run.session import Run
+from rlkit.run.session import prepare
 from rlkit.spaces import Box
+from rlkit.types import Lanes
 
 MODULE = "rlkit.envs.toys.probes"
 OWN = ("env", "preset", "agent.gamma", "total_steps")  # options that are the probes'
-QUICK = {  # small and fast, whatever of it the agent has; what is typed goes over it
+QUICK = {  # small and fast, with the QUICK of the algorithm's file; what is typed goes over it
     "network.hidden": "[32,32]",
     "network.core_size": "16",
     "network.window": "8",
@@ -39,21 +41,6 @@ QUICK = {  # small and fast, whatever of it the agent has; what is typed goes ov
     "device": "cpu",
     "threads": "1",
     "log.tensorboard": "false",
-    "agent.steps": "8",
-    "agent.sequence": "8",
-    "agent.episodes": "32",
-    "agent.epochs": "4",
-    "agent.minibatch": "64",
-    "agent.tau": "0.1",
-    "agent.target_every": "1",
-    "agent.epsilon_fraction": "0.5",
-    "agent.log_std_init": "-0.5",
-    "agent.noise_std": "0.3",
-    "agent.replay.warmup": "256",
-    "agent.replay.ratio": "0.1",
-    "agent.replay.batch": "128",
-    "agent.replay.sequence": "8",
-    "agent.replay.burn_in": "4",
 }
 Rows = tuple[tuple[float, bool], ...]  # observation, and whether it opens an episode
 
@@ -175,12 +162,9 @@ def run_all(overrides: Sequence[str]) -> Iterator[Result]:
 def configure(probe: Probe, overrides: Sequence[str]) -> RunConfig:
     """The run of a probe: quick settings, over them what was typed, over that what the probe is. Raises ConfigError."""
     base = compose([*overrides, "preset=none"], {"env": f"{MODULE}:{probe.env}"}).config
-    algorithm = base.agent_name
-    known = {
-        each.name for each in describe(RunConfig, types={"agent": type(base.agent), "env": type(base.env)})
-    }
-    quick = [f"{name}={value}" for name, value in QUICK.items() if name in known]
-    continuous = "Discrete" not in registry.actions(algorithm)
+    algorithm = registry.algorithm(base.agent_name)
+    quick = [f"{name}={value}" for name, value in (QUICK | _dotted(algorithm.quick, "agent.")).items()]
+    continuous = "Discrete" not in algorithm.actions
     values = {
         "env": f"{MODULE}:{probe.env}",
         "env.kwargs": {"continuous": continuous, **probe.kwargs},
@@ -191,12 +175,23 @@ def configure(probe: Probe, overrides: Sequence[str]) -> RunConfig:
     return compose([*quick, *overrides], values).config
 
 
+def _dotted(options: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Nested options under dotted names: {"replay": {"batch": 8}} -> {"agent.replay.batch": "8"}."""
+    found: dict[str, str] = {}
+    for name, value in options.items():
+        found |= (
+            _dotted(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": str(value)}
+        )
+    return found
+
+
 def run_probe(probe: Probe, config: RunConfig) -> Result:
     """Train on one probe and compare."""
     if probe.memory and config.network.core == "identity":
         return Result(probe, "SKIP", "this network remembers nothing; network=lstm probes one that does")
-    if probe.kwargs.get("end") == "truncated" and not getattr(config.agent, "bootstrap", True):
-        return Result(probe, "SKIP", "agent.bootstrap=false counts nothing after a truncation")
+    exempt = registry.algorithm(config.agent_name).exempt(config.agent)
+    if probe.name in exempt:
+        return Result(probe, "SKIP", exempt[probe.name])
     try:
         found = measure(probe, config)
     except NoValueError as reason:
@@ -219,18 +214,20 @@ class NoValueError(ValueError):
 def measure(probe: Probe, config: RunConfig) -> list[tuple[float, float]]:
     """Train, then what the agent says and what it should, of each expectation. Raises NoValueError."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, Path(folder), _Silent(config.total_steps, probe.name, plain=True))
+        run = prepare(config, Path(folder), _Silent(config.total_steps, probe.name, plain=True))
+        policy = run.model
+        assert isinstance(policy, Policy), "an agent's model is its policy"
         try:
             if probe.asks == "value":
-                _value(run.policy, probe.expected[0].rows)
-            fit(run.agent, run.feed, [], run.clock)
+                _value(policy, probe.expected[0].rows)
+            fit(run.learner, run.feed, [], run.clock)
         finally:
-            run.feed.close()
+            run.close()
     if probe.asks == "value":
-        return [(_value(run.policy, each.rows), each.answer) for each in probe.expected]
-    box = isinstance(run.policy.spec.action, Box)
+        return [(_value(policy, each.rows), each.answer) for each in probe.expected]
+    box = isinstance(policy.spec.action, Box)
     return [
-        (_action(run.policy, each.rows), each.answer if box else float(each.answer > 0))
+        (_action(policy, each.rows), each.answer if box else float(each.answer > 0))
         for each in probe.expected
     ]
 
@@ -243,21 +240,21 @@ class _Silent(Console):
 
 
 @torch.no_grad()
-def _value(policy: Any, rows: Rows) -> float:
+def _value(policy: Policy, rows: Rows) -> float:
     """The agent's value of the last row. Raises NoValueError where it has none."""
     obs, first = _tensors(rows)
     try:
-        value: Tensor = policy.value(obs, first, policy.initial_state(1))  # [T, 1]
+        value: Tensor = policy.value(obs, first, policy.initial_state(Lanes(1)))  # [T, 1]
     except ValueError as reason:
         raise NoValueError(str(reason)) from reason
     return float(value[-1, 0])
 
 
 @torch.no_grad()
-def _action(policy: Any, rows: Rows) -> float:
+def _action(policy: Policy, rows: Rows) -> float:
     """The greedy action in the last row, in the environment's units."""
     obs, first = _tensors(rows)
-    state = policy.initial_state(1)
+    state = policy.initial_state(Lanes(1))
     for t in range(len(rows)):
         action, state, _ = policy.act(obs[t], first[t], state, None)
     return float(policy.to_env(action).flatten()[0])

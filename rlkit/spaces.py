@@ -20,6 +20,9 @@ import numpy.typing as npt
 Bound: TypeAlias = float | npt.NDArray[np.float64]
 
 
+MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
+
+
 @dataclass(frozen=True, eq=False)
 class Box:
     """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded."""
@@ -164,7 +167,7 @@ def choices(space: Space) -> int:
 
 def check_mask(observation: Space, action: Space) -> None:
     """Raise ValueError where an observation's entry `action_mask` cannot mask the action space."""
-    entry = dict(observation).get("action_mask") if isinstance(observation, Dict) else None
+    entry = dict(observation).get(MASK) if isinstance(observation, Dict) else None
     if entry is None:
         return
     size = choices(action)

@@ -10,21 +10,26 @@ Time runs along the first axis, lanes (parallel environments, or agents of one) 
 There is no `done` and no `final_obs`: termination, truncation and "this action is ignored" are separate facts. The
 row that closes an episode (`last`) holds its true final observation, its action is ignored, and the next row (`first`)
 opens the next episode with reward 0: Gymnasium's NEXT_STEP autoreset. `valid = ~last[:-1]` marks real transitions.
+
+Several agents of one game are lanes: lane n is agent n % A of game n // A. A lane that is out of its game before the
+others repeats its `last` row until the game is over; rows after the first `last` one are no transitions and close
+nothing, so an episode closes where `last` rises (`closings`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from rlkit.spaces import Dict, Space, from_json, leaves, row_dtype, to_json
+from rlkit.spaces import MASK, Dict, Space, from_json, leaves, row_dtype, to_json
 
 Obs: TypeAlias = "Tensor | dict[str, Tensor]"
 State: TypeAlias = "tuple[Tensor | State, ...]"  # () for a memoryless network; every leaf is [N, ...]
+Role: TypeAlias = Literal["input", "mask", "label"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,12 @@ class EnvSpec:
     observation: Space
     action: Space
     stack: int = 1  # frames that the policy sees at once; the environment emits one
+    agents: tuple[str, ...] = ("agent",)  # of one game, by name; lane n is agent n % A of game n // A
+    labels: tuple[str, ...] = ()  # leaves of the observation that are answers to learn, never an input
+
+    def role(self, leaf: str) -> Role:
+        """What a leaf of the observation (a name of `spaces.leaves`) is for."""
+        return "label" if leaf in self.labels else "mask" if leaf == MASK else "input"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -42,11 +53,35 @@ class EnvSpec:
             "observation": to_json(self.observation),
             "action": to_json(self.action),
             "stack": self.stack,
+            "agents": list(self.agents),
+            "labels": list(self.labels),
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> EnvSpec:
-        return EnvSpec(data["id"], from_json(data["observation"]), from_json(data["action"]), data["stack"])
+        """Inverse of `to_json`; agents and labels may be missing, as in folders of version 0.1.0."""
+        names = {key: tuple(data[key]) for key in ("agents", "labels") if key in data}
+        return EnvSpec(
+            data["id"], from_json(data["observation"]), from_json(data["action"]), data["stack"], **names
+        )
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Lanes number `first` to first + count - 1 of the `total` lanes of a run."""
+
+    count: int
+    first: int = 0
+    total: int = 0  # 0: there are no others
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def share(self) -> Tensor:
+        """[count] float32: n / (total - 1) of lane number n, from 0 for the first lane of the run to 1 for the last."""
+        numbers = torch.arange(self.first, self.first + self.count, dtype=torch.float64)
+        return (numbers / max((self.total or self.count) - 1, 1)).float()
 
 
 @dataclass
@@ -97,6 +132,16 @@ class Rollout:
             state=tree_map(function, self.state),
             extra=tree_map(function, self.extra),
         )
+
+
+def closings(last: Tensor) -> Tensor:
+    """last [T+1, N] -> [T, N] bool: whether the transition t -> t+1 closes an episode, where `last` rises."""
+    return last[1:] & ~last[:-1]
+
+
+def mask_of(obs: Obs) -> Tensor | None:
+    """The action mask in an observation, [..., choices] bool with True for what is allowed; None where it has none."""
+    return obs[MASK].bool() if isinstance(obs, dict) and MASK in obs else None
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

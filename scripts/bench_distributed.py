@@ -79,18 +79,18 @@ def rate_of(options: list[str], measure: float, learn: bool) -> float:
     """Steps per second of collecting as `options` say, and of learning where `learn`."""
     from rlkit.config.compose import compose
     from rlkit.run.console import Console
-    from rlkit.run.session import Run
+    from rlkit.run.session import prepare
 
     common = ["agent=ppo", "preset=none", "threads=1", "log.tensorboard=false", "total_steps=1000000000"]
     with tempfile.TemporaryDirectory() as folder:
         config = compose([*common, *options]).config
-        run = Run(config, Path(folder), Console(config.total_steps, "bench"))
+        run = prepare(config, Path(folder), Console(config.total_steps, "bench"))
         try:
             steps, update, begin = 0, 0, 0.0
             while update < 4 or time.monotonic() - begin < measure:
                 batch, count = run.feed.next()
                 if learn:
-                    run.agent.learn(batch, 0.0)
+                    run.learner.learn(batch, 0.0)
                 update += 1
                 run.feed.learned(update)
                 steps += count
@@ -142,7 +142,7 @@ def memory(steps: int) -> list[dict[str, float]]:
     """MB at ten points of `steps` steps of CartPole: the learner, both workers, and what they see of Ray's store."""
     from rlkit.config.compose import compose
     from rlkit.run.console import Console
-    from rlkit.run.session import Run
+    from rlkit.run.session import prepare
 
     options = [
         "agent=ppo",
@@ -156,7 +156,7 @@ def memory(steps: int) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         config = compose(options).config
-        run = Run(config, Path(folder), Console(config.total_steps, "bench"))
+        run = prepare(config, Path(folder), Console(config.total_steps, "bench"))
         source: Any = run.feed.source
         try:
             done, update = 0, 0

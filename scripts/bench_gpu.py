@@ -24,9 +24,9 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import OptimConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.run.console import Console
-from rlkit.run.session import Run
+from rlkit.run.session import prepare
 from rlkit.spaces import Box
-from rlkit.types import EnvSpec, Rollout
+from rlkit.types import EnvSpec, Lanes, Rollout
 
 
 def seconds(function: Any, repeat: int = 5) -> float:
@@ -49,11 +49,11 @@ def train_batched(lanes: int) -> dict[str, Any]:
         "agent.steps": 64, "agent.minibatch": lanes * 16, "agent.epochs": 4, "total_steps": 10**9, "device": "cuda",
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(compose(values=values).config, Path(folder), Console(10**9, "bench", plain=True))
+        run = prepare(compose(values=values).config, Path(folder), Console(10**9, "bench", plain=True))
 
         def update() -> None:
             batch, _ = run.feed.next()
-            run.agent.learn(batch, 0.0)
+            run.learner.learn(batch, 0.0)
 
         rate = 64 * lanes / seconds(update)
     return {"part": "batched training", "lanes": lanes, "steps_per_second": rate}
@@ -70,7 +70,7 @@ def learn_pixels(device: str, precision: torch.dtype) -> dict[str, Any]:
     rollout = Rollout(
         obs=torch.randint(0, 256, (T + 1, N, *shape), dtype=torch.uint8, device=device), **flags,
         action=torch.randn(T, N, 3, device=device), reward=torch.randn(T, N, device=device),
-        terminated=torch.zeros(T, N, dtype=torch.bool, device=device), state=policy.initial_state(N, device),
+        terminated=torch.zeros(T, N, dtype=torch.bool, device=device), state=policy.initial_state(Lanes(N), device),
         extra={name: torch.zeros(T, N, device=device) for name in ("log_prob", "value")},
     )  # fmt: skip
     if device == "cuda":
@@ -95,7 +95,7 @@ def act_round_trip(lanes: int) -> dict[str, Any]:
     policy = Policy(spec, NetworkConfig(), Config()).to("cuda").to(memory_format=torch.channels_last)
     row = torch.randint(0, 256, (lanes, 84, 84, 4), dtype=torch.uint8)
     first = torch.zeros(lanes, dtype=torch.bool, device="cuda")
-    noise, state = torch.rand(lanes, 3, device="cuda"), policy.initial_state(lanes, "cuda")
+    noise, state = torch.rand(lanes, 3, device="cuda"), policy.initial_state(Lanes(lanes), "cuda")
 
     @torch.no_grad()
     def act() -> None:

@@ -31,7 +31,7 @@ from rlkit.config.schema import ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.replay.memory import Replay
 from rlkit.spaces import Box, Discrete
-from rlkit.types import EnvSpec, Rollout
+from rlkit.types import EnvSpec, Lanes, Rollout
 
 STACK = 4
 
@@ -76,7 +76,7 @@ class Pair:
             action=torch.randint(0, 2, (steps, lanes)),
             reward=torch.ones(steps, lanes),
             terminated=flags[1:].clone(),
-            state=policy.initial_state(lanes),
+            state=policy.initial_state(Lanes(lanes)),
         )
         self.row = np.zeros((lanes, *shape), theirs.dtype)
         self.action = np.zeros((lanes, 1), np.int64)

@@ -138,7 +138,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     from rlkit.config.compose import compose
     from rlkit.learn.trainer import Clock, Hook, fit
     from rlkit.run.console import Console
-    from rlkit.run.session import Run
+    from rlkit.run.session import prepare
 
     p = CASES[case]
     values = {
@@ -177,9 +177,9 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(compose(values=values).config, Path(folder), Console(10**9, case, plain=True))
+        run = prepare(compose(values=values).config, Path(folder), Console(10**9, case, plain=True))
         meter = Meter()
-        fit(run.agent, run.feed, [meter, run.log, run.checkpoints], run.clock)
+        fit(run.learner, run.feed, [meter, run.log, run.checkpoints], run.clock)
         run.feed.source.close()
     return {"rate": meter.steps / meter.seconds, "warmup_s": meter.begin - started}
 
@@ -277,7 +277,7 @@ def run_learner_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     from rlkit.device import choose_precision
     from rlkit.nn.config import NetworkConfig
     from rlkit.spaces import Box
-    from rlkit.types import EnvSpec, Rollout
+    from rlkit.types import EnvSpec, Lanes, Rollout
 
     torch.set_num_threads(setting["threads"])
     spec = EnvSpec("bench", Box(LEARNER["shape"], "uint8", 0.0, 255.0), Box((3,), "float32", -1.0, 1.0))
@@ -290,7 +290,7 @@ def run_learner_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
         obs=torch.randint(0, 256, (T + 1, N, *LEARNER["shape"]), dtype=torch.uint8),
         first=torch.zeros(T + 1, N, dtype=torch.bool), last=torch.zeros(T + 1, N, dtype=torch.bool),
         action=torch.randn(T, N, 3), reward=torch.randn(T, N), terminated=torch.zeros(T, N, dtype=torch.bool),
-        state=policy.initial_state(N), extra={"log_prob": torch.zeros(T, N) - 4, "value": torch.zeros(T, N)},
+        state=policy.initial_state(Lanes(N)), extra={"log_prob": torch.zeros(T, N) - 4, "value": torch.zeros(T, N)},
     )  # fmt: skip
     agent.learn(rollout, 0.0)
     begin = time.perf_counter()

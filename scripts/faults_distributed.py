@@ -49,7 +49,7 @@ class Trial:
         """One batch."""
         batch, _ = self.run.feed.next()
         self.received += names(batch)
-        self.run.agent.learn(batch, 0.0)
+        self.run.learner.learn(batch, 0.0)
         self.batches += 1
         self.run.feed.learned(self.batches)
 

@@ -29,6 +29,7 @@ import torch
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.backends.actions import unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault, observation_leaves
@@ -102,11 +103,13 @@ def _spec(config: EnvConfig, observation: Any, action: Any) -> EnvSpec:
         raise ValueError(f"env.id={config.id}: {error}") from error
 
 
-class Pool:
+class Pool(VecEnv):
     """VecEnv: `config.lanes` environments of one EnvPool with `config.workers` threads (0: one per core).
 
     `step` returns the same EnvStep every time. Raises ValueError as `pool_spaces`.
     """
+
+    exact = "none"
 
     def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
         self.config, self.seeds, self.drawing = choose_pool(config), seeds, render

@@ -26,22 +26,25 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.backends.actions import allow, unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault, observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.wrappers.masks import KEY, Masks, add_mask, with_mask
+from rlkit.envs.wrappers.masks import Masks, add_mask, with_mask
 from rlkit.seeding import Seeds
-from rlkit.spaces import from_gymnasium
+from rlkit.spaces import MASK, from_gymnasium
 from rlkit.types import EnvSpec, EnvStep
 
 Mask = npt.NDArray[np.bool_]
 
 
-class Native:
+class Native(VecEnv):
     """VecEnv around a Gymnasium VectorEnv of `config.lanes` environments. `step` returns the same EnvStep."""
+
+    exact = "none"
 
     def __init__(self, env: VectorEnv[Any, Any, Any], config: EnvConfig, seeds: Seeds) -> None:
         self.env, self.config, self.seeds = env, config, seeds
@@ -164,9 +167,9 @@ class Native:
         """Batched observations with the masks of `infos`; excused [N]: lanes that need not give one."""
         if self.masks is None:
             return obs
-        given = infos.get(f"_{KEY}", np.zeros(self.lanes, np.bool_))
+        given = infos.get(f"_{MASK}", np.zeros(self.lanes, np.bool_))
         rows = [
-            self.masks.read({KEY: _final(infos[KEY], lane)} if given[lane] else {}, bool(excused[lane]))
+            self.masks.read({MASK: _final(infos[MASK], lane)} if given[lane] else {}, bool(excused[lane]))
             for lane in range(self.lanes)
         ]
         self.latest = np.stack(rows)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.backends.lane import Block, lane_fault
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
@@ -35,7 +36,7 @@ def reward_scale(config: EnvConfig, seeds: Seeds) -> float:
     return 1.0 if seeds.evaluation else config.reward_scale
 
 
-class InProcess:
+class InProcess(VecEnv):
     """VecEnv: `config.lanes` environments of this process. `step` returns the same EnvStep every time."""
 
     def __init__(
@@ -49,6 +50,8 @@ class InProcess:
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
+        metadata: dict[str, Any] = self.block.envs[0].metadata
+        self.fps = float(metadata.get("render_fps", 30)) / config.skip
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
@@ -81,12 +84,6 @@ class InProcess:
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
         return self.block.render(lane)
-
-    @property
-    def fps(self) -> float:
-        """Rows per second at which the environment plays at its natural speed."""
-        metadata: dict[str, Any] = self.block.envs[0].metadata
-        return float(metadata.get("render_fps", 30)) / self.block.config.skip
 
     def close(self) -> None:
         """Close the environments; idempotent."""

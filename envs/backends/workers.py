@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
@@ -102,7 +103,7 @@ class Worker:
         self.sock.close()
 
 
-class Workers:
+class Workers(VecEnv):
     """VecEnv: `config.lanes` environments in child processes. `step` returns the same EnvStep every time."""
 
     def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.seeding import episode_seed, uniforms
 from rlkit.spaces import Box
 from rlkit.types import EnvSpec, EnvStep
 
 
-class Quadratic:
+class Quadratic(VecEnv):
     """N lanes of x' = x + gain a, a in [-1, 1]^n, reward -|x'|^2 / n, truncated after `length` steps.
 
     Starts x_0, uniform in [-1, 1]^n, come from (seed, lane, episode) alone. The rows are overwritten in
@@ -27,6 +28,7 @@ class Quadratic:
     """
 
     batched = True
+    exact = "snapshot"
 
     def __init__(
         self,

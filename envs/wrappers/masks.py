@@ -16,9 +16,8 @@ from gymnasium import spaces
 
 from rlkit.envs.backends.rows import Array
 from rlkit.envs.backends.watchdog import Guard, Hang
-from rlkit.spaces import Dict, Discrete, MultiDiscrete, Space, choices, describe, from_gymnasium, leaves
+from rlkit.spaces import MASK, Dict, Discrete, MultiDiscrete, Space, choices, describe, from_gymnasium, leaves
 
-KEY = "action_mask"
 BESIDE = "observation"  # the entry that holds an observation that was no Dict
 
 
@@ -44,22 +43,22 @@ class Masks:
 
         At an ending, where no action follows, a missing mask is full, and so are components that allow nothing.
         """
-        if KEY not in info:
+        if MASK not in info:
             if ended:
                 return np.ones(self.size, np.int8)
             raise ValueError(
-                f"no {KEY} in this info: reset and every step must give one, or type env.action_mask=none"
+                f"no {MASK} in this info: reset and every step must give one, or type env.action_mask=none"
             )
-        flat = np.asarray(_flatten(self.action, info[KEY]))
+        flat = np.asarray(_flatten(self.action, info[MASK]))
         if flat.shape != (self.size,):
             raise ValueError(
-                f"info['{KEY}'] has {flat.size} entries; {describe(self.action)} has {self.size} choices"
+                f"info['{MASK}'] has {flat.size} entries; {describe(self.action)} has {self.size} choices"
             )
         mask: Array = (flat != 0).astype(np.int8)
         open_ = np.add.reduceat(mask, self.starts) > 0  # [components]
         if not open_.all():
             if not ended:
-                raise ValueError(f"info['{KEY}'] allows nothing in component {int(np.argmin(open_))}")
+                raise ValueError(f"info['{MASK}'] allows nothing in component {int(np.argmin(open_))}")
             mask |= np.repeat(~open_, self.counts).astype(np.int8)
         return mask
 
@@ -79,14 +78,16 @@ def _flatten(space: Space, mask: Any) -> Array:
 def with_mask(observation: Any, size: int) -> spaces.Dict:
     """The Gymnasium observation space with the entry. Raises ValueError where it has one."""
     entries = dict(observation.spaces) if isinstance(observation, spaces.Dict) else {BESIDE: observation}
-    if KEY in entries:
-        raise ValueError(f"env.action_mask=info: observations have an entry {KEY}; type env.action_mask=none")
-    return spaces.Dict({**entries, KEY: spaces.MultiBinary(size)})
+    if MASK in entries:
+        raise ValueError(
+            f"env.action_mask=info: observations have an entry {MASK}; type env.action_mask=none"
+        )
+    return spaces.Dict({**entries, MASK: spaces.MultiBinary(size)})
 
 
 def add_mask(obs: Any, mask: Array, nested: bool) -> dict[str, Any]:
     """The observation with its mask; nested: it is a Dict's."""
-    return {**obs, KEY: mask} if nested else {BESIDE: obs, KEY: mask}
+    return {**obs, MASK: mask} if nested else {BESIDE: obs, MASK: mask}
 
 
 class ActionMask(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -112,7 +113,7 @@ def gives_mask(env: gymnasium.Env[Any, Any], deadline: float) -> bool:
     """Whether an environment's reset says which actions are allowed; one that fails there fails again later."""
     space = env.observation_space
     if not choices(from_gymnasium(env.action_space)) or (
-        isinstance(space, spaces.Dict) and KEY in space.spaces
+        isinstance(space, spaces.Dict) and MASK in space.spaces
     ):
         return False
     guard = Guard(deadline, lambda stack: TimeoutError(f"reset took more than {deadline:g} s\n{stack}"))
@@ -123,4 +124,4 @@ def gives_mask(env: gymnasium.Env[Any, Any], deadline: float) -> bool:
         return False
     finally:
         guard.close()
-    return KEY in info
+    return MASK in info

@@ -61,7 +61,7 @@ def _agents() -> list[Row]:
         about = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
         if name != algorithm:
             about = _about("agents", name)[1]
-        rows.append((name, " ".join(registry.actions(algorithm)), registry.feed(algorithm), about))
+        rows.append((name, " ".join(registry.actions(algorithm)), registry.learns_from(algorithm), about))
     return rows
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from rlkit.collect.actor import Actor
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import VecEnv
+from rlkit.contracts import Policy, VecEnv
 
 
 def make_actor(
     config: RunConfig,
-    policy: Any,
+    policy: Policy,
     device: torch.device,
     *,
     first_lane: int = 0,
@@ -33,7 +32,7 @@ def make_actor(
     return Actor(
         vector,
         policy,
-        config.agent.steps,
+        registry.algorithm(config.agent_name).feed(config.agent).steps,
         seed=config.seed,
         device=device,
         first_lane=first_lane,

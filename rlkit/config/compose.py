@@ -279,7 +279,7 @@ def _check_env(config: RunConfig) -> RunConfig:
 
 
 def _types(agent: str) -> dict[str, Any]:
-    return {"agent": registry.agent_module(agent).Config, "env": registry.env_config()}
+    return {"agent": registry.algorithm(agent).Config, "env": registry.env_config()}
 
 
 def _set(plain: dict[str, Any], key: str, value: Any) -> None:

@@ -4,10 +4,8 @@
 table to keep: a new file is a new name. The engine reaches algorithms and environments only through here, and only
 through names that are in the installation, so no name found in a run folder can import anything else.
 
-An algorithm's file says in two literals what it can do; they are read without running it:
-    ACTIONS = ("Discrete", ...)     the action spaces that it acts in: of "Discrete", "MultiDiscrete", "MultiBinary",
-                                    "Box", and "Dict" for Dict and Tuple spaces made of the others
-    FEED = "rollouts"               what it learns from: "rollouts", "episodes" or "replay" (rlkit.learn.feeds)
+What an algorithm's file offers is written in `rlkit.contracts.Algorithm`. Its literal ACTIONS and the return type of
+its function `feed` are read without running it.
 """
 
 from __future__ import annotations
@@ -18,28 +16,31 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlkit.options import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from rlkit.contracts import Algorithm
     from rlkit.spaces import Space
 
 __all__ = [
     "GROUPS",
     "actions",
     "agent_file",
-    "agent_module",
+    "algorithm",
     "algorithm_of",
     "check_actions",
     "config_folder",
     "env_config",
     "env_package",
-    "feed",
+    "learns_from",
     "names",
     "nearest",
+    "shares",
 ]
 
+EXPERIENCE = {"Rollouts": "rollouts", "WholeEpisodes": "episodes", "Replayed": "replay"}  # of rlkit.contracts
 GROUPS = {  # the plural that people list -> the folder of rlkit.configs
     "agents": "agent",
     "environments": "env",
@@ -76,20 +77,62 @@ def agent_file(algorithm: str) -> Path:
     return folder / f"{algorithm}.py"
 
 
-def agent_module(algorithm: str) -> ModuleType:
-    """The module rlkit.agents.<algorithm> (it imports torch). Raises ConfigError where there is no such file."""
-    agent_file(algorithm)
-    return importlib.import_module(f"rlkit.agents.{algorithm}")
+def algorithm(name: str) -> Algorithm:
+    """What the file rlkit.agents.<name> offers; imports it, and so torch.
+
+    Raises ConfigError where there is no such file, or where it lacks something.
+    """
+    from rlkit.contracts import Algorithm
+
+    path = agent_file(name)
+    module = importlib.import_module(f"rlkit.agents.{name}")
+    lacking = [
+        each
+        for each in ("Config", "Policy", "Agent", "ACTIONS", "feed", "check")
+        if not hasattr(module, each)
+    ]
+    if lacking:
+        raise ConfigError(
+            f"agent={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.Algorithm says what a file offers"
+        )
+    return Algorithm(
+        name,
+        module.Config,
+        module.Policy,
+        module.Agent,
+        actions(name),
+        module.feed,
+        module.check,
+        getattr(module, "QUICK", {}),
+        getattr(module, "shared", lambda policy, config: None),
+        getattr(module, "exempt", lambda config: {}),
+    )
 
 
 def actions(algorithm: str) -> tuple[str, ...]:
     """The action spaces that an algorithm acts in, as its file says; imports nothing."""
-    return tuple(_literal(algorithm, "ACTIONS"))
+    for node in ast.parse(agent_file(algorithm).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ACTIONS"]:
+            return tuple(ast.literal_eval(node.value))
+    raise ConfigError(f"agent={algorithm}: {agent_file(algorithm)} has no ACTIONS = (...) at its top level")
 
 
-def feed(algorithm: str) -> str:
-    """What an algorithm learns from, as its file says; imports nothing."""
-    return str(_literal(algorithm, "FEED"))
+def shares(algorithm: str) -> bool:
+    """Whether an algorithm's file has a function `shared`: learner.workers ranks can share its learning."""
+    tree = ast.parse(agent_file(algorithm).read_text(encoding="utf-8"))
+    return any(isinstance(node, ast.FunctionDef) and node.name == "shared" for node in tree.body)
+
+
+def learns_from(algorithm: str) -> str:
+    """What an algorithm learns from, by the return type of `feed` in its file; imports nothing."""
+    for node in ast.parse(agent_file(algorithm).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "feed" and node.returns is not None:
+            kind = ast.unparse(node.returns).rpartition(".")[2]
+            if kind in EXPERIENCE:
+                return EXPERIENCE[kind]
+    raise ConfigError(
+        f"agent={algorithm}: {agent_file(algorithm)} has no feed(config) -> {' | '.join(EXPERIENCE)} at its top level"
+    )
 
 
 def check_actions(algorithm: str, action: Space) -> None:
@@ -135,12 +178,3 @@ def _package_folder(package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(f"{package} is not installed; install rlkit again (pip install -e . in a checkout)")
     return Path(next(iter(spec.submodule_search_locations))).resolve()
-
-
-def _literal(algorithm: str, variable: str) -> Any:
-    """The value of `variable = literal` at the top level of an algorithm's file."""
-    path = agent_file(algorithm)
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [variable]:
-            return ast.literal_eval(node.value)
-    raise ValueError(f"{path} does not say {variable} = ... at its top level")

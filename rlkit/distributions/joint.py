@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Obs
+from rlkit.spaces import MASK, Dict, Discrete, MultiBinary, MultiDiscrete, Space
+from rlkit.types import EnvSpec, Obs, mask_of
 
 LARGEST = 4096  # combinations that are enumerated
 
@@ -38,9 +38,9 @@ class Choices(nn.Module):
 
         The mask of a MultiDiscrete is [..., sum(nvec)]. A row that allows nothing allows everything: nobody acts on it.
         """
-        if not isinstance(obs, dict) or "action_mask" not in obs:
+        mask = mask_of(obs)
+        if mask is None:
             return None
-        mask = obs["action_mask"].bool()
         if not self.single:
             mask = mask[..., self.column].all(-1)  # [..., n, k] -> [..., n]
         return mask | ~mask.any(-1, keepdim=True)
@@ -62,7 +62,7 @@ def check_choices(spec: EnvSpec) -> None:
             f"its actions have {count:,} combinations, and each would need a value of its own; "
             f"allowed: up to {LARGEST:,}; type agent=ppo"
         )
-    masked = isinstance(spec.observation, Dict) and "action_mask" in dict(spec.observation.entries)
+    masked = isinstance(spec.observation, Dict) and MASK in dict(spec.observation.entries)
     if masked and isinstance(spec.action, MultiBinary):
         raise ValueError("an action mask needs choices; a MultiBinary action has none: make it MultiDiscrete")
 

@@ -1,13 +1,13 @@
 """What the learner eats: a feed hands out batches and hears what was learned.
 
-RolloutFeed is a source of rollouts, each learned from once, with the account of finished episodes. An agent's file
-names the feed that it learns from (FEED = "rollouts", "episodes" or "replay").
+RolloutFeed is a source of rollouts, each learned from once, with the account of finished episodes. The function
+`feed` of an algorithm's file says which feed it learns from (`rlkit.contracts.Experience`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +17,31 @@ import torch
 
 from rlkit.collect.episodes import complete, join
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import MAX_STEPS, EndlessEpisode, RolloutSource, Timing
+from rlkit.contracts import (
+    MAX_STEPS,
+    EndlessEpisode,
+    Experience,
+    Feed,
+    Policy,
+    Replayed,
+    Rollouts,
+    RolloutSource,
+    Saved,
+    WholeEpisodes,
+)
 from rlkit.types import Rollout
 
 if TYPE_CHECKING:
     from rlkit.replay.memory import Replay
 
 
-class RolloutFeed:
+class RolloutFeed(Feed):
     """Each rollout once, on-policy."""
 
     def __init__(self, source: RolloutSource, window: int = 100) -> None:
-        self.source = source
+        self.source, self.timing = source, source.timing
         self.recent: deque[tuple[float, int]] = deque(maxlen=window)  # (return, length) of finished episodes
         self.episodes = 0
-
-    @property
-    def timing(self) -> Timing:
-        return self.source.timing
 
     def next(self) -> tuple[Rollout, int]:
         rollout, finished = self.source.get()
@@ -62,30 +69,18 @@ class RolloutFeed:
     def lags(self) -> list[int]:
         return self.source.lags()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         return {
             "source": self.source.state_dict(),
             "recent": [list(pair) for pair in self.recent],
             "episodes": self.episodes,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         """Continue; a warning if the environments are not quite what they were."""
         self.recent.extend((pair[0], pair[1]) for pair in state["recent"])
         self.episodes = state["episodes"]
         return self.source.load_state_dict(state["source"])
-
-    @property
-    def urgent(self) -> bool:
-        """Whether the next batch destroys what the latest `state_dict` only refers to."""
-        return False
-
-    def parts(self, state: dict[str, Any]) -> dict[str, Any]:
-        """What a checkpoint holds beside the latest `state_dict` value, as parts of its own."""
-        return {}
-
-    def load_parts(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
-        """Take these back, before `load_state_dict`."""
 
     def close(self) -> None:
         """End the source and free what lies on disk."""
@@ -145,16 +140,16 @@ class EpisodeFeed(RolloutFeed):
         self.kept, self.learned_to = self.kept[done:], opened - done * length
         return batch, steps
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         return super().state_dict() | {
             "kept": [dict(vars(rollout)) for rollout in self.kept],
             "learned_to": self.learned_to,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         self.kept = [Rollout(**each).map(lambda x: x.to(self.device)) for each in state["kept"]]
         self.learned_to = state["learned_to"]
-        return super().load_state_dict(state)
+        return super().load(state, parts)
 
 
 class ReplayFeed(RolloutFeed):
@@ -169,46 +164,52 @@ class ReplayFeed(RolloutFeed):
         self.replay.add(rollout)
         return self.replay, steps
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         return super().state_dict() | {"replay": self.replay.snapshot()}
 
     @property
     def urgent(self) -> bool:
         return self.replay.urgent
 
-    def parts(self, state: dict[str, Any]) -> dict[str, Any]:
+    def parts(self, state: Saved) -> dict[str, Saved]:
         return {"replay": self.replay.saved(state["replay"])}
 
-    def load_parts(self, state: dict[str, Any], parts: dict[str, Any]) -> None:
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         self.replay.load(state["replay"], parts["replay"])
+        return super().load(state, parts)
 
     def close(self) -> None:
         super().close()
         self.replay.close()
 
 
-def parts_of(kind: str) -> tuple[str, ...]:
-    """The parts of a checkpoint that the feed `kind` saves on its own."""
-    return ("replay",) if kind == "replay" else ()
+def part_names(experience: Experience) -> tuple[str, ...]:
+    """The parts of a checkpoint that the feed of this kind saves on its own."""
+    return ("replay",) if isinstance(experience, Replayed) else ()
 
 
 def make_feed(
-    kind: str, source: RolloutSource, policy: Any, config: RunConfig, folder: Path, say: Callable[[str], None]
+    experience: Experience,
+    source: RolloutSource,
+    policy: Policy,
+    config: RunConfig,
+    folder: Path,
+    say: Callable[[str], None],
 ) -> RolloutFeed:
-    """The feed that an agent's file names, for a run in `folder`. Raises ConfigError where it cannot be had."""
-    if kind == "rollouts":
-        return RolloutFeed(source)
-    if kind == "episodes":
-        return EpisodeFeed(source, config.agent.episodes, next(policy.parameters()).device)
-    if kind == "replay":
-        from rlkit.replay.memory import Replay
+    """The feed of an algorithm that learns from `experience`, for a run in `folder`.
 
-        agent = config.agent
-        device = next(policy.parameters()).device
-        replay = Replay(
-            agent.replay, policy, lanes=config.env.lanes, steps=agent.steps, gamma=agent.gamma,
-            seed=config.seed, device=device, folder=folder / "replay",
-        )  # fmt: skip
-        say(replay.statement)
-        return ReplayFeed(source, replay)
-    raise ValueError(f"FEED={kind!r}: no such feed; allowed: rollouts, episodes, replay")
+    Raises ConfigError where it cannot be had.
+    """
+    device = next(policy.parameters()).device
+    if isinstance(experience, Rollouts):
+        return RolloutFeed(source)
+    if isinstance(experience, WholeEpisodes):
+        return EpisodeFeed(source, experience.minimum, device)
+    from rlkit.replay.memory import Replay
+
+    replay = Replay(
+        experience.config, policy, lanes=config.env.lanes, steps=experience.steps, gamma=experience.gamma,
+        seed=config.seed, device=device, folder=folder / "replay",
+    )  # fmt: skip
+    say(replay.statement)
+    return ReplayFeed(source, replay)

@@ -39,7 +39,7 @@ from rlkit.buffers import pieces
 from rlkit.checkpoint import pack, unpack
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig, RunConfig
-from rlkit.contracts import Learner
+from rlkit.contracts import Experience, LaneShares, Learner, Minibatches, Policy, Replayed, Saved, Sharing
 from rlkit.device import keep_memory
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
@@ -67,20 +67,22 @@ class LearnerFault(RuntimeError):
         super().__init__(f"{trace.rstrip()}\n{text}\n{hint}" if trace else f"{text}\n{hint}")
 
 
-def check(config: RunConfig, agent: Any, device: torch.device) -> None:
+def check(config: RunConfig, experience: Experience, sharing: Sharing, device: torch.device) -> None:
     """Raise ConfigError where learner.workers ranks cannot share this run's learning equally."""
     workers, lanes = config.learner.workers, config.env.lanes
     asked = f"learner.workers={workers}"
-    feed = registry.feed(config.agent_name)
-    if feed == "replay":
+    if sharing is None:
+        why = "shares no work between processes"
+        if isinstance(experience, Replayed):
+            why = "learns from a replay memory, in one process"
         able = [
-            name
+            f"agent={name}"
             for name in registry.names("agents")
-            if registry.feed(registry.algorithm_of(name)) != "replay"
+            if registry.shares(registry.algorithm_of(name))
         ]
         raise ConfigError(
-            f"{asked}: agent={config.alias or config.agent_name} learns from a replay memory, in one process; "
-            f"type learner.workers=1, or one of {', '.join(f'agent={name}' for name in able)}"
+            f"{asked}: agent={config.alias or config.agent_name} {why}; type learner.workers=1, or one of "
+            f"{', '.join(able)}"
         )
     if not torch.distributed.is_available():
         raise ConfigError(f"{asked}: this torch is built without torch.distributed; type learner.workers=1")
@@ -92,38 +94,42 @@ def check(config: RunConfig, agent: Any, device: torch.device) -> None:
                 f"type learner.workers={devices} or device=cpu"
             )
     more = -(-lanes // workers) * workers
-    if feed == "episodes" and lanes % workers:
+    if isinstance(sharing, LaneShares) and lanes % workers:
         raise ConfigError(
             f"{asked}: env.lanes={lanes} cannot be shared equally; type env.lanes={more} or learner.workers=1"
         )
-    if feed == "rollouts" and hasattr(config.agent, "minibatch"):
-        length = getattr(agent, "length", 1)
-        total = config.agent.steps * lanes // length  # sequences of a rollout
-        count = pieces(total, config.agent.minibatch / length)
+    if isinstance(sharing, Minibatches):
+        length = sharing.length
+        total = experience.steps * lanes // length  # sequences of a rollout
+        count = pieces(total, sharing.rows / length)
         if total % workers:
             raise ConfigError(
                 f"{asked}: the {total} sequences of a rollout (env.lanes={lanes} times agent.steps="
-                f"{config.agent.steps}) cannot be shared equally; type env.lanes={more} or learner.workers=1"
+                f"{experience.steps}) cannot be shared equally; type env.lanes={more} or learner.workers=1"
             )
         if total % (count * workers):
             fits = [n for n in range(1, total // workers + 1) if total // workers % n == 0]
             near = total // min(fits, key=lambda n: abs(n - count)) * length
             raise ConfigError(
-                f"{asked}: agent.minibatch={config.agent.minibatch} cuts the {total * length} rows of a rollout into "
+                f"{asked}: agent.minibatch={sharing.rows} cuts the {total * length} rows of a rollout into "
                 f"{count} minibatches that cannot be shared equally; type agent.minibatch={near} or learner.workers=1"
             )
 
 
 @contextmanager
 def over_ranks(
-    agent: Any, config: RunConfig, device: torch.device, say: Callable[[str], None]
-) -> Iterator[Learner]:
-    """The learner of a run: `agent` itself, or all ranks of learner.workers, which end with the block."""
+    agent: Learner[Rollout],
+    policy: Policy,
+    config: RunConfig,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Iterator[Learner[Rollout]]:
+    """The learner of a run: the agent itself, or all ranks of learner.workers, which end with the block."""
     if config.learner.workers == 1:
         yield agent
         return
     say(f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}")
-    learners = Learners(agent, config, device)
+    learners = Learners(agent, policy, config, device)
     try:
         yield learners
     finally:
@@ -133,14 +139,16 @@ def over_ranks(
 class Learners:
     """Rank 0's side: `learn` is made by all ranks together; the first call starts them."""
 
-    def __init__(self, agent: Any, config: RunConfig, device: torch.device) -> None:
-        self.agent, self.config, self.device = agent, config, device
+    def __init__(
+        self, agent: Learner[Rollout], policy: Policy, config: RunConfig, device: torch.device
+    ) -> None:
+        self.agent, self.policy, self.config, self.device = agent, policy, config, device
         self.processes: list[_Process] = []
         self.folder: Path | None = None  # of the file through which ranks find one another
 
     def start(self) -> None:
         """Start the other ranks, wait for them, and give them the agent's whole state."""
-        config, policy = self.config, self.agent.policy
+        config, policy = self.config, self.policy
         self.folder = Path(tempfile.mkdtemp(prefix="rlkit-learners-"))
         order = {
             "agent": config.agent_name,
@@ -169,8 +177,16 @@ class Learners:
         with self._faults():
             told = self._tell("learn", {"rollout": vars(batch), "progress": progress})
             # the tensors as the others get them, so that all ranks compute the same bits
-            metrics: dict[str, Tensor] = self.agent.learn(Rollout(**told["rollout"]), progress)
-            return metrics
+            return self.agent.learn(Rollout(**told["rollout"]), progress)
+
+    def state_dict(self) -> Saved:
+        """The agent's: every rank has the same."""
+        return self.agent.state_dict()
+
+    def load_state_dict(self, state: Saved, /) -> None:
+        """Continue the agent; the other ranks are given its state when they start."""
+        assert self.folder is None, "the other ranks have been given another state"
+        self.agent.load_state_dict(state)
 
     def close(self) -> None:
         """End the other ranks, whatever they are doing; idempotent."""
@@ -305,13 +321,13 @@ def _serve(lines: queue.Queue[dict[str, Any]], out: TextIO) -> None:
     torch.set_num_threads(order["threads"])
     keep_memory()
     torch.manual_seed(order["seed"])
-    module = registry.agent_module(order["agent"])
-    config = build(module.Config, order["agent_config"], "agent")
+    algorithm = registry.algorithm(order["agent"])
+    config: Any = build(algorithm.Config, order["agent_config"], "agent")
     network = build(NetworkConfig, order["network"], "network")
     optim = build(OptimConfig, order["optim"], "optim")
-    policy = module.Policy(EnvSpec.from_json(order["spec"]), network, config).to(device)
+    policy = algorithm.Policy(EnvSpec.from_json(order["spec"]), network, config).to(device)
     precision = getattr(torch, order["precision"])
-    agent = module.Agent(
+    agent = algorithm.Agent(
         policy, config, optim, seed=order["seed"], precision=precision, compile=order["compile"]
     )
     _say(out, {"ready": True})

@@ -63,11 +63,14 @@ class Hook:
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         """Called after each update, in the order of the hooks."""
 
+    def resume(self, clock: Clock) -> None:
+        """Called once, before the first update of a run that is continued."""
+
     def close(self, clock: Clock, error: BaseException | None) -> None:
         """Called once, in the order of the hooks; error: why the loop ended early."""
 
 
-def fit(learner: Learner, feed: Feed, hooks: Sequence[Hook], clock: Clock) -> None:
+def fit(learner: Learner[Any], feed: Feed, hooks: Sequence[Hook], clock: Clock) -> None:
     """Train until the clock says that it is finished; hooks are closed whatever happens."""
     error: BaseException | None = None
     try:

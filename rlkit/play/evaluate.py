@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
 from rlkit.seeding import episode_seed, uniforms
-from rlkit.types import tree_map
+from rlkit.types import Lanes, tree_map
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def run_episodes(
     """
     lanes = env.lanes
     row = env.restore(np.zeros(lanes, np.int64), [np.zeros(0)] * lanes)
-    state = policy.initial_state(lanes, device)
+    state = policy.initial_state(Lanes(lanes), device)
     quota = np.array([len(range(lane, episodes, lanes)) for lane in range(lanes)])
     done = np.zeros(lanes, np.int64)
     total, length = np.zeros(lanes), np.zeros(lanes, np.int64)
@@ -70,7 +69,7 @@ def run_episodes(
                 f"an episode of {env.spec.id} did not end in {MAX_STEPS:,} steps; give it a time limit, "
                 "for example env.time_limit=1000"
             )
-        for lane in np.flatnonzero(row.last.cpu().numpy()):
+        for lane in np.flatnonzero(acted & row.last.cpu().numpy()):
             if done[lane] < quota[lane]:
                 number = int(lane + done[lane] * lanes)
                 reset_seed = episode_seed(seed, 0, number, evaluation=True)
@@ -88,13 +87,55 @@ def _show(env: VecEnv, frame: Callable[[npt.NDArray[np.uint8]], None] | None) ->
             frame(picture)
 
 
+class Evaluator:
+    """Episodes of a policy on held-out seeds, in the run's environment as it is without reward scaling.
+
+    Its environments are made at the first `play` and used again by every later one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: RunConfig,
+        episodes: int,
+        *,
+        seed: int,
+        device: torch.device,
+        greedy: bool = True,
+    ) -> None:
+        self.policy, self.episodes, self.seed, self.device, self.greedy = (
+            policy,
+            episodes,
+            seed,
+            device,
+            greedy,
+        )
+        self._config = replace(config.env, lanes=min(config.env.lanes, episodes), reward_scale=1.0)
+        self._env: VecEnv | None = None
+
+    def play(self) -> list[Episode]:
+        """The episodes 0 .. episodes-1. Raises EndlessEpisode, and what an environment raises."""
+        if self._env is None:
+            self._env = registry.env_package().make_vec(
+                self._config, self.seed, evaluation=True, device=self.device
+            )
+        return run_episodes(
+            self.policy, self._env, self.episodes, seed=self.seed, device=self.device, greedy=self.greedy
+        )
+
+    def close(self) -> None:
+        """Close the environments; idempotent."""
+        if self._env is not None:
+            self._env.close()
+        self._env = None
+
+
 def evaluate_policy(
-    policy: Any, config: RunConfig, episodes: int, *, seed: int, device: torch.device, greedy: bool = True
+    policy: Policy, config: RunConfig, episodes: int, *, seed: int, device: torch.device, greedy: bool = True
 ) -> list[Episode]:
-    """Episodes in the run's environment as it is without reward scaling, on held-out seeds."""
-    env_config = replace(config.env, lanes=min(config.env.lanes, episodes), reward_scale=1.0)
-    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    """The episodes of an `Evaluator`, once."""
+    evaluator = Evaluator(policy, config, episodes, seed=seed, device=device, greedy=greedy)
     try:
-        return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
+        return evaluator.play()
     finally:
-        env.close()
+        evaluator.close()

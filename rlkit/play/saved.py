@@ -23,8 +23,8 @@ from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
-from rlkit.spaces import Dict, Discrete, MultiBinary, MultiDiscrete, leaves, native_action, row_dtype
-from rlkit.types import EnvSpec, State, tree_map
+from rlkit.spaces import MASK, Dict, Discrete, MultiBinary, MultiDiscrete, leaves, native_action, row_dtype
+from rlkit.types import EnvSpec, Lanes, State, tree_map
 
 
 class AgentPolicy:
@@ -44,7 +44,7 @@ class AgentPolicy:
         """
         first = torch.tensor([state is None])
         if state is None:
-            state = self.policy.initial_state(1)
+            state = self.policy.initial_state(Lanes(1))
         noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
         action, state, _ = self.policy.act(self._row(obs), first, state, noise)
         return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
@@ -56,7 +56,7 @@ class AgentPolicy:
             value = obs
             for part in filter(None, name.split(".")):
                 value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
-            if name == "action_mask" and isinstance(value, (tuple, list)):  # one part per component
+            if name == MASK and isinstance(value, (tuple, list)):  # one part per component
                 value = np.concatenate([np.ravel(part) for part in value])
             array = np.asarray(value)
             if isinstance(leaf, (MultiDiscrete, MultiBinary)):
@@ -86,10 +86,10 @@ def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
 
 def build_policy(parts: dict[str, Any]) -> Any:
     """Inverse of `policy_parts`."""
-    module = registry.agent_module(parts["agent"])
-    config = build(module.Config, modern("agent", parts["agent_config"]), "agent")
+    algorithm = registry.algorithm(parts["agent"])
+    config: Any = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")
-    policy = module.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+    policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
     return policy.eval()
 

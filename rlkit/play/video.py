@@ -14,7 +14,7 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import VecEnv
+from rlkit.contracts import Policy, VecEnv
 from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode, run_episodes
 
@@ -81,13 +81,26 @@ class VideoWriter:
             reader.close()
 
 
+class Recorder:
+    """Films of a policy in the run's environment: `folder`/step-000123456.mp4."""
+
+    def __init__(self, policy: Policy, config: RunConfig, folder: Path, device: torch.device) -> None:
+        self.policy, self.config, self.folder, self.device = policy, config, folder, device
+
+    def record(self, step: int) -> Path:
+        """Record one greedy episode. Raises as `record`."""
+        path = self.folder / f"step-{step:09d}.mp4"
+        record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        return path
+
+
 def check(config: RunConfig) -> None:
     """Raise ConfigError where the environment draws no pictures."""
     _drawing(config, 0, torch.device("cpu")).close()
 
 
 def record(
-    policy: Any, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
+    policy: Policy, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
 ) -> list[Episode]:
     """Record greedy episodes on held-out seeds.
 
@@ -95,7 +108,7 @@ def record(
     """
     env = _drawing(config, seed, device)
     try:
-        video = VideoWriter(path, getattr(env, "fps", 30.0))
+        video = VideoWriter(path, env.fps)
         try:
             played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
         except BaseException:

@@ -27,7 +27,7 @@ from rlkit.options import ConfigError
 from rlkit.replay.priorities import Floats, SumTree
 from rlkit.replay.ring import FLAGS, Field, Layout, Ring, fitting, gib
 from rlkit.replay.sampling import Array, Batches, Shape, draw, following
-from rlkit.types import Obs, Rollout, State, empty_rows, tree_leaves, tree_map
+from rlkit.types import Lanes, Obs, Rollout, State, empty_rows, tree_leaves, tree_map
 
 __all__ = ["Replay", "following"]
 
@@ -58,7 +58,7 @@ class Replay:
     ) -> None:
         self.config, self.lanes, self.steps = config, lanes, steps
         self.device = torch.device(device)
-        self.memory = not policy.network.memoryless
+        self.memory = not policy.memoryless
         self.stack: int = policy.spec.stack
         self.length = config.burn_in + config.sequence if self.memory else 1  # L
         self.shape = Shape(self.memory, self.length, self.stack, config.n_step, gamma)
@@ -71,7 +71,7 @@ class Replay:
         prototype = _prototype(policy)
         layout = fitting(lambda capacity: self._layout(prototype, capacity), config.capacity, lanes, folder)
         self.ring = Ring(layout, folder)
-        self._initial: State = policy.initial_state(self.batch, self.device)
+        self._initial: State = policy.initial_state(Lanes(self.batch), self.device)
         self._at_once = max(CHUNK // (self.batch * self.shape.frames * layout.item_bytes), 1)
         self._key = np.uint64(np.random.SeedSequence([seed, 0x7265706C]).generate_state(1, np.uint64)[0])
         self._none = np.zeros(max(layout.starts * lanes, 1), bool)
@@ -366,7 +366,7 @@ def _prototype(policy: Any) -> tuple[Obs, Tensor, State]:
     device = torch.device("cpu") if parameter is None else parameter.device
     with torch.no_grad():
         obs: Obs = tree_map(torch.zeros_like, empty_rows(policy.spec.observation, (1,), device))
-        state = policy.initial_state(1, device)
+        state = policy.initial_state(Lanes(1), device)
         action, _, _ = policy.act(obs, torch.ones(1, dtype=torch.bool, device=device), state, None)
     return obs, action, state
 

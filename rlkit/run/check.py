@@ -1,25 +1,66 @@
-"""CHECK"""
+"""What can be said of a run before anything of it exists: `check` refuses it, or makes every choice that is open."""
 
 from __future__ import annotations
 
 import traceback
+from dataclasses import dataclass, replace
+
+import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import Algorithm, Experience
+from rlkit.device import choose_device, choose_precision, choose_threads
+from rlkit.learn import learners
 from rlkit.options import ConfigError
+from rlkit.play import video
+from rlkit.sources.make import check_source
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec
 
 
-def has_pixels(spec: EnvSpec) -> bool:
-    """Whether an observation holds an image."""
-    return any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
+@dataclass(frozen=True)
+class Plan:
+    """A run that can be started."""
+
+    config: RunConfig  # every choice made: device, precision, threads, how environments are stepped
+    spec: EnvSpec
+    algorithm: Algorithm
+    experience: Experience  # what the algorithm learns from
+    device: torch.device
+    precision: torch.dtype
+    notes: tuple[str, ...]  # what was chosen and why, a line each
+
+
+def check(config: RunConfig) -> Plan:
+    """Raise ConfigError where a run of this configuration cannot be; makes no file, and one environment."""
+    notes: list[str] = []
+    device = choose_device(config.device, notes.append)
+    spec, env = spec_of(config), config.env
+    algorithm = registry.algorithm(config.agent_name)
+    experience = check_agent(config, algorithm, spec)
+    check_source(config, experience)
+    if config.video.every:
+        video.check(config)
+    pixels = has_pixels(spec)
+    precision = choose_precision(config.precision, device, pixels, notes.append)
+    if config.source.name == "ray" and env.backend == "auto" and not registry.env_package().is_batched(env):
+        env = replace(env, backend="inprocess")  # its workers are the processes
+    config = replace(
+        config,
+        device=str(device),
+        precision=str(precision).removeprefix("torch."),
+        threads=choose_threads(config.threads, pixels, config.learner.workers),
+        env=registry.env_package().choose_backend(env, say=notes.append),
+    )
+    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes))
 
 
 def spec_of(config: RunConfig) -> EnvSpec:
     """What the environment shows and takes; ConfigError where it cannot be made."""
     try:
         spec: EnvSpec = registry.env_package().probe(config.env)
+        return spec
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the environment's own code
@@ -30,16 +71,33 @@ def spec_of(config: RunConfig) -> EnvSpec:
             f"environment {config.env.id} cannot be made: {type(error).__name__}: {error} "
             f"({place.filename}:{place.lineno}; --traceback shows the way there)"
         ) from error
-    return spec
 
 
-def check_pair(config: RunConfig) -> EnvSpec:
-    """`spec_of`, and ConfigError where the agent cannot handle the environment's spaces."""
-    spec = spec_of(config)
+def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:
+    """What the algorithm learns from. Raises ConfigError where it cannot act in these spaces or with these options."""
+    name = config.alias or config.agent_name
     try:
-        registry.agent_module(config.agent_name).check(spec, config.agent)
+        algorithm.check(spec, config.agent)
     except ValueError as error:
+        raise ConfigError(f"agent={name} cannot act in {spec.id}: {error}") from error
+    try:
+        experience = algorithm.feed(config.agent)
+    except AttributeError as error:
         raise ConfigError(
-            f"agent={config.alias or config.agent_name} cannot act in {spec.id}: {error}"
+            f"agent={name}: feed(config) reads an option that its Config lacks: {error}"
         ) from error
-    return spec
+    try:
+        policy = algorithm.Policy(spec, config.network, config.agent)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if config.learner.workers > 1:
+        device = choose_device(config.device, lambda text: None)
+        learners.check(config, experience, algorithm.shared(policy, config.agent), device)
+    return experience
+
+
+def has_pixels(spec: EnvSpec) -> bool:
+    """Whether an observation holds an image."""
+    return any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from rlkit import checkpoint
 from rlkit.checkpoint import CheckpointError
-from rlkit.contracts import EndlessEpisode, Feed
+from rlkit.contracts import EndlessEpisode, Feed, Saved
+from rlkit.device import Say
 from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
+from rlkit.play.evaluate import Evaluator
+from rlkit.play.video import Recorder
 from rlkit.run.console import Console
 
 
@@ -29,6 +34,7 @@ class AverageHook(Hook):
     def __init__(self, policy: nn.Module, module: nn.Module, decay: float) -> None:
         self.policy, self.module, self.decay = policy, module.requires_grad_(False), decay
         module.load_state_dict(policy.state_dict())
+        self._loaded = False
 
     @torch.no_grad()
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
@@ -37,56 +43,76 @@ class AverageHook(Hook):
         # not copied in place: they may change their size
         self.module.load_state_dict(dict(self.policy.named_buffers()), strict=False)
 
+    def resume(self, clock: Clock) -> None:
+        """The mean of a run that had none begins with its weights."""
+        if not self._loaded:
+            self.module.load_state_dict(self.policy.state_dict())
+
+    def state_dict(self) -> Saved:
+        return {name: value.clone() for name, value in self.module.state_dict().items()}
+
+    def load_state_dict(self, state: Saved) -> None:
+        self.module.load_state_dict(state)
+        self._loaded = True
+
+
+class Best:
+    """The folder best/: the policy that evaluated best. describe(): part `policy` of a checkpoint."""
+
+    def __init__(self, folder: Path, describe: Callable[[], Saved]) -> None:
+        self.folder, self.describe = folder, describe
+
+    def keep(self, step: int, mean: float) -> None:
+        """Replace what is there by the policy as it is, with its score."""
+        checkpoint.write(
+            self.folder, {"policy": self.describe(), "score": {"step": step, "mean": mean}}, step
+        )
+
 
 class EvaluateHook(Hook):
-    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
+    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy."""
 
-    episodes(): returns of greedy episodes; keep(step, mean): save the policy as the best so far.
-    """
-
-    def __init__(
-        self,
-        every: int,
-        episodes: Callable[[], list[float]],
-        keep: Callable[[int, float], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self.every, self.episodes, self.keep, self.say = every, episodes, keep, say
+    def __init__(self, every: int, evaluator: Evaluator, best: Best, say: Say) -> None:
+        self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
         self.best: float | None = None
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
         try:
-            returns = torch.tensor(self.episodes(), dtype=torch.float64)
+            episodes = self.evaluator.play()
         except EndlessEpisode as error:
             self.say(f"warning: no evaluation at step {clock.step:,}: {error}")
             return
+        returns = torch.tensor([episode.result for episode in episodes], dtype=torch.float64)
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
         if self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
             self.best = mean
             with shielded():
-                self.keep(clock.step, mean)
+                self.folder.keep(clock.step, mean)
         report["evaluate/best"] = self.best
 
-    def state_dict(self) -> dict[str, Any]:
+    def close(self, clock: Clock, error: BaseException | None) -> None:
+        self.evaluator.close()
+
+    def state_dict(self) -> Saved:
         return {"best": self.best}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         self.best = state["best"]
 
 
 class VideoHook(Hook):
     """Every `every` steps, record one greedy episode."""
 
-    def __init__(self, every: int, record: Callable[[int], None], say: Callable[[str], None]) -> None:
-        self.every, self.record, self.say = every, record, say
+    def __init__(self, every: int, recorder: Recorder, say: Say) -> None:
+        self.every, self.recorder, self.say = every, recorder, say
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         if clock.due(self.every):
             try:
-                self.record(clock.step)
+                self.say(f"video: {self.recorder.record(clock.step)}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")
 
@@ -165,25 +191,33 @@ class LogHook(Hook):
         self.console.close()
 
 
+class Savable(Protocol):
+    """What a CheckpointHook saves."""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the next update destroys what the latest `state_dict` only refers to."""
+
+    def state_dict(self) -> Mapping[str, Saved]:
+        """The parts of a checkpoint, copied."""
+
+    def save(self, parts: Mapping[str, Saved], /) -> None:
+        """Write them."""
+
+
 class CheckpointHook(Hook):
     """Keeps the state of the last update in memory; writes it every `every` steps and when the run ends, however.
 
     An interrupt may fall into the middle of a rollout or of a gradient step; what it cut is made again on resume.
-    snapshot(): a copy of the run's whole state; save(state): write it; urgent(): whether the next update would destroy
-    what the latest snapshot only refers to (rows of a replay memory), so that a new one is due.
+    `run.urgent` says whether the next update would destroy what the latest state only refers to (rows of a replay
+    memory), so that a new one is due.
     """
 
-    MIN_SECONDS = 0.2  # between snapshots: very short updates do not each pay for a copy
+    MIN_SECONDS = 0.2  # between states: very short updates do not each pay for a copy
 
-    def __init__(
-        self,
-        every: int,
-        snapshot: Callable[[], dict[str, Any]],
-        save: Callable[[dict[str, Any]], None],
-        urgent: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.every, self.snapshot, self.save, self.urgent = every, snapshot, save, urgent
-        self._latest: dict[str, Any] | None = None
+    def __init__(self, every: int, run: Savable) -> None:
+        self.every, self.run = every, run
+        self._latest: Mapping[str, Saved] | None = None
         self._taken = -1e9
         self._saved = True
 
@@ -193,7 +227,7 @@ class CheckpointHook(Hook):
 
     def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
         due = clock.due(self.every) or clock.finished
-        if due or time.monotonic() - self._taken > self.MIN_SECONDS or self.urgent():
+        if due or time.monotonic() - self._taken > self.MIN_SECONDS or self.run.urgent:
             with shielded():
                 self._take()
                 if due:
@@ -205,11 +239,11 @@ class CheckpointHook(Hook):
             self._write()
 
     def _take(self) -> None:
-        self._latest = self.snapshot()
+        self._latest = self.run.state_dict()
         self._taken = time.monotonic()
         self._saved = False
 
     def _write(self) -> None:
         assert self._latest is not None, "no state to save"
-        self.save(self._latest)
+        self.run.save(self._latest)
         self._saved = True

@@ -12,40 +12,44 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from rlkit.collect.make import make_actor
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import RolloutSource
+from rlkit.contracts import Experience, Policy, Rollouts, RolloutSource
 from rlkit.options import ConfigError
 
 
 def make_source(
     config: RunConfig,
-    learner: nn.Module,
-    another: Callable[[], nn.Module],
-    feed: str,
+    policy: Policy,
+    another: Callable[[], Policy],
+    experience: Experience,
     device: torch.device,
     say: Callable[[str], None],
 ) -> RolloutSource:
-    """The source that config.source names.
+    """The source that config.source names, checked before by `check_source`.
 
-    another(): a second policy like the learner's; feed: what the agent learns from (rlkit.learn.feeds). Raises
-    ConfigError.
+    policy: the learner's; another(): a second one like it; experience: what the algorithm learns from.
     """
     source = config.source
-    check_lanes(config)
     if source.name == "ray":
         from rlkit.sources.ray.source import RaySource
 
-        return RaySource(config, learner, feed, device, say)
+        return RaySource(config, policy, experience, device, say)
     if source.name == "thread":
         from rlkit.sources.thread import ThreadSource
 
-        return ThreadSource(make_actor(config, another(), device, buffers=2), learner)
+        return ThreadSource(make_actor(config, another(), device, buffers=2), policy)
     from rlkit.sources.sync import SyncSource
 
-    return SyncSource(make_actor(config, learner, device))
+    return SyncSource(make_actor(config, policy, device))
+
+
+def check_source(config: RunConfig, experience: Experience) -> None:
+    """Raise ConfigError where the options of the source do not fit one another or what the algorithm learns from."""
+    check_lanes(config)
+    if config.source.name == "ray":
+        _check_min_workers(config, experience)
 
 
 def check_lanes(config: RunConfig) -> None:
@@ -72,3 +76,31 @@ def check_lanes(config: RunConfig) -> None:
         what += " and " if not what.endswith(": ") else ""
         what += f"source.env_actors={actors} of a worker each step as many"
     raise ConfigError(f"{what}, so it must be a multiple of {unit}; type env.lanes={nearest}")
+
+
+def _check_min_workers(config: RunConfig, experience: Experience) -> None:
+    """Raise ConfigError where source.min_workers is given and the run needs chunks of all workers."""
+    source = config.source
+    what = f"source.min_workers={source.min_workers}: "
+    if source.min_workers > source.workers:
+        raise ConfigError(
+            f"{what}there are only source.workers={source.workers}; allowed: 0 (all) to {source.workers}; "
+            f"type source.workers={source.min_workers}"
+        )
+    if not 0 < source.min_workers < source.workers:
+        return
+    if source.mode != "async":
+        raise ConfigError(
+            f"{what}in source.mode={source.mode} every batch has a chunk of each worker; "
+            "type source.mode=async, or source.min_workers=0"
+        )
+    if not isinstance(experience, Rollouts):
+        raise ConfigError(
+            f"{what}agent={config.agent_name} needs the chunks of each lane in their order, so it waits for all "
+            "workers; allowed for agents that learn from rollouts; type source.min_workers=0"
+        )
+    if config.learner.workers > 1:
+        raise ConfigError(
+            f"{what}learner.workers={config.learner.workers} share batches of one size, and these grow; "
+            "type learner.workers=1, or source.min_workers=0"
+        )

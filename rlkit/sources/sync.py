@@ -5,20 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from rlkit.collect.actor import Actor
-from rlkit.contracts import Episodes, Timing
+from rlkit.contracts import Episodes, RolloutSource
 from rlkit.types import Rollout
 
 
-class SyncSource:
+class SyncSource(RolloutSource):
     """Collects when asked."""
 
     def __init__(self, actor: Actor) -> None:
-        self.actor = actor
+        self.actor, self.timing = actor, actor.timing
         self.version = 0
-
-    @property
-    def timing(self) -> Timing:
-        return self.actor.timing
 
     def get(self) -> tuple[Rollout, Episodes]:
         rollout, episodes = self.actor.collect()

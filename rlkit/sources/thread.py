@@ -12,19 +12,17 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from torch import nn
-
 from rlkit.collect.actor import Actor
-from rlkit.contracts import Episodes, Timing
+from rlkit.contracts import Episodes, Policy, RolloutSource
 from rlkit.types import Rollout
 
 
-class ThreadSource:
+class ThreadSource(RolloutSource):
     """A queue of one. `actor.policy` must be a copy of the learner's policy, with two buffers."""
 
-    def __init__(self, actor: Actor, learner: nn.Module) -> None:
+    def __init__(self, actor: Actor, learner: Policy) -> None:
         assert id(actor.policy) != id(learner), "the collector needs its own copy of the policy"
-        self.actor, self.learner = actor, learner
+        self.actor, self.learner, self.timing = actor, learner, actor.timing
         self.version = 0  # of the learner's weights
         self._acting = 0  # of the collector's weights
         self._done: threading.Event | None = (
@@ -32,10 +30,6 @@ class ThreadSource:
         )
         self._result: tuple[Rollout, Episodes] | BaseException | None = None
         self._begun: dict[str, Any] = {}  # state at the start of the rollout under way
-
-    @property
-    def timing(self) -> Timing:
-        return self.actor.timing
 
     def get(self) -> tuple[Rollout, Episodes]:
         if self._done is None:
@@ -46,7 +40,7 @@ class ThreadSource:
         return result
 
     def _start(self) -> None:
-        self.actor.policy.load_state_dict(self.learner.state_dict())  # type: ignore[attr-defined]
+        self.actor.policy.load_state_dict(self.learner.state_dict())
         self._acting = self.version
         self._launch()
 
@@ -88,7 +82,7 @@ class ThreadSource:
         self.actor.env.close()
 
     def state_dict(self) -> dict[str, Any]:
-        policy = self.actor.policy.state_dict()  # type: ignore[attr-defined]
+        policy = self.actor.policy.state_dict()
         return {
             "actor": self._begun,
             "started": self._done is not None,
@@ -101,6 +95,6 @@ class ThreadSource:
         self.version, self._acting = state["version"], state["acting"]
         warning = self.actor.load_state_dict(state["actor"])
         if state["started"]:
-            self.actor.policy.load_state_dict(state["policy"])  # type: ignore[attr-defined]
+            self.actor.policy.load_state_dict(state["policy"])
             self._launch()
         return warning

@@ -21,7 +21,7 @@ from rlkit.envs import make_env
 from rlkit.play.evaluate import evaluate_policy
 from rlkit.run.console import Console
 from rlkit.run.folder import run_config
-from rlkit.run.session import Run
+from rlkit.run.session import prepare
 from tests.unit.masked import COUNTS, Masked
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -96,13 +96,13 @@ def test_learning_reads_the_mask_of_its_own_row(kind: str, network: str, tmp_pat
         "env.backend": "inprocess", "optim.lr": 1e-30, "env.kwargs": {"kind": kind}, "network": network,
         "agent.log_std_init": 0.0,
     }  # fmt: skip
-    run = Run(compose(values=values).config, tmp_path, Console(1, "test", plain=True))
+    run = prepare(compose(values=values).config, tmp_path, Console(1, "test", plain=True))
     try:
         rollout, _ = run.feed.next()
         mask, last = rollout.obs["action_mask"][:-1].numpy(), rollout.last  # [T, N, choices], [T+1, N]
         assert last[:-1].any()
         assert (rollout.obs["action_mask"][last] == 1).all()
-        metrics = {name: float(value) for name, value in run.agent.learn(rollout, 0.0).items()}
+        metrics = {name: float(value) for name, value in run.learner.learn(rollout, 0.0).items()}
     finally:
         run.feed.source.close()
     assert metrics["policy/kl"] < 1e-9 and metrics["policy/clipped"] == 0

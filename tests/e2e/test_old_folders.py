@@ -15,6 +15,7 @@ from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
 from rlkit.run.folder import run_config
 from rlkit.run.session import resume
+from rlkit.types import Lanes
 
 OLD = Path(__file__).parents[1] / "data" / "version-0.1.0"
 OBS = np.array([0.1, -0.2, 0.03, 0.4], np.float32)
@@ -47,7 +48,7 @@ def test_what_a_policy_of_version_0_1_0_says_is_what_it_said_then() -> None:
     policy = rlkit.load(OLD / "ppo", "last").policy
     with torch.no_grad():
         pi, value, _ = policy.evaluate(
-            torch.from_numpy(OBS)[None, None], torch.tensor([[True]]), policy.initial_state(1)
+            torch.from_numpy(OBS)[None, None], torch.tensor([[True]]), policy.initial_state(Lanes(1))
         )
     log_probs = [float(pi.log_prob(torch.tensor([[i]]))) for i in (0, 1)]
     np.testing.assert_allclose(log_probs, EXPECTED["log_prob"], rtol=1e-4)

@@ -14,6 +14,7 @@ from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.saved import load
 from rlkit.run.console import Console
 from rlkit.run.folder import run_config
+from rlkit.types import Lanes
 
 TOY = "rlkit.envs.toys.tasks"
 COMMON = {"preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9}
@@ -102,7 +103,7 @@ def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
 
 def test_value_of_a_constant_reward_through_truncation() -> None:
     """Reward 1 for ever, cut by a time limit: V = 1 / (1 - gamma), which only bootstrapping at truncation finds."""
-    from rlkit.run.session import Run
+    from rlkit.run.session import prepare
 
     values = COMMON | {
         "env": "tests.learning.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
@@ -112,8 +113,8 @@ def test_value_of_a_constant_reward_through_truncation() -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, Path(folder), Console(1, "test", plain=True))
+        run = prepare(config, Path(folder), Console(1, "test", plain=True))
         run.train()
         obs, first = torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.bool)
-        value = run.policy.evaluate(obs, first, run.policy.initial_state(1))[1]
+        value = run.model.evaluate(obs, first, run.model.initial_state(Lanes(1)))[1]
     assert float(value.detach()) == pytest.approx(5.0, abs=0.25)

@@ -15,7 +15,7 @@ from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.replay.sampling import as_tree
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Rollout, tree_map
+from rlkit.types import EnvSpec, Lanes, Rollout, tree_map
 
 STATES = 3
 ONLINE = [[1.0, 5.0, 2.0], [4.0, 0.0, 3.0]]  # Q(s, a): one row per action, one column per state
@@ -64,7 +64,7 @@ def transitions(
     discounts = torch.tensor([discount])
     return Rollout(
         obs=obs, first=flags, last=flags, action=torch.tensor([actions]), reward=torch.tensor([rewards]),
-        terminated=discounts == 0, state=agent.policy.initial_state(size),
+        terminated=discounts == 0, state=agent.policy.initial_state(Lanes(size)),
         extra={
             "discount": discounts, "index": torch.arange(size),
             "weight": torch.tensor(weight or [1.0] * size),
@@ -183,7 +183,7 @@ def test_dueling() -> None:
         agent.network.heads["value"].weight.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
         agent.network.heads["advantage"].weight.copy_(torch.tensor(ONLINE))
         obs = torch.eye(STATES)[None]
-        state = agent.policy.initial_state(STATES)
+        state = agent.policy.initial_state(Lanes(STATES))
         z, _ = agent.policy.returns(agent.network, obs, torch.zeros(1, STATES, dtype=torch.bool), state)
     # state 0: 1 + (1, 4) - 2.5; state 1: 2 + (5, 0) - 2.5; state 2: 3 + (2, 3) - 2.5
     assert z[0, :, :, 0].tolist() == [[-0.5, 2.5], [4.5, -0.5], [2.5, 3.5]]
@@ -202,7 +202,7 @@ def make_sequences(agent: Agent, length: int, size: int, discount: float) -> Rol
         obs=torch.randn(length + 1, size, STATES, generator=generator), first=first, last=last,
         action=torch.randint(0, 2, (length, size), generator=generator),
         reward=torch.randn(length, size, generator=generator) * ~last[:-1], terminated=terminated,
-        state=tree_map(lambda x: torch.randn(x.shape, generator=generator), agent.policy.initial_state(size)),
+        state=tree_map(lambda x: torch.randn(x.shape, generator=generator), agent.policy.initial_state(Lanes(size))),
         extra={
             "discount": discount * (1 - terminated.float()), "index": torch.arange(size),
             "weight": torch.rand(size, generator=generator) + 0.5,

@@ -13,7 +13,7 @@ import torch
 from rlkit.config.compose import compose
 from rlkit.learn.trainer import fit
 from rlkit.run.console import Console
-from rlkit.run.session import Run
+from rlkit.run.session import Session, prepare
 from rlkit.sources.ray import fleet
 
 PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]
@@ -45,10 +45,10 @@ class Quiet(Console):
         pass
 
 
-def make(folder: Path, *options: str, total: int = 10**8) -> Run:
+def make(folder: Path, *options: str, total: int = 10**8) -> Session:
     folder.mkdir(parents=True, exist_ok=True)
     config = compose([*COMMON, *options, f"total_steps={total}", "stop.reward=1e9"]).config
-    return Run(config, folder, Quiet())
+    return prepare(config, folder, Quiet())
 
 
 class After:
@@ -67,11 +67,11 @@ class After:
         pass
 
 
-def train(run: Run, updates: int, each: Any = None) -> dict[str, torch.Tensor]:
+def train(run: Session, updates: int, each: Any = None) -> dict[str, torch.Tensor]:
     """Weights after that many updates; the run is closed."""
     try:
-        fit(run.agent, run.feed, [After(updates, each)], run.clock)
-        return {name: value.clone() for name, value in run.policy.state_dict().items()}
+        fit(run.learner, run.feed, [After(updates, each)], run.clock)
+        return {name: value.clone() for name, value in run.model.state_dict().items()}
     finally:
         run.feed.close()
 

@@ -28,7 +28,7 @@ from rlkit.config.schema import RunConfig
 from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.check import spec_of
-from rlkit.run.session import Run
+from rlkit.run.session import prepare
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
@@ -326,7 +326,7 @@ def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
     from rlkit.run.console import Console
 
     config = compose(values=PPO | {"learner.workers": 2}).config
-    run = Run(config, tmp_path, Console(100, "x"))
+    run = prepare(config, tmp_path, Console(100, "x"))
     try:
         assert not children(os.getpid())
     finally:

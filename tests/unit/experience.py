@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rlkit.spaces import Box, Dict, Discrete
-from rlkit.types import EnvSpec, Rollout
+from rlkit.types import EnvSpec, Lanes, Rollout
 
 
 class Policy:
@@ -68,7 +68,7 @@ class Stream:
         obs: Any = torch.stack([t, n], -1)
         if isinstance(policy.spec.observation, Dict):
             obs = {"x": obs, "mask": t.long() % 5}
-        state = policy.initial_state(lanes)
+        state = policy.initial_state(Lanes(lanes))
         if policy.memory:
             h, (c,) = state[1]
             state = (state[0], (h + start, (c + 10 * start,)))

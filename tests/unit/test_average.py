@@ -14,7 +14,7 @@ from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.saved import load
 from rlkit.run.console import Console
 from rlkit.run.hooks import AverageHook
-from rlkit.run.session import Run
+from rlkit.run.session import Session, prepare
 
 OPTIONS = [
     "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.lanes=4", "agent.steps=64", "agent.epochs=2",
@@ -23,19 +23,19 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def trained(folder: Path, *options: str) -> tuple[Run, list[Tensor]]:
+def trained(folder: Path, *options: str) -> tuple[Session, list[Tensor]]:
     """A run, and the policy's weights after each of its updates."""
     folder.mkdir()
-    run = Run(compose([*OPTIONS, *options]).config, folder, Console(3000, "test", plain=True))
+    run = prepare(compose([*OPTIONS, *options]).config, folder, Console(3000, "test", plain=True))
     seen: list[Tensor] = []
-    learn = run.agent.learn
+    learn = run.learner.learn
 
     def recorded(batch: object, progress: float) -> dict[str, Tensor]:
         metrics: dict[str, Tensor] = learn(batch, progress)
-        seen.append(run.agent.optim.flat.detach().clone())
+        seen.append(run.learner.optim.flat.detach().clone())
         return metrics
 
-    run.agent.learn = recorded
+    run.learner.learn = recorded
     run.train()
     return run, seen
 
@@ -70,7 +70,7 @@ def test_best_is_the_mean_and_training_is_as_without(tmp_path: Path) -> None:
     torch.testing.assert_close(flat(kept), torch.stack(seen).mean(0), rtol=1e-4, atol=1e-6)
     assert torch.equal(flat(last), seen[-1])
     assert torch.equal(flat(load(tmp_path / "b", "best").policy), seen[-1])
-    buffers = zip(kept.named_buffers(), run.policy.named_buffers(), strict=True)
+    buffers = zip(kept.named_buffers(), run.model.named_buffers(), strict=True)
     assert all(name == other and torch.equal(x, y) for (name, x), (other, y) in buffers)
     assert plain.average is None
 

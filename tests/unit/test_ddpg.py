@@ -17,7 +17,7 @@ from rlkit.replay.sampling import as_tree
 from rlkit.returns import n_step
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, Discrete, Space
-from rlkit.types import EnvSpec, Rollout, tree_leaves, tree_map
+from rlkit.types import EnvSpec, Lanes, Rollout, tree_leaves, tree_map
 
 B, L, OBS, D = 5, 7, 3, 2
 
@@ -67,7 +67,7 @@ def transitions(agent: Agent, seed: int = 0, batch: int = B) -> Rollout:
         action=torch.rand(1, batch, D, generator=g) * 2 - 1,
         reward=torch.randn(1, batch, generator=g),
         terminated=terminated,
-        state=agent.policy.initial_state(batch),
+        state=agent.policy.initial_state(Lanes(batch)),
         extra={
             "discount": agent.config.gamma * (~terminated).float(),
             "weight": torch.rand(batch, generator=g) + 0.5,
@@ -84,7 +84,7 @@ def sequences(agent: Agent, seed: int = 0) -> Rollout:
     first = torch.zeros_like(last)
     first[1:] = last[:-1]
     terminated = last[1:] & (torch.arange(B) % 2 == 0)
-    state = tree_map(lambda x: 0.5 * torch.randn(x.shape, generator=g), agent.policy.initial_state(B))
+    state = tree_map(lambda x: 0.5 * torch.randn(x.shape, generator=g), agent.policy.initial_state(Lanes(B)))
     return Rollout(
         obs=torch.randn(L + 1, B, OBS, generator=g), first=first, last=last,
         action=torch.rand(L, B, D, generator=g) * 2 - 1, reward=torch.randn(L, B, generator=g) * ~last[:-1],
@@ -118,7 +118,7 @@ def target(agent: Agent, s: float, noise: float | None = None) -> list[float]:
     batch = Rollout(
         obs=torch.full((2, 2, 1), s), first=torch.zeros(2, 2, dtype=torch.bool),
         last=torch.cat([torch.zeros_like(terminated), terminated]), action=torch.zeros(1, 2, 1),
-        reward=torch.ones(1, 2), terminated=terminated, state=agent.policy.initial_state(2),
+        reward=torch.ones(1, 2), terminated=terminated, state=agent.policy.initial_state(Lanes(2)),
         extra={"discount": 0.9 * (~terminated).float(), "weight": torch.ones(2)},
     )  # fmt: skip
     added = () if noise is None else (torch.full((1, 2, 1), noise),)
@@ -181,7 +181,7 @@ def test_actor_gradient_is_the_chain_rule() -> None:
     policy, expected = agent.policy, torch.zeros_like(agent.actor.flat)
     for b in range(B):
         one = slice(b, b + 1)
-        state = policy.initial_state(1)[:-1]
+        state = policy.initial_state(Lanes(1))[:-1]
         features, _ = policy.network.features(batch.obs[:1, one], batch.first[:1, one], state)
         mu = policy.mu(features)
         action = mu.detach().requires_grad_()
@@ -222,7 +222,7 @@ def test_learning_rates() -> None:
 
 
 def act(agent: Agent, noise: Tensor | None, first: bool = False, lanes: int = B) -> Tensor:
-    obs, state = torch.randn(lanes, OBS), agent.policy.initial_state(lanes)
+    obs, state = torch.randn(lanes, OBS), agent.policy.initial_state(Lanes(lanes))
     with torch.no_grad():
         return agent.policy.act(obs, torch.full((lanes,), first), state, noise)[0]
 
@@ -257,7 +257,7 @@ def test_ornstein_uhlenbeck_by_hand_and_in_the_long_run() -> None:
     policy, obs = agent.policy, torch.zeros(lanes, OBS)
     with torch.no_grad():
         agent.actor.flat.zero_()
-        state, x = policy.initial_state(lanes), torch.zeros(lanes, D)
+        state, x = policy.initial_state(Lanes(lanes)), torch.zeros(lanes, D)
         first = torch.zeros(lanes, dtype=torch.bool)
         noise = torch.from_numpy(uniforms(0, torch.arange(lanes).numpy(), 0, 40, D))
         for u in noise:
@@ -284,7 +284,11 @@ def test_actions_fill_the_bounds() -> None:
 
 def test_value_is_the_smaller_critic_at_the_actors_action() -> None:
     policy = make_agent(critics=2).policy
-    obs, first, state = torch.randn(4, B, OBS), torch.zeros(4, B, dtype=torch.bool), policy.initial_state(B)
+    obs, first, state = (
+        torch.randn(4, B, OBS),
+        torch.zeros(4, B, dtype=torch.bool),
+        policy.initial_state(Lanes(B)),
+    )
     features, _ = policy.network.features(obs, first, state[:-1])
     q = policy.q(features, policy.mu(features))
     assert torch.equal(policy.value(obs, first, state), torch.minimum(q[0], q[1]))
@@ -303,7 +307,7 @@ def test_sequence_targets_equal_stepping_row_by_row(core: str) -> None:
         agent.target_actor.mul_(0.7)
         batch = sequences(agent)
         if core == "transformer":  # its state is no free vector
-            batch.state = agent.policy.initial_state(B)
+            batch.state = agent.policy.initial_state(Lanes(B))
         rows = as_tree(batch)
         found = agent.targets(rows, ())
         values, state, online = [], batch.state, batch.state
@@ -344,7 +348,7 @@ def test_reset_rows_have_no_influence() -> None:
 
 def test_acting_moves_the_memories_of_actor_and_critics() -> None:
     agent = make_agent(**MEMORY, critics=2, noise="ou")
-    before = agent.policy.initial_state(B)
+    before = agent.policy.initial_state(Lanes(B))
     assert len(before) == 1 + 3 + 1  # frames, actor and two critics, noise
     _, after, _ = agent.policy.act(
         torch.randn(B, OBS), torch.ones(B, dtype=torch.bool), before, torch.rand(B, D)

@@ -15,7 +15,7 @@ from rlkit.distributions.joint import Choices
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.noisy import Noise
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Rollout, tree_map
+from rlkit.types import EnvSpec, Lanes, Rollout, tree_map
 
 B = 16
 
@@ -47,7 +47,7 @@ def random_batch(agent: Agent, generator: torch.Generator) -> Rollout:
         obs=torch.randn(length + 1, B, 3, generator=generator), first=flags, last=flags,
         action=torch.randint(0, agent.policy.choices.n, (length, B), generator=generator),
         reward=torch.randn(length, B, generator=generator), terminated=terminated,
-        state=agent.policy.initial_state(B),
+        state=agent.policy.initial_state(Lanes(B)),
         extra={
             "discount": 0.99 * (1 - terminated.float()), "index": torch.arange(B), "weight": torch.ones(B),
         },
@@ -76,7 +76,7 @@ def act(policy: Policy, obs: Any, noise: Tensor | None) -> Tensor:
     size = len(obs) if isinstance(obs, Tensor) else len(obs["state"])
     with torch.no_grad():
         action, _, extra = policy.act(
-            obs, torch.zeros(size, dtype=torch.bool), policy.initial_state(size), noise
+            obs, torch.zeros(size, dtype=torch.bool), policy.initial_state(Lanes(size)), noise
         )
     assert extra == {}
     return action
@@ -110,9 +110,9 @@ def test_masks_hold_for_random_and_greedy_actions() -> None:
             assert mask[int(act(policy, obs, noise)[0])] == 1
         rows = tree_map(lambda x: x[:4][None], obs)
         first = torch.zeros(1, 4, dtype=torch.bool)
-        z, _ = policy.returns(policy.network, rows, first, policy.initial_state(4))
+        z, _ = policy.returns(policy.network, rows, first, policy.initial_state(Lanes(4)))
         best = max(float(z[0, 0, a, 0].detach()) for a in range(5) if mask[a])
-        value = policy.value(rows, first, policy.initial_state(4))
+        value = policy.value(rows, first, policy.initial_state(Lanes(4)))
         assert value.tolist() == [pytest.approx([best] * 4)]
 
 
@@ -160,13 +160,13 @@ def test_lanes_explore_unequally() -> None:
     noise = torch.rand(60_000, 4, 3, generator=torch.Generator().manual_seed(0))
     noise[:, :, 2] = torch.arange(4) / 3
     obs, first = torch.zeros(240_000, 3), torch.zeros(240_000, dtype=torch.bool)
-    best = policy.act(obs, first, policy.initial_state(240_000), None)[0]
-    action = policy.act(obs, first, policy.initial_state(240_000), noise.flatten(0, 1))[0]
+    best = policy.act(obs, first, policy.initial_state(Lanes(240_000)), None)[0]
+    action = policy.act(obs, first, policy.initial_state(Lanes(240_000)), noise.flatten(0, 1))[0]
     random = 1.5 * (action != best).view(-1, 4).float().mean(0)  # a third of the random ones are the best
     expected = torch.tensor([0.4, 0.4 ** (10 / 3), 0.4 ** (17 / 3), 0.4**8])
     assert torch.allclose(random, expected, atol=0.003) and torch.all(random.diff() < 0)
     # without a third column, as in an evaluation, all are alike
-    alike = policy.act(obs, first, policy.initial_state(240_000), noise.flatten(0, 1)[:, :2])[0]
+    alike = policy.act(obs, first, policy.initial_state(Lanes(240_000)), noise.flatten(0, 1)[:, :2])[0]
     assert 1.5 * float((alike != best).float().mean()) == pytest.approx(0.4, abs=0.003)
 
 
@@ -255,7 +255,7 @@ def test_noisy_exploration() -> None:
     metrics = agent.learn(Batches(agent, 1), 0.0)  # type: ignore[arg-type]
     assert float(metrics["policy/epsilon"]) == 0.0
     obs, first = torch.randn(1, 6, 3), torch.zeros(1, 6, dtype=torch.bool)
-    state, policy = agent.policy.initial_state(6), agent.policy
+    state, policy = agent.policy.initial_state(Lanes(6)), agent.policy
     noisy, clean = (policy.returns(policy.network, obs, first, state, noisy=n)[0] for n in (True, False))
     assert not torch.allclose(noisy, clean)
     assert torch.equal(policy.value(obs, first, state), clean.mean(-1).amax(-1))

@@ -16,7 +16,7 @@ from rlkit.learn.optim import Optimiser, flatten
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
 from rlkit.spaces import Box, Discrete
-from rlkit.types import EnvSpec
+from rlkit.types import EnvSpec, Lanes
 
 
 def make_net() -> nn.Module:
@@ -89,7 +89,8 @@ def test_compiled_learning_equals_eager(kind: str) -> None:
     policy.network.observe(rows[:, None])
     batch = {
         "rows": {
-            "obs": rows[None], "first": torch.zeros(1, 16, dtype=torch.bool), "cores": policy.initial_state(1)[1:],
+            "obs": rows[None], "first": torch.zeros(1, 16, dtype=torch.bool),
+            "cores": policy.initial_state(Lanes(1))[1:],
             "frames": rows, "history": torch.randint(0, 16, (16, 1)),
         },
         "action": torch.randint(0, 3, (1, 16)), "log_prob": torch.randn(1, 16) - 1, "weight": torch.rand(1, 16),
@@ -146,11 +147,11 @@ def test_compiled_acting_follows_the_weights() -> None:
             for parameter in policy.parameters():
                 parameter.add_(0.1 * change)
             policy.network.observe(torch.randn(1, 50, 3) * (1 + change))
-            action, state, extra = act(obs, first, policy.initial_state(8), noise)
-            expected, _, expected_extra = policy.act(obs, first, policy.initial_state(8), noise)
+            action, state, extra = act(obs, first, policy.initial_state(Lanes(8)), noise)
+            expected, _, expected_extra = policy.act(obs, first, policy.initial_state(Lanes(8)), noise)
             assert torch.allclose(action, expected, atol=1e-5)
             assert torch.allclose(extra["value"], expected_extra["value"], atol=1e-5)
-            assert state == policy.initial_state(8)
+            assert state == policy.initial_state(Lanes(8))
 
 
 def test_choices_say_why() -> None:

@@ -15,7 +15,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
 from rlkit.returns import gae
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Rollout, tree_map
+from rlkit.types import EnvSpec, Lanes, Rollout, tree_map
 
 T, N = 6, 4
 
@@ -50,7 +50,7 @@ def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
     earlier = torch.randn(3, N, 3, generator=generator)
     with torch.no_grad():
         none = torch.zeros(3, N, dtype=torch.bool)
-        opening = state = agent.policy.evaluate(earlier, none, agent.policy.initial_state(N))[2]
+        opening = state = agent.policy.evaluate(earlier, none, agent.policy.initial_state(Lanes(N)))[2]
         actions, extras = [], []
         for t in range(T):
             action, state, extra = agent.policy.act(obs[t], first[t], state, noise[t])
@@ -64,7 +64,7 @@ def make_rollout(agent: Agent, seed: int = 0) -> Rollout:
 def plain_batch(agent: Agent, size: int) -> dict[str, Any]:
     """Transitions of action 0 with advantage 1, target 0 and the policy's own log-probability and value."""
     first, action = torch.zeros(1, size, dtype=torch.bool), torch.zeros(size, dtype=torch.int64)
-    obs, state = torch.randn(1, size, 3), agent.policy.initial_state(size)
+    obs, state = torch.randn(1, size, 3), agent.policy.initial_state(Lanes(size))
     pi, value, _ = agent.policy.evaluate(obs, first, state)
     return {
         "rows": {"obs": obs, "first": first, "cores": state[1:]},

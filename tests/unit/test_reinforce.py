@@ -13,9 +13,9 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import OptimConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.run.console import Console
-from rlkit.run.session import Run
+from rlkit.run.session import prepare
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Rollout
+from rlkit.types import EnvSpec, Lanes, Rollout
 
 PLAIN = {"baseline": "none", "normalize_advantage": False}
 
@@ -34,7 +34,7 @@ def one_step_episodes(agent: Agent, action: list[int], reward: list[float], weig
     """N lanes of one transition each, acted by the agent's own policy."""
     lanes = len(action)
     obs, first = torch.ones(2, lanes, 1), torch.tensor([[True], [False]]).expand(2, lanes)
-    chosen, state = torch.tensor([action]), agent.policy.initial_state(lanes)
+    chosen, state = torch.tensor([action]), agent.policy.initial_state(Lanes(lanes))
     with torch.no_grad():
         log_prob = agent.policy.evaluate(obs[:1], first[:1], state)[0].log_prob(chosen)
     extra = {"log_prob": log_prob, "weight": torch.tensor([weight])}
@@ -84,7 +84,7 @@ def test_a_baseline_does_not_bias(baseline: str) -> None:
             if kind == "value":
                 agent.policy.network.heads["value"].bias.fill_(-5.0)
             obs, first = torch.ones(1, 1, 1), torch.ones(1, 1, dtype=torch.bool)
-            pi = agent.policy.evaluate(obs, first, agent.policy.initial_state(1))[0]
+            pi = agent.policy.evaluate(obs, first, agent.policy.initial_state(Lanes(1)))[0]
             probability = [float(pi.log_prob(torch.tensor([[a]])).exp()) for a in range(3)]
         head = agent.policy.network.heads["policy"].bias
         before = head.detach().clone()
@@ -108,7 +108,7 @@ def two_episodes(agent: Agent) -> Rollout:
         action=torch.zeros(6, 1, dtype=torch.int64),
         reward=rows([1, 2, 4, 0, 8, 16]),
         terminated=rows([no, no, yes, no, no, no], torch.bool),
-        state=agent.policy.initial_state(1),
+        state=agent.policy.initial_state(Lanes(1)),
         extra={"log_prob": torch.full((6, 1), math.log(0.5)), "weight": rows([1, 1, 1, 0, 1, 1])},
     )
 
@@ -185,7 +185,7 @@ def random_rollout(agent: Agent, steps: int, lanes: int, seed: int = 0) -> Rollo
     first = torch.cat([torch.ones(1, lanes, dtype=torch.bool), last[:-1]])
     obs = torch.randn(steps + 1, lanes, 3, generator=generator)
     noise = torch.rand(steps, lanes, policy.noise_size, generator=generator).clamp(1e-6, 1 - 1e-6)
-    opening = state = policy.initial_state(lanes)
+    opening = state = policy.initial_state(Lanes(lanes))
     acted = []
     with torch.no_grad():
         for t in range(steps):
@@ -226,7 +226,7 @@ def test_memory_is_carried_over_pieces(core: str) -> None:
     for (piece, obs, first), state in zip(agent.pieces(rollout), states, strict=True):
         pi = agent.policy.evaluate(obs, first, state)[0]
         assert torch.allclose(pi.log_prob(rollout.action[piece]), rollout.extra["log_prob"][piece], atol=1e-4)
-    forgetful = agent.policy.initial_state(4)
+    forgetful = agent.policy.initial_state(Lanes(4))
     pi = agent.policy.evaluate(obs, first, forgetful)[0]
     assert not torch.allclose(pi.log_prob(rollout.action[piece]), rollout.extra["log_prob"][piece], atol=1e-3)
 
@@ -267,11 +267,11 @@ def test_the_first_batch_of_a_run_is_on_policy(tmp_path: Any, options: dict[str,
         "agent": "reinforce", "env": "cartpole", "preset": "none", "env.lanes": 3, "agent.steps": 8, "threads": 1,
         "env.backend": "inprocess", "log.tensorboard": False, "network.core_size": 8, "total_steps": 1,
     }  # fmt: skip
-    run = Run(compose(values=values | options).config, tmp_path, Console(1, "test", plain=True))
+    run = prepare(compose(values=values | options).config, tmp_path, Console(1, "test", plain=True))
     try:
-        run.policy.network.heads["policy"].weight.data.mul_(100)
+        run.model.network.heads["policy"].weight.data.mul_(100)
         batch, steps = run.feed.next()
-        metrics = run.agent.learn(batch, 0.0)
+        metrics = run.learner.learn(batch, 0.0)
     finally:
         run.feed.close()
     assert float(metrics["policy/ratio"]) == pytest.approx(1, abs=1e-4)

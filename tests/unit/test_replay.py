@@ -20,7 +20,7 @@ from rlkit.replay import priorities
 from rlkit.replay import ring as ring_module
 from rlkit.replay.memory import Replay, following
 from rlkit.returns import n_step as n_step_returns
-from rlkit.types import Rollout
+from rlkit.types import Lanes, Rollout
 from tests.unit.experience import Policy, Stream
 
 GAMMA = 0.9
@@ -156,7 +156,7 @@ def test_history_is_what_the_network_sees_when_it_steps(n_step: int) -> None:
     k, policy, rows = 4, Policy(stack=4), 70
     stream = Stream.make(rows, 2, seed=3)
     whole = stream.rollout(policy, 0, rows)
-    stacked, _ = stack_rows(whole.obs, whole.first, policy.initial_state(2)[0][0])  # type: ignore[arg-type]
+    stacked, _ = stack_rows(whole.obs, whole.first, policy.initial_state(Lanes(2))[0][0])  # type: ignore[arg-type]
     replay = make(policy, 2, 5, n_step=n_step, capacity=60)
     feed(replay, stream, policy, [5] * 14)
     for batch in drawn(replay, 5):

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.driving.batched.paint import COLOURS, LUMINANCE, Lens, pictures
 from rlkit.envs.driving.batched.sensors import OTHERS, bounds, directions, sense
 from rlkit.envs.driving.batched.track import TILES, Floats, Tracks
@@ -37,7 +38,7 @@ LAP_COMPLETE = 0.95
 _FILM = Lens.plain(400, 600)
 
 
-class Driving:
+class Driving(VecEnv):
     """N lanes of the batched driving environment; its rows are CPU tensors that every step overwrites.
 
     observation: "picture", uint8 [size, size], or "vector", float32 [rays + 21] (`sensors.py`). skip: frames per
@@ -47,6 +48,7 @@ class Driving:
     """
 
     batched = True
+    exact = "snapshot"
 
     def __init__(
         self,

@@ -67,13 +67,14 @@ class Member:
 class Fleet:
     """`config.source.workers` workers. `ask` them for chunks, `wait` for events, take what is in `arrived`.
 
-    whole: nobody can learn before each worker's next chunk has arrived, so aggregators may wait for all of them.
+    steps: of a rollout; whole: nobody can learn before each worker's next chunk has arrived, so aggregators may wait
+    for all of them.
     """
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, say: Callable[[str], None], whole: bool = True
+        self, config: RunConfig, spec: EnvSpec, steps: int, say: Callable[[str], None], whole: bool = True
     ) -> None:
-        self.config, self.spec, self.say = config, spec, say
+        self.config, self.spec, self.steps, self.say = config, spec, steps, say
         self.lanes = config.env.lanes // config.source.workers  # of each worker
         self.ray, self.connected = connect(config)
         self.members: list[Member] = []
@@ -121,7 +122,7 @@ class Fleet:
 
     def ask(self, depth: int, version: int, weights: Any, rollouts: int) -> None:
         """Ask every worker that is up for chunks until `depth` of its are under way or have arrived and lie here."""
-        rows = rollouts * self.config.agent.steps * self.lanes
+        rows = rollouts * self.steps * self.lanes
         here = [chunk.worker for chunk in self.arrived]
         for member in self.members:
             while member.up and len(member.chunks) + here.count(member.index) < depth:

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import VecEnv
 from rlkit.sources.ray.lanes import cut, merge
 from rlkit.types import EnvSpec, EnvStep, empty_rows, tree_map
 
@@ -69,10 +70,10 @@ class EnvActor:
             return {"failure": error_text(error)}
 
     def start(self) -> dict[str, Any]:
-        """Make the environments. Returns {"pid", "snapshots": whether they can save themselves}."""
+        """Make the environments. Returns {"pid", "exact": as their VecEnv says}."""
         torch.set_num_threads(self.threads)
         self.vector = registry.env_package().make_vec(self.env, self.seed, first_lane=self.first_lane)
-        return {"pid": os.getpid(), "snapshots": hasattr(self.vector, "snapshot")}
+        return {"pid": os.getpid(), "exact": self.vector.exact}
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> dict[str, Any]:
         """VecEnv.restore; the row as arrays."""
@@ -97,8 +98,8 @@ def _arrays(step: EnvStep) -> dict[str, Any]:
     return found
 
 
-class RemoteVecEnv:
-    """VecEnv: lanes [first_lane, first_lane + lanes) of a run, in `source.env_actors` Ray actors of as many each.
+class RemoteVecEnv(VecEnv):
+    """Lanes [first_lane, first_lane + lanes) of a run, in `source.env_actors` Ray actors of as many each.
 
     `step` returns the same EnvStep every time. Waits until all actors have started. Raises EnvActorError, as do
     `restore`, `step`, `snapshot` and `load_snapshot`.
@@ -134,8 +135,7 @@ class RemoteVecEnv:
         self.pids: list[int] = []
         heads = self._ask("start", [()] * len(self.parts))
         self.pids = [head["pid"] for head in heads]
-        if all(head["snapshots"] for head in heads):  # who asks looks for the method
-            self.snapshot, self.load_snapshot = self._snapshot, self._load_snapshot
+        self.exact = heads[0]["exact"]
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n] ([k_n, ...])."""
@@ -156,11 +156,11 @@ class RemoteVecEnv:
             self.ray.kill(handle)
         self.handles = []
 
-    def _snapshot(self) -> Any:
+    def snapshot(self) -> Any:
         """The state of all lanes, as one vector of them would save it."""
         return merge(*self._ask("snapshot", [()] * len(self.parts)))
 
-    def _load_snapshot(self, state: Any) -> None:
+    def load_snapshot(self, state: Any) -> None:
         self._ask("load_snapshot", [(cut(state, part),) for part in self.parts])
 
     def _gather(self, rows: list[dict[str, Any]]) -> EnvStep:

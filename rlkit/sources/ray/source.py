@@ -33,11 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Episodes, Timing
-from rlkit.options import ConfigError
+from rlkit.contracts import Episodes, Experience, Policy, Replayed, Rollouts, RolloutSource, Timing
 from rlkit.sources.ray.aggregate import Chunk, join_chunks
 from rlkit.sources.ray.fleet import Fleet
 from rlkit.sources.ray.lanes import merge_states, split_state
@@ -47,26 +45,26 @@ from rlkit.types import Rollout, tree_leaves
 CHUNK = 0.05  # seconds of work that are worth a message
 
 
-class RaySource:
-    """Ray and the workers start with the first `get`. feed: what the agent learns from (rlkit.learn.feeds)."""
+class RaySource(RolloutSource):
+    """Ray and the workers start with the first `get`. experience: what the algorithm learns from."""
 
     def __init__(
         self,
         config: RunConfig,
-        learner: nn.Module,
-        feed: str,
+        learner: Policy,
+        experience: Experience,
         device: torch.device,
         say: Callable[[str], None],
     ) -> None:
-        check_min_workers(config, feed)
         self.config, self.learner, self.device, self.say = config, learner, device, say
         self.asynchronous = config.source.mode == "async"
+        self.steps = experience.steps
         self.ahead = (
             config.source.max_lag if self.asynchronous else 0
         )  # chunks of a worker while the learner learns
-        self.ordered = not self.asynchronous or feed != "rollouts"
+        self.ordered = not self.asynchronous or not isinstance(experience, Rollouts)
         self.rollouts = 1  # of a chunk
-        self.measured = not (self.asynchronous and feed == "replay")
+        self.measured = not (self.asynchronous and isinstance(experience, Replayed))
         if not self.measured and config.source.rollouts:
             self.rollouts, self.measured = config.source.rollouts, True
         self.fleet: Fleet | None = None
@@ -103,7 +101,7 @@ class RaySource:
         config, lanes, workers = self.config, self.config.env.lanes, self.config.source.workers
         # with max_lag=1 a worker has one chunk at a time, so the first that arrive are all of them
         whole = self.ordered or self.ahead == 1
-        self.fleet = Fleet(config, self.learner.spec, self.say, whole)  # type: ignore[arg-type]
+        self.fleet = Fleet(config, self.learner.spec, self.steps, self.say, whole)
         cuts = [slice(start, start + lanes // workers) for start in range(0, lanes, lanes // workers)]
         actor, mark = self._restored.get("actor"), self._restored.get("mark")
         states = [split_state(actor, cut.start, cut.stop) if actor else None for cut in cuts]
@@ -243,31 +241,3 @@ class RaySource:
         if "mark" in self._restored:
             return "source.mode=async: every lane opens a new episode, so the run continues, but not exactly"
         return None
-
-
-def check_min_workers(config: RunConfig, feed: str) -> None:
-    """Raise ConfigError where source.min_workers is given and the run needs chunks of all workers."""
-    source = config.source
-    what = f"source.min_workers={source.min_workers}: "
-    if source.min_workers > source.workers:
-        raise ConfigError(
-            f"{what}there are only source.workers={source.workers}; allowed: 0 (all) to {source.workers}; "
-            f"type source.workers={source.min_workers}"
-        )
-    if not 0 < source.min_workers < source.workers:
-        return
-    if source.mode != "async":
-        raise ConfigError(
-            f"{what}in source.mode={source.mode} every batch has a chunk of each worker; "
-            "type source.mode=async, or source.min_workers=0"
-        )
-    if feed != "rollouts":
-        raise ConfigError(
-            f"{what}agent={config.agent_name} needs the chunks of each lane in their order, so it waits for all "
-            "workers; allowed for agents that learn from rollouts; type source.min_workers=0"
-        )
-    if config.learner.workers > 1:
-        raise ConfigError(
-            f"{what}learner.workers={config.learner.workers} share batches of one size, and these grow; "
-            "type learner.workers=1, or source.min_workers=0"
-        )

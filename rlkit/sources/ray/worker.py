@@ -45,8 +45,8 @@ class Worker:
             return {"failure": text, "died": False}
         device = torch.device("cuda" if wanted else "cpu")
         try:
-            agent = registry.agent_module(config.agent_name)
-            self.policy = agent.Policy(self.spec, config.network, config.agent).to(device)
+            algorithm = registry.algorithm(config.agent_name)
+            self.policy = algorithm.Policy(self.spec, config.network, config.agent).to(device)
             shared = config.source.inference == "shared"
             vector = RemoteVecEnv(config, self.spec, self.first_lane, self.lanes) if shared else None
             self.actor = make_actor(
@@ -91,7 +91,7 @@ class Worker:
             "returns": returns,
             "lengths": lengths,
             "step": self.actor.step,
-            "episode": self.actor.episode.copy(),
+            "episode": self.actor.account.episode.copy(),
             "seconds": time.perf_counter() - begin,
             "environment": timing.environment - before[0],
             "policy": timing.policy - before[1],

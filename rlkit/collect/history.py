@@ -1,0 +1,49 @@
+"""What environments were asked to do since their episodes began: with the episode's seed it brings them back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rlkit.contracts import Saved
+from rlkit.types import EnvStep, tree_leaves
+
+Array = npt.NDArray[Any]
+
+
+class History:
+    """The environment actions of all lanes, rollout by rollout; saved: a value of `state_dict`."""
+
+    def __init__(self, saved: Sequence[Saved] = ()) -> None:
+        # (first step, actions [T, N, ...]) of each rollout
+        self._log: deque[tuple[int, Array]] = deque((each["start"], each["actions"]) for each in saved)
+
+    def add(self, step: int, actions: Array) -> None:
+        """Copy the actions [T, N, ...] of the rollout that began at `step`."""
+        self._log.append((step, actions.copy()))
+
+    def forget(self, step: int) -> None:
+        """Drop the rollouts that end before `step`, the oldest one at which an episode goes on."""
+        while self._log and self._log[0][0] + len(self._log[0][1]) <= step:
+            self._log.popleft()
+
+    def of(self, lane: int, begun: int) -> Array:
+        """The actions of a lane since step `begun`: [k, ...]."""
+        pieces = [actions[max(begun - start, 0) :, lane] for start, actions in self._log]
+        return np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def state_dict(self) -> list[Saved]:
+        """A list entry per rollout; arrays are shared, as nobody writes to them again."""
+        return [{"start": start, "actions": actions} for start, actions in self._log]
+
+
+def differing(a: EnvStep, b: EnvStep) -> npt.NDArray[np.bool_]:
+    """[N] lanes whose rows are not equal to the last bit."""
+    different = a.last.cpu() != b.last.cpu()
+    for x, y in zip(tree_leaves(a.obs), tree_leaves(b.obs), strict=True):
+        different |= (x.cpu() != y.cpu()).flatten(1).any(1) if x.dim() > 1 else x.cpu() != y.cpu()
+    return different.numpy()
