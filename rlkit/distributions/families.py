@@ -200,8 +200,13 @@ class TanhGaussian(Distribution):
 
         The median, tanh(mean), leaves out what rare samples do: a brake near its bound is pressed less than it was on
         average in training, and the greedy car is then faster than the one that learned to steer it.
+
+        In float64: functions of whole vectors and of what is left over at their end may round differently, and an
+        action must not depend on how many others are asked for beside it.
         """
-        return torch.atanh(self._expected(torch.tanh).clamp(-INSIDE, INSIDE))
+        wide = TanhGaussian(self.base.mean.double(), self.base.log_std.double())
+        expected = wide._expected(torch.tanh).clamp(-INSIDE, INSIDE)
+        return torch.atanh(expected).to(self.base.mean.dtype)
 
     def log_prob(self, action: Tensor) -> Tensor:
         """Of the density of a: log N(x) - sum log(1 - tanh(x)^2)."""
