@@ -20,18 +20,24 @@ GENERIC_ENV = "gymnasium"  # the environment configuration that runs any registe
 class OptimConfig:
     """How gradients become steps."""
 
-    name: str = option("adam", choices=("adam", "adamw", "rmsprop", "sgd"))
-    lr: float = option(3e-4, above=0, help="learning rate at the start")
+    name: str = option("adam", choices=("adam", "adamw", "rmsprop", "sgd"), help="The optimiser")
+    lr: float = option(3e-4, above=0, help="The learning rate at the start of the run")
     lr_schedule: str = option(
-        "constant", choices=("constant", "linear", "cosine"), help="its way to 0 at total_steps"
+        "constant",
+        choices=("constant", "linear", "cosine"),
+        help="How the learning rate falls to 0 at total_steps; constant: it stays",
     )
-    clip_norm: float = option(0.5, min=0, help="largest norm of the gradient; 0: any")
-    eps: float = option(1e-5, above=0, help="added to the denominator (adam, adamw, rmsprop)")
+    clip_norm: float = option(
+        0.5, min=0, help="Gradients whose norm is larger are scaled down to it; 0: none are"
+    )
+    eps: float = option(
+        1e-5, above=0, help="A small number added to the denominator of a step (adam, adamw, rmsprop)"
+    )
     betas: tuple[float, float] = option(
-        (0.9, 0.999), min=0, below=1, help="decay of both moments (adam, adamw)"
+        (0.9, 0.999), min=0, below=1, help="The decay rates of both moments (adam, adamw)"
     )
-    momentum: float = option(0.0, min=0, below=1, help="sgd, rmsprop")
-    weight_decay: float = option(0.0, min=0)
+    momentum: float = option(0.0, min=0, below=1, help="The momentum (sgd, rmsprop)")
+    weight_decay: float = option(0.0, min=0, help="The weight decay per step")
 
 
 @dataclass(frozen=True)
@@ -41,67 +47,80 @@ class SourceConfig:
     name: str = option(
         "sync",
         choices=("sync", "thread", "ray"),
-        help="sync: collect, then learn; thread: both at once; ray: lanes in Ray actors",
+        help="sync: collect a rollout, then learn from it; thread: collect the next one while learning; "
+        "ray: collect in Ray actors",
     )
     group: int = option(
         0,
         min=0,
-        help="lanes per forward pass of the acting policy (results depend on it); 0: all of an actor",
+        help="How many lanes the acting policy sees in one forward pass (results depend on it in their "
+        "last bits); 0: all",
     )
-    workers: int = option(2, min=1, help="ray: actors that env.lanes are dealt out to")
+    workers: int = option(2, min=1, help="ray: how many actors env.lanes are dealt out to")
     inference: str = option(
         "local",
         choices=("local", "shared"),
-        help="ray: local: a worker steps its environments itself; shared: environment actors do, it acts for them",
+        help="ray: local: a worker steps its environments itself; shared: environment actors step them "
+        "and the worker acts for them",
     )
-    env_actors: int = option(2, min=1, help="ray, shared: environment actors of each worker")
+    env_actors: int = option(2, min=1, help="ray, shared: how many environment actors each worker has")
     mode: str = option(
         "sync",
         choices=("sync", "async"),
-        help="ray: sync: collect, then learn (lag 0); async: collect while learning",
+        help="ray: sync: collect, then learn, so the lag is 0; async: collect while learning",
     )
     max_lag: int = option(
-        1, min=1, help="ray, async: batches learned from between collecting a chunk and learning from it"
+        1,
+        min=1,
+        help="ray, async: the largest lag, in batches learned from between collecting a chunk and "
+        "learning from it",
     )
     rollouts: int = option(
         0,
         min=0,
-        help="ray, async, agents with a replay memory: rollouts of agent.steps per chunk; 0: as many as take 50 ms",
+        help="ray, async, agents with a replay buffer: how many rollouts a worker sends at once; 0: as "
+        "many as take 50 ms",
     )
     min_workers: int = option(
         0,
         min=0,
-        help="ray, async, agents that learn from rollouts: workers that are up when the run begins; 0: all",
+        help="ray, async, agents that learn from rollouts: the run begins when so many workers are up; "
+        "0: all",
     )
     aggregate: int = option(
         64,
         min=0,
-        help="ray: with more workers than this, chunks of a node's workers are joined there; 0: never",
+        help="ray: with more workers than this, the chunks of a node's workers are joined on that node; "
+        "0: never",
     )
     max_restarts: int = option(
         100,
         min=-1,
-        help="ray: workers that die (killed, node lost) and are replaced before it is an error; -1: any",
+        help="ray: how many workers may die (killed, node lost) and be replaced before the run ends with "
+        "an error; -1: any number",
     )
     max_failures: int = option(
         10,
         min=-1,
-        help="ray: environments that raise or hang and are replaced before it is an error; -1: any",
+        help="ray: how many environments may raise or hang and be replaced before the run ends with an "
+        "error; -1: any number",
     )
     cpus_per_worker: float = option(
-        1.0, min=0, help="ray: cores that a worker reserves; its torch has as many threads"
+        1.0, min=0, help="ray: how many cores a worker reserves; its torch has as many threads"
     )
     cpus_per_env_actor: float = option(
-        1.0, min=0, help="ray, shared: cores that an environment actor reserves"
+        1.0, min=0, help="ray, shared: how many cores an environment actor reserves"
     )
     gpus_per_worker: float = option(
-        0.0, min=0, help="ray: (part of a) GPU that a worker reserves and acts on; 0: CPU"
+        0.0, min=0, help="ray: how many GPUs, or which part of one, a worker reserves and acts on; 0: the CPU"
     )
     resources: dict[str, float] = field(
         default_factory=dict, metadata={"help": "ray: other resources that a worker reserves, {name: amount}"}
     )
     placement: str = option(
-        "spread", choices=("spread", "pack"), help="ray: workers on all nodes evenly, or on few of them"
+        "spread",
+        choices=("spread", "pack"),
+        help="ray: spread: workers lie evenly on all nodes; pack: on few of them",
     )
 
 
@@ -111,41 +130,62 @@ class RayConfig:
 
     address: str = option(
         "local",
-        help="local: started for this run, on the loopback; auto: the one that runs here; HOST:PORT: that one",
+        help="Which Ray the run uses; local: one of its own, on the loopback interface; auto: the one "
+        "that runs here; HOST:PORT: that one",
     )
     memory: int = option(
         0,
         min=0,
-        help="local: MB of shared memory for rollouts on their way, at least 80; 0: Ray's own choice",
+        help="address=local: megabytes of shared memory for rollouts on their way, at least 80; 0: Ray's "
+        "own choice",
     )
     runtime_env: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "Ray's runtime environment of the workers, e.g. {working_dir: .}"},
+        metadata={"help": "Ray's runtime environment of the workers, for example {working_dir: .}"},
     )
 
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """Who learns."""
+    """How many processes learn."""
 
-    workers: int = option(1, min=1, help="processes that share every minibatch (GPUs, or groups of cores)")
+    workers: int = option(
+        1,
+        min=1,
+        help="How many processes share every minibatch, each on a GPU or on a group of cores of its own",
+    )
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
     """What an off-policy agent remembers, and how it learns from it."""
 
-    capacity: int = option(100_000, min=1, help="transitions kept, of all lanes together")
-    warmup: int = option(1_000, min=0, help="transitions collected before the first update")
-    ratio: float = option(1.0, above=0, help="updates per collected transition; fractions are carried over")
-    batch: int = option(256, min=1, help="transitions per update; with memory batch / sequence sequences")
-    n_step: int = option(1, min=1, help="rewards summed before the bootstrap")
-    sequence: int = option(16, min=1, help="rows that a network with memory learns from at once")
-    burn_in: int = option(8, min=0, help="rows before those that only warm its memory up")
-    alpha: float = option(0.0, min=0, max=1, help="how far |TD error| decides what is drawn; 0: uniform")
-    beta: float = option(0.4, min=0, max=1, help="importance exponent at the start; rises to 1")
+    capacity: int = option(100_000, min=1, help="How many transitions are kept, of all lanes together")
+    warmup: int = option(1_000, min=0, help="How many transitions are collected before the first update")
+    ratio: float = option(
+        1.0, above=0, help="How many updates are made per collected transition; fractions are carried over"
+    )
+    batch: int = option(
+        256,
+        min=1,
+        help="How many transitions an update learns from; a network with memory: batch / sequence sequences",
+    )
+    n_step: int = option(
+        1, min=1, help="How many rewards are summed before the value of the state after them is added"
+    )
+    sequence: int = option(16, min=1, help="How many rows a network with memory learns from at once")
+    burn_in: int = option(8, min=0, help="How many rows before those only renew the hidden state")
+    alpha: float = option(
+        0.0,
+        min=0,
+        max=1,
+        help="How far the size of the TD error decides what is drawn; 0: everything is equally likely",
+    )
+    beta: float = option(
+        0.4, min=0, max=1, help="The exponent of the importance weights at the start; it rises to 1"
+    )
     storage: Literal["memory", "disk"] = option(
-        "memory", help="disk: memory-mapped files in the run's folder"
+        "memory", help="disk: the replay buffer lies in memory-mapped files in the run's folder"
     )
 
 
@@ -154,22 +194,27 @@ class LogConfig:
     """The rows of metrics.csv and of the console."""
 
     every: int = option(
-        0, min=0, help="environment steps between rows; 0: total_steps / 500, at least one update"
+        0,
+        min=0,
+        help="How many environment steps lie between two rows; 0: total_steps / 500, and at least one update",
     )
-    tensorboard: bool = option(True, help="write the same numbers for TensorBoard")
+    tensorboard: bool = option(True, help="Write the same numbers for TensorBoard")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Greedy episodes on seeds that training never sees."""
 
-    every: int = option(0, min=0, help="environment steps between evaluations; 0: total_steps / 10")
-    episodes: int = option(10, min=1, help="episodes of an evaluation")
+    every: int = option(
+        0, min=0, help="How many environment steps lie between two evaluations; 0: total_steps / 10"
+    )
+    episodes: int = option(10, min=1, help="How many episodes an evaluation has")
     average: float = option(
         0.0,
         min=0,
         below=1,
-        help="decay per update of a moving mean of the weights to evaluate instead; 0: none",
+        help="Evaluate and keep a moving mean of the weights with this decay per update; 0: the weights "
+        "themselves",
     )
 
 
@@ -177,23 +222,27 @@ class EvaluateConfig:
 class CheckpointConfig:
     """What `rlkit resume` continues from."""
 
-    every: int = option(0, min=0, help="environment steps between checkpoints; 0: total_steps / 10")
-    keep: int = option(2, min=1, help="how many of the newest stay")
+    every: int = option(
+        0, min=0, help="How many environment steps lie between two checkpoints; 0: total_steps / 10"
+    )
+    keep: int = option(2, min=1, help="How many of the newest checkpoints are kept")
 
 
 @dataclass(frozen=True)
 class VideoConfig:
     """Videos of greedy episodes."""
 
-    every: int = option(0, min=0, help="environment steps between videos; 0: none")
+    every: int = option(0, min=0, help="How many environment steps lie between two videos; 0: there are none")
 
 
 @dataclass(frozen=True)
 class StopConfig:
-    """Reasons to end before total_steps."""
+    """What ends a run before total_steps."""
 
-    reward: float | None = option(None, help="mean return of the last 100 training episodes that is enough")
-    minutes: float | None = option(None, above=0, help="wall time that is enough")
+    reward: float | None = option(
+        None, help="The run ends when the mean return of the last 100 training episodes reaches this"
+    )
+    minutes: float | None = option(None, above=0, help="The run ends after so many minutes")
 
 
 @dataclass(frozen=True)
@@ -212,17 +261,23 @@ class RunConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     stop: StopConfig = field(default_factory=StopConfig)
-    name: str = option("", help="of the run's folder; empty: <agent>-<env>-<seed>")
-    dir: str = option("runs", help="folder of the run folders")
-    seed: int = option(0, min=0, max=2**32 - 1, help="all randomness follows from it")
-    total_steps: int = option(100_000, min=1, help="environment steps of all lanes together")
-    device: str = option("auto", help="auto (cuda where there is one), cpu, cuda or cuda:N")
-    precision: str = option(
-        "auto", choices=("auto", "float32", "bfloat16"), help="of the learner's arithmetic"
+    name: str = option("", help="The name of the run's folder; empty: <agent>-<env>-<seed>")
+    dir: str = option("runs", help="The folder in which run folders are made")
+    seed: int = option(0, min=0, max=2**32 - 1, help="All randomness follows from this number")
+    total_steps: int = option(
+        100_000, min=1, help="How many environment steps the run has, of all lanes together"
     )
-    compile: bool = option(False, help="torch.compile acting and learning")
-    threads: int = option(0, min=0, help="CPU threads of torch, in each learner process; 0: chosen")
-    alias: str = option("", help="what agent=... said, where the algorithm's file is called something else")
+    device: str = option(
+        "auto", help="Where torch computes: auto (cuda where there is one), cpu, cuda or cuda:N"
+    )
+    precision: str = option(
+        "auto", choices=("auto", "float32", "bfloat16"), help="The precision of the learner's arithmetic"
+    )
+    compile: bool = option(False, help="Compile acting and learning to machine code (TorchInductor)")
+    threads: int = option(
+        0, min=0, help="How many CPU threads torch has in each learner process; 0: rlkit chooses"
+    )
+    alias: str = option("", help="What agent=... said, where the algorithm's file is called something else")
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
