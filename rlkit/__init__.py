@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rlkit.run.session import train as train
 
 __all__ = ["__version__", "load", "train"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
