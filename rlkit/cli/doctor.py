@@ -79,10 +79,10 @@ def _examine(overrides: list[str]) -> int:
         )
         print(f"rlkit: {text}", file=sys.stderr)
         return 2
-    from rlkit import probes as selftest
+    from rlkit import probes
 
     failed = []
-    for result in selftest.run_all(overrides):
+    for result in probes.run_all(overrides):
         print(f"{result.verdict}  {result.probe.name:<12} {result.text}", flush=True)
         if result.verdict == "FAIL":
             failed.append(result.probe)

@@ -63,6 +63,9 @@ class After:
         if clock.update >= self.updates:
             clock.stop_reason = "enough"
 
+    def resume(self, clock: Any) -> None:
+        pass
+
     def close(self, clock: Any, error: BaseException | None) -> None:
         pass
 

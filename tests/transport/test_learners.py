@@ -99,7 +99,7 @@ def test_a_run_of_several_ranks_has_the_weights_of_one(
 
 
 def make_agent(config: RunConfig) -> Any:
-    module = registry.agent_module(config.agent_name)
+    module = registry.algorithm(config.agent_name)
     torch.manual_seed(config.seed)
     policy = module.Policy(spec_of(config), config.network, config.agent)
     return module.Agent(policy, config.agent, config.optim, seed=config.seed)
@@ -116,7 +116,7 @@ def pair() -> Any:
     """Two ranks, the agent that they train, a rollout for it, and the same agent alone."""
     config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
     agent, alone = make_agent(config), make_agent(config)
-    found = learners.Learners(agent, config, torch.device("cpu"))
+    found = learners.Learners(agent, agent.policy, config, torch.device("cpu"))
     try:
         found.start()
         yield found, agent, one_rollout(config, agent.policy), alone
@@ -275,23 +275,29 @@ def test_what_ranks_cannot_share_is_refused(tmp_path: Path, options: dict[str, A
     assert not list(tmp_path.iterdir())
 
 
+def check(config: RunConfig, device: str = "cpu") -> None:
+    """As `rlkit.run.check.check` asks it."""
+    algorithm = registry.algorithm(config.agent_name)
+    policy = algorithm.Policy(spec_of(config), config.network, config.agent)
+    sharing = algorithm.shared(policy, config.agent)
+    learners.check(config, algorithm.feed(config.agent), sharing, torch.device(device))
+
+
 def test_the_suggested_minibatch_is_accepted() -> None:
     config = compose(values=PPO | {"agent.minibatch": 38, "learner.workers": 4}).config
-    agent = make_agent(config)
     with pytest.raises(ConfigError) as caught:
-        learners.check(config, agent, torch.device("cpu"))
+        check(config)
     size = int(str(caught.value).partition("type agent.minibatch=")[2].split()[0])
     fitting = replace(config, agent=replace(config.agent, minibatch=size))
-    learners.check(fitting, agent, torch.device("cpu"))
+    check(fitting)
 
 
 def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(values=PPO | {"learner.workers": 3}).config
-    agent = make_agent(config)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    learners.check(config, agent, torch.device("cuda"))
+    check(config, "cuda")
     with pytest.raises(ConfigError, match="there are 2 from cuda:1 on; type learner.workers=2 or device=cpu"):
-        learners.check(config, agent, torch.device("cuda:1"))
+        check(config, "cuda:1")
 
 
 def test_torch_threads_are_shared_by_the_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +328,7 @@ def test_one_rank_is_everything_and_makes_no_group(tmp_path: Path) -> None:
 
 
 def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
-    """Making a Run starts no process: what fails on the way leaves none behind."""
+    """Making a session starts no process: what fails on the way leaves none behind."""
     from rlkit.run.console import Console
 
     config = compose(values=PPO | {"learner.workers": 2}).config

@@ -127,7 +127,7 @@ def test_a_saved_feed_continues_exactly() -> None:
     state = unpack(*pack(feed.state_dict()))
     other = EpisodeFeed(Tape(last, 6), 3)
     feed.next()  # what was saved is not changed by what comes after
-    other.load_state_dict(state)
+    other.load(state, {})
     for expected, count in batches[3:]:
         batch, found = other.next()
         assert found == count

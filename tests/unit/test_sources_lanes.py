@@ -61,22 +61,22 @@ def test_a_policy_that_knows_its_lanes_is_told_their_share_of_the_run() -> None:
     """i / (N - 1), whoever acts for lane i: one actor of four lanes, or two of two."""
 
     class Watcher:
-        knows_lane, noise_size = True, 2
+        noise_size = 2
 
         def __init__(self, spec: EnvSpec) -> None:
             self.spec = spec
             self.shares: list[list[float]] = []
             self.kept: list[Tensor] = []
 
-        def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
-            return ()
+        def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
+            return (lanes.share,)
 
         def act(
             self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
         ) -> tuple[Tensor, State, dict[str, Tensor]]:
             assert noise is not None
-            self.shares.append(noise[:, 2].tolist())
-            self.kept.append(noise[:, :2])
+            self.shares.append(state[0].tolist())  # type: ignore[union-attr]
+            self.kept.append(noise)
             return torch.zeros(len(first), dtype=torch.int64), state, {}
 
         def to_env(self, action: Tensor) -> Tensor:

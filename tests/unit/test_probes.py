@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlkit import probes as selftest
+from rlkit import probes
 from rlkit.agents import ddpg, dqn, ppo, reinforce
 from rlkit.cli.main import main
-from rlkit.envs.toys import probes
+from rlkit.envs.toys import probes as toys
 from rlkit.nn.recurrent import Recurrent
 from rlkit.options import ConfigError
 from rlkit.probes import PROBES, Result, configure, run_all, run_probe
@@ -186,7 +186,7 @@ def test_what_the_probes_choose_is_refused(option: str) -> None:
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = PROBES[:3]
     results = [Result(first, "PASS", "V is 1.00"), Result(second, "SKIP", "no value")]
-    monkeypatch.setattr(selftest, "run_all", lambda overrides: iter(results))
+    monkeypatch.setattr(probes, "run_all", lambda overrides: iter(results))
     assert main(["doctor", "agent=ppo"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "PASS  constant     V is 1.00", "SKIP  observation  no value", "every answer is right",
@@ -204,7 +204,7 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 def test_answers_of_the_probes() -> None:
     """The environments are what the expectations say: mean discounted returns over many episodes."""
 
-    def value(env: probes.Probe, gamma: float, action: Any, opens: float) -> float:
+    def value(env: toys.Probe, gamma: float, action: Any, opens: float) -> float:
         env.reset(seed=0)
         totals = []
         for _ in range(4000):
@@ -218,13 +218,13 @@ def test_answers_of_the_probes() -> None:
             totals.append(total)
         return sum(totals) / len(totals)
 
-    assert value(probes.Constant(stop=0.5), 0.5, 0, 0.0) == pytest.approx(4 / 3, abs=0.03)
-    assert value(probes.Seen(), 0.5, 0, -1.0) == -1
-    assert value(probes.TwoSteps(), 0.5, 0, -1.0) == 0.5
-    assert (value(probes.Choice(), 0.0, 1, 1.0), value(probes.Choice(), 0.0, 0, 1.0)) == (1, -1)
-    assert value(probes.Choice(seen=True), 0.0, 0, -1.0) == 1
-    assert value(probes.Choice(continuous=True), 0.0, [1.0], 1.0) == 0
-    assert value(probes.Choice(continuous=True, seen=True), 0.0, [-0.25], -1.0) == -0.0625
-    assert (value(probes.Recall(), 1.0, 1, 1.0), value(probes.Recall(), 1.0, 1, -1.0)) == (1, -1)
-    assert value(probes.Forget(), 1.0, 0, 1.0) == pytest.approx(1.5, abs=0.05)  # one or two zeros
-    assert value(probes.Forget(), 1.0, 0, 0.0) == 0
+    assert value(toys.Constant(stop=0.5), 0.5, 0, 0.0) == pytest.approx(4 / 3, abs=0.03)
+    assert value(toys.Seen(), 0.5, 0, -1.0) == -1
+    assert value(toys.TwoSteps(), 0.5, 0, -1.0) == 0.5
+    assert (value(toys.Choice(), 0.0, 1, 1.0), value(toys.Choice(), 0.0, 0, 1.0)) == (1, -1)
+    assert value(toys.Choice(seen=True), 0.0, 0, -1.0) == 1
+    assert value(toys.Choice(continuous=True), 0.0, [1.0], 1.0) == 0
+    assert value(toys.Choice(continuous=True, seen=True), 0.0, [-0.25], -1.0) == -0.0625
+    assert (value(toys.Recall(), 1.0, 1, 1.0), value(toys.Recall(), 1.0, 1, -1.0)) == (1, -1)
+    assert value(toys.Forget(), 1.0, 0, 1.0) == pytest.approx(1.5, abs=0.05)  # one or two zeros
+    assert value(toys.Forget(), 1.0, 0, 0.0) == 0
