@@ -76,7 +76,7 @@ def train(run: Session, updates: int, each: Any = None) -> dict[str, torch.Tenso
         fit(run.learner, run.feed, [After(updates, each)], run.clock)
         return {name: value.clone() for name, value in run.model.state_dict().items()}
     finally:
-        run.feed.close()
+        run.close()
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

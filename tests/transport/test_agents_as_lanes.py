@@ -75,7 +75,7 @@ def test_the_account_counts_each_life_once(steps: int) -> None:
     returns: list[float] = []
     lengths: list[int] = []
     for _ in range(28 // steps):
-        rollout, episodes = actor.collect()
+        _, episodes = actor.collect()
         returns += episodes.returns
         lengths += episodes.lengths
     games = [3, 3, 6, 6] * (28 // steps * steps // 7)

@@ -19,7 +19,7 @@ from rlkit.learn.optim import flatten
 from rlkit.nn.config import NetworkConfig
 from rlkit.sources.ray.lanes import join_lanes, merge_states, split_state
 from rlkit.sources.ray.wire import lay_out, load_weights, pack_rollout, pack_weights, unpack_rollout
-from rlkit.types import EnvSpec, Obs, Rollout, State, tree_leaves
+from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, tree_leaves
 
 CPU = torch.device("cpu")
 ENVS = {
