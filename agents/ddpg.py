@@ -34,16 +34,15 @@ from rlkit import contracts
 from rlkit.compile import Compiled
 from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
-from rlkit.contracts import Replayed
 from rlkit.distributions import action_head
 from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.hidden import HiddenHead
 from rlkit.nn.network import Network
 from rlkit.options import option
-from rlkit.replay.sampling import as_tree, bootstrapped
+from rlkit.replay.targets import bootstrapped, warmed
 from rlkit.spaces import Box, leaves
-from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, tree_map
+from rlkit.types import Batch, EnvSpec, Lanes, Obs, Span, State, tree_leaves, tree_map
 
 if TYPE_CHECKING:
     from rlkit.replay.memory import Replay
@@ -79,7 +78,10 @@ class Config:
 
 
 class Policy(contracts.Policy):
-    """mu, Q and exploration. Its state is that of the network and, last, that of the noise."""
+    """mu, Q and exploration.
+
+    Its state is the network's and, last, that of the noise, which a network passes on as it is.
+    """
 
     random: Tensor
 
@@ -131,20 +133,21 @@ class Policy(contracts.Policy):
         rows = tree_map(lambda x: x[None], obs)
         # critics remember what the actor sees, so that a stored state starts both
         names = ["actor"] if self.network.memoryless else None
-        features, memory = self.network.features(rows, first[None], state[:-1], names)
-        action, process = self.mu(features)[0], state[-1]
+        features, state = self.network.features(rows, first[None], state, names)
+        action = self.mu(features)[0]
         if noise is not None:
             x = self.config.noise_std * 2**0.5 * torch.erfinv(2 * noise - 1)  # sigma z
-            if isinstance(process, tuple) and process:
+            if self.config.noise == "ou":
                 # x <- (1 - kappa) x + sigma z, from 0 where an episode opens
-                x = x + (1 - self.config.noise_decay) * torch.where(first[:, None], 0.0, process[0])  # type: ignore[arg-type]
-                process = (x,)
+                before = torch.where(first[:, None], 0.0, next(tree_leaves(state[-1])))
+                x = x + (1 - self.config.noise_decay) * before
+                state = (*state[:-1], (x,))
             action = torch.where(self.random, 2 * noise - 1, (action + x).clamp(-1, 1))
-        return action, (*memory, process), {}
+        return action, state, {}
 
     def value(self, obs: Obs, first: Tensor, state: State) -> Tensor:
         """The smallest Q(s, mu(s)): obs [T, N, ...], first [T, N] -> [T, N]."""
-        features, _ = self.network.features(obs, first, state[:-1])
+        features, _ = self.network.features(obs, first, state)
         return self.q(features, self.mu(features)).amin(0)
 
     def to_env(self, action: Tensor) -> Tensor:
@@ -166,8 +169,6 @@ class Agent:
         compile: bool = False,
     ) -> None:
         self.policy, self.config = policy, config
-        self.memory = not policy.network.memoryless
-        self.burn_in = config.replay.burn_in if self.memory else 0
         self.target = copy.deepcopy(policy)
         self.target_actor, self.target_critic = (flatten(part)[0].detach() for part in self.target.parts())
         actor, critic = policy.parts()
@@ -188,16 +189,15 @@ class Agent:
         self.actor.set_progress(progress)
         for batch in replay.batches(progress):
             for policy in (self.policy, self.target):
-                policy.network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
-            rows = as_tree(batch)
+                policy.network.observe(batch.now.obs, ~batch.now.last)
             with torch.no_grad(), self.critic.autocast:
-                rows |= self._targets(rows, self.noise(batch))
-            metrics, norm = self.critic.minimise(rows)
+                now, y, weight = self._targets(batch, self.noise(batch))
+            metrics, norm = self.critic.minimise(now, batch.action, y, weight)
             critic.append(torch.cat([metrics[:3], norm[None]]))
-            replay.prioritise(batch.extra["index"], metrics[3:].view_as(rows["target"]))
+            replay.prioritise(batch.index, metrics[3:].view_as(y))
             self.updates += 1
             if self.updates % self.config.actor_every == 0:
-                metrics, norm = self.actor.minimise(rows)
+                metrics, norm = self.actor.minimise(now, weight)
                 actor.append(torch.cat([metrics, norm[None]]))
                 soft_update(self.target_critic, self.critic.flat, self.config.tau)
                 soft_update(self.target_actor, self.actor.flat, self.config.tau)
@@ -208,64 +208,52 @@ class Agent:
                 report |= dict(zip(names, torch.stack(seen).mean(0), strict=True))
         return report
 
-    def noise(self, batch: Rollout) -> tuple[Tensor, ...]:
-        """The smoothing of target actions, [L - burn_in, B, d]; () without."""
+    def noise(self, batch: Batch) -> tuple[Tensor, ...]:
+        """The smoothing of target actions, [L, B, d]; () without."""
         if self.config.smoothing == 0:
             return ()
-        shape, limit = batch.action[self.burn_in :].shape, self.config.smoothing_clip
-        z = torch.randn(shape, generator=self.generator, device=self.generator.device)
+        z = torch.randn(batch.action.shape, generator=self.generator, device=self.generator.device)
+        limit = self.config.smoothing_clip
         return ((self.config.smoothing * z).clamp_(-limit, limit),)
 
-    def targets(self, rows: dict[str, Any], noise: tuple[Tensor, ...]) -> dict[str, Any]:
-        """Of the L' = L - burn_in rows that are learned from: y, the weights [L', B], and the state before them."""
-        obs, first, state, start = rows["obs"], rows["first"], rows["state"], self.burn_in
-        # a sequence is unrolled from its start; of the row after a transition only its frame history lies before
-        skip, before = (0, state) if self.memory else (1, rows["after"])
-        later = tree_map(lambda x: x[skip:], obs)
-        features, _ = self.target.network.features(later, first[skip:], before)
-        features = {name: x[start + 1 - skip :] for name, x in features.items()}  # of s_{t+1}
-        if start:
-            opening = tree_map(lambda x: x[:start], obs)
-            _, state = self.policy.network.features(opening, first[:start], state)
+    def targets(self, batch: Batch, noise: tuple[Tensor, ...]) -> tuple[Span, Tensor, Tensor]:
+        """The rows that are learned from with the memory before them, y [L, B], and the weights [L, B]."""
+        features, _ = self.target.network.features(*batch.later.inputs)
+        features = {name: x[-len(batch.action) :] for name, x in features.items()}  # of s_{t+m}, [L, B, D]
         action = self.target.mu(features)
         if noise:
             action = (action + noise[0]).clamp(-1, 1)
-        value = self.target.q(features, action).amin(0)  # [L', B]
-        y = bootstrapped(rows, value, self.config.gamma, self.config.replay.n_step)
+        value = self.target.q(features, action).amin(0)  # [L, B]
+        y = bootstrapped(batch, value, self.config.gamma, self.config.replay.n_step)
         # mean 1 over transitions, times their importance, and 0 where there is none
-        valid = (~rows["last"][start:-1]).float()
-        weight = valid / valid.mean().clamp(min=1 / valid.numel()) * rows["weight"]
-        return {"target": y, "weight": weight, "state": state}
+        valid = batch.valid.float()
+        weight = valid / valid.mean().clamp(min=1 / valid.numel()) * batch.weight
+        now, _ = warmed(self.policy.network, batch)
+        return now, y, weight
 
-    def critic_loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """L_Q, summed over critics; METRICS but the last, then |Q - y| of every row [3 + L' B]."""
-        y, weight = rows["target"], rows["weight"]
-        features = self.features(rows, self.policy.names)
-        q = self.policy.q(features, rows["action"][self.burn_in :])  # [critics, L', B]
+    def critic_loss(self, now: Span, action: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """L_Q, summed over critics; METRICS but the last, then |Q - y| of every row [3 + L B]."""
+        features, _ = self.policy.network.features(*now.inputs, self.policy.names)
+        q = self.policy.q(features, action)  # [critics, L, B]
         loss = (weight * (q - y).square().sum(0)).mean()
         with torch.no_grad():
             error = (q - y).abs().mean(0) * (weight > 0)
             means = torch.stack([loss, (weight * q[0]).mean(), (weight * y).mean()])
         return loss, torch.cat([means, error.flatten()])
 
-    def actor_loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def actor_loss(self, now: Span, weight: Tensor) -> tuple[Tensor, Tensor]:
         """L_mu, and again for its metrics [1]."""
-        policy, trunk_of = self.policy, self.policy.network.trunk_of
+        policy, network = self.policy, self.policy.network
         with torch.no_grad():  # what a critic sees of s does not depend on the action
-            features = self.features(rows, ["critic0"])
-        if trunk_of["actor"] == trunk_of["critic0"]:
+            features, _ = network.features(*now.inputs, ["critic0"])
+        if network.trunk_of["actor"] == network.trunk_of["critic0"]:
             features["actor"] = features["critic0"]
         else:
-            features |= self.features(rows, ["actor"])
-        q = policy.critics[0](features["critic0"], policy.mu(features)).squeeze(-1)  # [L', B]
-        valid = (rows["weight"] > 0).float()
+            features |= network.features(*now.inputs, ["actor"])[0]
+        q = policy.critics[0](features["critic0"], policy.mu(features)).squeeze(-1)  # [L, B]
+        valid = (weight > 0).float()
         loss = -(valid * q).sum() / valid.sum().clamp(min=1)
         return loss, loss.detach()[None]
-
-    def features(self, rows: dict[str, Any], names: list[str]) -> dict[str, Tensor]:
-        """What the heads `names` read of the rows that are learned from: [L', B, D]."""
-        obs, first = tree_map(lambda x: x[self.burn_in : -1], (rows["obs"], rows["first"]))
-        return self.policy.network.features(obs, first, rows["state"], names)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """What learning depends on beside the policy's own state."""
@@ -286,9 +274,9 @@ class Agent:
         self.generator.set_state(state["generator"].cpu())
 
 
-def feed(config: Config) -> Replayed:
+def feed(config: Config) -> contracts.Replayed:
     """A replay memory."""
-    return Replayed(config.steps, config.replay, config.gamma)
+    return contracts.Replayed(config.steps, config.replay, config.gamma)
 
 
 def check(spec: EnvSpec, config: Config) -> None:

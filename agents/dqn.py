@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -36,17 +36,17 @@ from torch import Tensor, nn
 from rlkit import contracts
 from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
-from rlkit.contracts import Replayed
 from rlkit.distributions.joint import Choices, check_choices
 from rlkit.learn.optim import Optimiser, flatten, soft_update
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.nn.noisy import Noise
-from rlkit.nn.norm import RunningNorm
 from rlkit.options import option
-from rlkit.replay.memory import Replay
-from rlkit.replay.sampling import as_tree, bootstrapped
-from rlkit.types import EnvSpec, Lanes, Obs, State, tree_leaves, tree_map
+from rlkit.replay.targets import bootstrapped, warmed
+from rlkit.types import Batch, EnvSpec, Lanes, Obs, Span, State, tree_leaves, tree_map
+
+if TYPE_CHECKING:
+    from rlkit.replay.memory import Replay
 
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary")
 METRICS = ("loss/td", "q/mean", "q/target")
@@ -81,7 +81,7 @@ class Config:
 class Policy(contracts.Policy):
     """Q, and epsilon-greedy actions of it. Its actions are numbers of choices.
 
-    Its state is the network's and, last, each lane's share of the exploration.
+    Its state is the network's and, last, each lane's share of the exploration, which a network passes on as it is.
     """
 
     epsilon: Tensor
@@ -120,8 +120,7 @@ class Policy(contracts.Policy):
 
         network: this policy's, or a target network made from it.
         """
-        outputs, memory = network(obs, first, state[:-1])
-        state = (*memory, state[-1])
+        outputs, state = network(obs, first, state)
         if self.noisy and noisy:
             outputs = {name: outputs[name] + outputs[f"{name}_noise"] for name in self.heads}
         shape = (self.choices.n, self.quantiles)
@@ -176,8 +175,6 @@ class Agent:
         compile: bool = False,
     ) -> None:
         self.policy, self.config, self.network = policy, config, policy.network
-        self.memory = not policy.network.memoryless
-        self.burn_in = config.replay.burn_in if self.memory else 0
         self.target: Network = copy.deepcopy(policy.network)
         self.target_flat = flatten(self.target)[0].detach()
         both = nn.ModuleDict({"network": self.network, "target": self.target})
@@ -185,7 +182,6 @@ class Agent:
             self.network, self.loss, optim, precision=precision, compile=compile, reads=both
         )
         self.noises = [module for module in both.modules() if isinstance(module, Noise)]
-        self.normalized = any(isinstance(module, RunningNorm) for module in both.modules())
         device = self.target_flat.device
         self.generator = torch.Generator(device).manual_seed(seed)
         level = (torch.arange(config.quantiles, device=device) + 0.5) / config.quantiles
@@ -201,13 +197,12 @@ class Agent:
             share = config.epsilon_start + fallen * (config.epsilon_end - config.epsilon_start)
             self.policy.epsilon.fill_(0.0 if config.noisy else share)
         for batch in replay.batches(progress):
-            for network in (self.network, self.target) if self.normalized else ():
-                network.observe(tree_map(lambda x: x[:-1], batch.obs), batch.valid)
+            for network in (self.network, self.target):
+                network.observe(batch.now.obs, ~batch.now.last)
             for noise in self.noises:
                 noise.resample(self.generator)
-            report, norm = self.optim.minimise(as_tree(batch))
-            index = batch.extra["index"]  # [B]
-            replay.prioritise(index, report[3:].view(-1, len(index)))
+            report, norm = self.optim.minimise(batch)
+            replay.prioritise(batch.index, report[3:].view_as(batch.reward))
             reports.append((report, norm))
             self.updates += 1
             if self.updates % config.target_every == 0:
@@ -221,41 +216,30 @@ class Agent:
         return metrics
 
     @torch.no_grad()
-    def targets(self, rows: dict[str, Any]) -> tuple[Tensor, State]:
-        """y [L - burn_in, B, M], and the online network's memory [B, ...] before the rows that are learned from."""
-        config = self.config
-        start = self.burn_in if self.memory else 1  # of a transition, the row after it is read
-        obs, first = tree_map(lambda x: x[start:], (rows["obs"], rows["first"]))
-        state = rows["state"]
-        online = old = state if self.memory else rows["after"]
-        if self.burn_in:
-            head = tree_map(lambda x: x[:start], (rows["obs"], rows["first"]))
-            online, old = (
-                (*network(*head, state[:-1])[1], state[-1]) for network in (self.network, self.target)
-            )
-            state = online
-        z, _ = self.policy.returns(self.target, obs, first, old)  # [T', B, n, M]
-        judge = self.policy.returns(self.network, obs, first, online)[0] if config.double else z
-        best = self.policy.q(judge, obs).argmax(-1)  # [T', B]
-        value = _of_action(z, best)[1 if self.memory else 0 :]  # [L', B, M]
-        return bootstrapped(rows, value, config.gamma, config.replay.n_step), state
+    def targets(self, batch: Batch, later: Span) -> Tensor:
+        """y [L, B, M]; `later` are the batch's, with what the online network remembers before them."""
+        _, old = warmed(self.target, batch)
+        z, _ = self.policy.returns(self.target, *old.inputs)  # [R, B, n, M]
+        judge = self.policy.returns(self.network, *later.inputs)[0] if self.config.double else z
+        best = self.policy.q(judge, later.obs).argmax(-1)  # [R, B]
+        value = _of_action(z, best)[-len(batch.action) :]  # [L, B, M]
+        return bootstrapped(batch, value, self.config.gamma, self.config.replay.n_step)
 
-    def loss(self, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """L, and METRICS followed by |y - Q| [L' * B]."""
-        target, state = self.targets(rows)  # [L', B, M]
-        now = slice(self.burn_in, -1)
-        obs, first = tree_map(lambda x: x[now], (rows["obs"], rows["first"]))
-        z, _ = self.policy.returns(self.network, obs, first, state)  # [L', B, n, M]
-        z = _of_action(z, rows["action"][self.burn_in :])  # [L', B, M]
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """L, and METRICS followed by |y - Q| [L * B]."""
+        now, later = warmed(self.network, batch)
+        target = self.targets(batch, later)  # [L, B, M]
+        z, _ = self.policy.returns(self.network, *now.inputs)  # [L, B, n, M]
+        z = _of_action(z, batch.action)  # [L, B, M]
         # u_ij = y_j - z_i
-        u = target[..., None, :] - z[..., :, None]  # [L', B, M, M]
+        u = target[..., None, :] - z[..., :, None]  # [L, B, M, M]
         huber = F.huber_loss(u, torch.zeros_like(u), reduction="none")
         # sum_i mean_j 2 |tau_i - 1{u_ij < 0}| Huber(u_ij)
-        loss = (2 * (self.level - (u.detach() < 0).float()).abs() * huber).mean(-1).sum(-1)  # [L', B]
-        valid = (~rows["last"][now]).float()  # [L', B]
+        loss = (2 * (self.level - (u.detach() < 0).float()).abs() * huber).mean(-1).sum(-1)  # [L, B]
+        valid = batch.valid.float()  # [L, B]
         mean = valid / valid.sum().clamp(min=1)  # weights of a mean over real transitions
         q, y = z.detach().mean(-1), target.mean(-1)
-        loss = (mean * rows["weight"] * loss).sum()
+        loss = (mean * batch.weight * loss).sum()
         means = torch.stack([loss.detach(), (mean * q).sum(), (mean * y).sum()])
         return loss, torch.cat([means, ((y - q).abs() * valid).flatten()])
 
@@ -276,9 +260,9 @@ class Agent:
         self.generator.set_state(state["generator"].cpu())
 
 
-def feed(config: Config) -> Replayed:
+def feed(config: Config) -> contracts.Replayed:
     """A replay memory."""
-    return Replayed(config.steps, config.replay, config.gamma)
+    return contracts.Replayed(config.steps, config.replay, config.gamma)
 
 
 def check(spec: EnvSpec, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The types that everything speaks: EnvStep (one row), Rollout (all experience), State (memory as a value).
+"""The types that everything speaks: EnvStep (a row), Rollout (experience), Batch (of a replay memory), State (memory).
 
 Time runs along the first axis, lanes (parallel environments, or agents of one) along the second:
 
@@ -134,6 +134,55 @@ class Rollout:
         )
 
 
+@dataclass(frozen=True)
+class Span:
+    """R rows of B lanes that follow each other, and the memory just before the first of them."""
+
+    obs: Obs  # [R, B, ...]
+    first: Tensor  # [R, B] bool
+    last: Tensor  # [R, B] bool
+    state: State = ()  # [B, ...]
+
+    @property
+    def inputs(self) -> tuple[Obs, Tensor, State]:
+        """What a network is called with."""
+        return self.obs, self.first, self.state
+
+    def after(self, rows: int, state: State) -> Span:
+        """What follows the first `rows` rows, `state` being the memory after them."""
+        obs, first, last = tree_map(lambda x: x[rows:], (self.obs, self.first, self.last))
+        return Span(obs, first, last, state)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B items of a replay memory; L rows of each are learned from, towards targets y = reward + discount V(later).
+
+    Without memory an item is a transition: L = 1, `now` is o_t and `later` o_{t+m}, each with its own frame history.
+    With memory it is a sequence: `now` begins with W rows that only move the memory (burn-in), and `later` is `now` and
+    the row after it, because the memory before the row after another comes from unrolling that other too. So it is the
+    last L rows of both that count: `later[-L:]` are the rows after `now[-L:]`.
+    """
+
+    now: Span  # [W+L, B]
+    later: Span  # [1, B], or with memory [W+L+1, B]
+    action: Tensor  # [L, B, ...] as the policy emitted it
+    reward: Tensor  # [L, B] f32, of a transition over m steps their discounted sum
+    discount: Tensor  # [L, B] f32, gamma^m, and 0 after a termination
+    weight: Tensor  # [B] f32, importance weights
+    index: Tensor  # [B] int64, what the replay memory knows the items by
+
+    @property
+    def warm(self) -> int:
+        """W."""
+        return len(self.now.first) - len(self.action)
+
+    @property
+    def valid(self) -> Tensor:
+        """[L, B] bool: real transitions, as in a rollout."""
+        return ~self.now.last[self.warm :]
+
+
 def closings(last: Tensor) -> Tensor:
     """last [T+1, N] -> [T, N] bool: whether the transition t -> t+1 closes an episode, where `last` rises."""
     return last[1:] & ~last[:-1]
@@ -145,11 +194,13 @@ def mask_of(obs: Obs) -> Tensor | None:
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """Apply `function` to every leaf of nested dicts and tuples (several trees: to their matching leaves)."""
+    """Apply `function` to every leaf of nested dicts, tuples, Spans and Batches (several trees: to matching leaves)."""
     if isinstance(tree, dict):
         return {key: tree_map(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
         return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
+    if isinstance(tree, Span | Batch):
+        return replace(tree, **tree_map(function, vars(tree), *map(vars, others)))
     return function(tree, *others)
 
 
@@ -161,6 +212,8 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, tuple):
         for value in tree:
             yield from tree_leaves(value)
+    elif isinstance(tree, Span | Batch):
+        yield from tree_leaves(vars(tree))
     else:
         yield tree
 

@@ -90,8 +90,8 @@ class Network(nn.Module):
     ) -> tuple[dict[str, Tensor], State]:
         """What the heads `names` (default: all) read: name -> [T, N, D], next state.
 
-        Trunks that none of them reads are not computed, and keep their state. A state without frames means that obs
-        are stacks already, [T, N, k, ...].
+        Trunks that none of them reads are not computed, and keep their state, as does whatever a policy keeps behind
+        the network's own. A state without frames means that obs are stacks already, [T, N, k, ...].
         """
         rows, lanes = first.shape
         frames, core_states = state[0], list(state[1:])

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,10 +26,11 @@ from rlkit.config.schema import ReplayConfig
 from rlkit.options import ConfigError
 from rlkit.replay.priorities import Floats, SumTree
 from rlkit.replay.ring import FLAGS, Field, Layout, Ring, fitting, gib
-from rlkit.replay.sampling import Array, Batches, Shape, draw, following
-from rlkit.types import Lanes, Obs, Rollout, State, empty_rows, tree_leaves, tree_map
+from rlkit.replay.sampling import Array, Batches, Shape, draw
+from rlkit.types import Batch, Lanes, Obs, Rollout, State, empty_rows, tree_leaves, tree_map
 
-__all__ = ["Replay", "following"]
+if TYPE_CHECKING:
+    from rlkit.contracts import Policy
 
 ETA = 0.9  # a sequence's error is eta max_t |td_t| + (1 - eta) mean_t |td_t| (R2D2)
 CHUNK = 1 << 18  # bytes of uniform batches drawn at once: what stays in a cache
@@ -39,15 +40,15 @@ COUNTERS = ("collected", "valid", "written", "_begun", "_low", "_high", "_drawn"
 class Replay:
     """The last `config.capacity` rows of `lanes` lanes, on the host; batches of them go to `device`.
 
-    policy: the one that acts; its spec, actions and memory give the shapes, and policy.network.memoryless says whether
-    transitions or sequences are drawn. steps: rows of the rollouts to come (others may come too). folder: its own, for
+    policy: the one that acts; its spec, actions and memory give the shapes, and `memoryless` says whether transitions
+    or sequences are drawn. steps: rows of the rollouts to come (others may come too). folder: its own, for
     storage=disk. Raises ConfigError where the sizes do not fit each other or the machine.
     """
 
     def __init__(
         self,
         config: ReplayConfig,
-        policy: Any,
+        policy: Policy,
         *,
         lanes: int,
         steps: int,
@@ -59,10 +60,8 @@ class Replay:
         self.config, self.lanes, self.steps = config, lanes, steps
         self.device = torch.device(device)
         self.memory = not policy.memoryless
-        self.stack: int = policy.spec.stack
-        self.length = config.burn_in + config.sequence if self.memory else 1  # L
-        self.shape = Shape(self.memory, self.length, self.stack, config.n_step, gamma)
-        self.agent_rows = config.burn_in if self.memory else 0
+        warm, length = (config.burn_in, config.sequence) if self.memory else (0, 1)
+        self.shape = Shape(self.memory, warm, length, policy.spec.stack, config.n_step, gamma)
         self.batch = max(config.batch // config.sequence, 1) if self.memory else config.batch  # B
         self.rows = config.capacity // lanes  # R, of each lane that can be drawn from
         # rows between two starts: a whole number of rollouts
@@ -99,7 +98,7 @@ class Replay:
                     f"{config.sequence} rows of each rollout; type agent.steps={config.sequence} or less, "
                     "or a larger agent.replay.sequence"
                 )
-            least = self.length + self.spacing + self.steps
+            least = self.shape.steps + self.spacing + self.steps
         if self.rows < least:
             raise ConfigError(
                 f"agent.replay.capacity={config.capacity}: too small for {lanes} lanes; "
@@ -111,7 +110,7 @@ class Replay:
         config, rows = self.config, capacity // self.lanes
         obs, action, state = prototype
         slack = max(2 * self.steps, rows // 32)
-        places = rows + slack + self.stack
+        places = rows + slack + self.shape.stack
         fields = [_field(f"obs/{name}", x) for name, x in _leaves(obs).items()] + [_field("action", action)]
         fields += [Field(name, (), "bool", False) for name in FLAGS] + [Field("reward", (), "float32", False)]
         states = (
@@ -220,7 +219,7 @@ class Replay:
     def _move_starts(self) -> None:
         """Follow which starts can be drawn: those of whole sequences."""
         start, low, high = self.ring.start, self._low, self._high
-        while self._high < self._begun and start[self._high % len(start)] + self.length <= self.written:
+        while self._high < self._begun and start[self._high % len(start)] + self.shape.steps <= self.written:
             self._high += 1
         while self._low < self._high and start[self._low % len(start)] < self.oldest:
             self._low += 1
@@ -244,26 +243,18 @@ class Replay:
             if len(part):
                 self.tree.put(place * self.lanes, part.ravel())
 
-    def batches(self, progress: float) -> Iterator[Rollout]:
-        """The batches [L, B] of the updates that are due, on the device; `progress` in [0, 1] moves beta to 1.
+    def batches(self, progress: float) -> Iterator[Batch]:
+        """The batches of the updates that are due, on the device; `progress` in [0, 1] moves beta to 1.
 
-        Each is to be used up before the next is taken, whose numbers go into the same tensors. Memoryless (L = 1):
-
-            obs [2, B, ...] = (o_t, o_{t+m}), reward [1, B] summed and discounted, extra["discount"] [1, B] =
-            gamma^m (1 - terminated); of stacked frames state[0] is the history of o_t and extra["history"] [B, k-1,
-            ...] that of o_{t+m}: network(obs[1:], first[1:], following(batch)). `first` says False: the history is
-            complete.
-
-        With memory: obs [L+1, B, ...], `state` before row 0, plain rewards, extra["discount"] [L, B] = gamma (1 -
-        terminated); rows before `agent_rows` only warm the memory up. Both: extra["index"] [B] for `prioritise`, and
-        extra["weight"] [B], the importance weights divided by their largest, ones where drawing is uniform.
+        Each is to be used up before the next is taken, whose numbers go into the same tensors. Of a memoryless batch
+        `first` says False: the frame history is complete. Importance weights are divided by the largest of the batch,
+        and ones where drawing is uniform.
         """
         left = self.due
         while left > 0:
-            rollouts = self._fill(left, progress)
-            left -= len(rollouts)
-            for rollout in rollouts:
-                yield Rollout(**{**vars(rollout), "extra": {**rollout.extra}})  # the agent may change its own
+            batches = self._fill(left, progress)
+            left -= len(batches)
+            yield from batches
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
         """Priorities of drawn items index [B] from their TD errors: td [B], or [rows, B] of sequences.
@@ -278,7 +269,7 @@ class Replay:
             error = ETA * error.amax(0) + (1 - ETA) * error.mean(0)
         self.tree.update(_array(index), _array(error.float()))
 
-    def _fill(self, wanted: int, progress: float) -> list[Rollout]:
+    def _fill(self, wanted: int, progress: float) -> list[Batch]:
         """Up to `wanted` batches: those that fit, or one where learning from it changes what is drawn next."""
         count = 1 if self.tree is not None else min(wanted, self._at_once)
         if self._batches is None or self._batches.depth < count:
@@ -287,7 +278,7 @@ class Replay:
         batches.wait()
         self._draw(batches.host["index"][:count], batches.host["weight"][:count], progress)
         batches.fill(count, self.written)
-        return batches.rollouts[:count]
+        return batches.views[:count]
 
     def _draw(self, index: Array, weight: Array, progress: float) -> None:
         """Fill index [D, B] and weight [D, B]."""
@@ -312,7 +303,7 @@ class Replay:
 
     def snapshot(self) -> dict[str, Any]:
         """What the memory is, but for the rows: these stay where they are until the memory is `urgent`."""
-        self._kept = max(self.oldest - self.stack + 1, 0)
+        self._kept = max(self.oldest - self.shape.stack + 1, 0)
         return {
             "places": self.ring.layout.rows,
             "lanes": self.lanes,
@@ -360,7 +351,7 @@ class Replay:
         self.ring.close()
 
 
-def _prototype(policy: Any) -> tuple[Obs, Tensor, State]:
+def _prototype(policy: Policy) -> tuple[Obs, Tensor, State]:
     """An observation, an action and the memory of one lane: their shapes and dtypes."""
     parameter = next(policy.parameters(), None)
     device = torch.device("cpu") if parameter is None else parameter.device

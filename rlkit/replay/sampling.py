@@ -15,10 +15,8 @@ from torch import Tensor
 
 from rlkit.replay.priorities import Ints, compiled, uniform
 from rlkit.replay.ring import FLAGS, Ring
-from rlkit.returns import n_step
-from rlkit.types import Rollout, State, tree_map
+from rlkit.types import Batch, Span, State, tree_map
 
-ROWS = ("obs", "first", "last", "state", "action", "reward", "terminated")
 Bools = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
 
@@ -57,10 +55,9 @@ def follow(
     rows: Ints,
     total: npt.NDArray[np.float32],
     discount: npt.NDArray[np.float32],
-    terminated: Bools,
     closes: Bools,
 ) -> None:
-    """The n-step transitions from the places index [D, B]: their rows [D, R, B], reward, discount, terminated [D, B].
+    """The n-step transitions from the places index [D, B]: their rows [D, R, B], reward and discount [D, B].
 
     The rows are the k-1 of o_t's history, o_t, o_{t+m} and, for n > 1, the k-1 of o_{t+m}'s history; closes
     [D, 2, B] gets `last` of o_{t+m}. newest: place of the newest row of lane 0, from which no step has been made.
@@ -81,8 +78,7 @@ def follow(
                 close = last[place]
                 if close or newest <= place < newest + lanes:
                     break
-            total[d, b], terminated[d, b], closes[d, 1, b] = sum_, end, close
-            discount[d, b] = 0.0 if end else g
+            total[d, b], discount[d, b], closes[d, 1, b] = sum_, 0.0 if end else g, close
             rows[d, stack - 1, b] = start
             rows[d, stack, b] = place
             if stack > 1:
@@ -104,7 +100,7 @@ def _history(place: int, first: Bools, lanes: int, rows: Ints) -> None:
 
 @compiled
 def unroll(index: Ints, start: Ints, places: int, lanes: int, stack: int, first: Bools, rows: Ints) -> None:
-    """The sequences of the starts index [D, B]: rows [D, k-1 + L+1, B], of which the first k-1 are row 0's history."""
+    """The sequences of the starts index [D, B]: rows [D, R, B], of which the first k-1 are the history of the next."""
     for d in range(index.shape[0]):
         for b in range(index.shape[1]):
             place = start[index[d, b] // lanes] % places * lanes + index[d, b] % lanes
@@ -118,20 +114,25 @@ def unroll(index: Ints, start: Ints, places: int, lanes: int, stack: int, first:
 
 @dataclass(frozen=True)
 class Shape:
-    """What an item is: L rows, of frames stacked k high."""
+    """What an item is: W rows to warm up and L to learn from, of frames stacked k high."""
 
-    memory: bool  # a sequence of L = `length` rows, else one transition over up to n_step rows
-    length: int
-    stack: int
+    memory: bool  # a sequence, else one transition over up to n_step rows
+    warm: int  # W, 0 without memory
+    length: int  # L, 1 without memory
+    stack: int  # k
     n_step: int
     gamma: float
 
     @property
+    def steps(self) -> int:
+        """W + L: an item is as many rows, and one more that comes after them."""
+        return self.warm + self.length
+
+    @property
     def frames(self) -> int:
         """R, the observation rows of an item: the k-1 rows of history first, for n-step transitions twice."""
-        if self.memory:
-            return self.stack - 1 + self.length + 1
-        return self.stack + 1 + (self.stack - 1 if self.n_step > 1 else 0)
+        histories = 1 if self.memory or self.n_step == 1 else 2
+        return histories * (self.stack - 1) + self.steps + 1
 
 
 class Batches:
@@ -148,10 +149,11 @@ class Batches:
         self.tensors: dict[str, Tensor] = {}
         self._staged: list[tuple[Tensor, Tensor]] = []
         self._moved = torch.cuda.Event() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        every, learned = shape.steps + 1, shape.length
+        rows = {"first": every, "last": every, "action": learned, "reward": learned}
         for field in ring.layout.fields:
-            rows = shape.length + (field.name in ("first", "last"))
-            rows = shape.frames if field.name.startswith("obs/") else rows
-            self._make(field.name, (rows, batch, *field.shape), field.dtype)
+            if field.name != "terminated":  # the discount says it
+                self._make(field.name, (rows.get(field.name, shape.frames), batch, *field.shape), field.dtype)
         for field in ring.layout.states:
             self._make(field.name, (batch, *field.shape), field.dtype)
         self._make("discount", (shape.length, batch), "float32")
@@ -159,7 +161,7 @@ class Batches:
         self._make("weight", (batch,), "float32")
         self.host["weight"][:] = 1
         self.host["rows"] = np.zeros((depth, shape.frames, batch), np.int64)
-        self.rollouts = [self._view(d) for d in range(depth)]
+        self.views = [self._view(d) for d in range(depth)]
 
     def _make(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         """A tensor [depth, *shape] of zeros, and its array."""
@@ -194,10 +196,9 @@ class Batches:
         host = {name: array[:count] for name, array in self.host.items()}
         lanes, rows = ring.layout.lanes, host["rows"]  # [D, R, B]
         first, last, ended = (fields[name].reshape(-1) for name in FLAGS)
-        reward, discount, terminated = (host[name][:, 0] for name in ("reward", "discount", "terminated"))
         follow(
             host["index"], newest % ring.layout.rows * lanes, lanes, shape.n_step, shape.gamma, shape.stack,
-            first, last, ended, fields["reward"].reshape(-1), rows, reward, discount, terminated,
+            first, last, ended, fields["reward"].reshape(-1), rows, host["reward"][:, 0], host["discount"][:, 0],
             host["last"],
         )  # fmt: skip
         for name, array in ring.obs.items():
@@ -205,80 +206,49 @@ class Batches:
         gather(fields["action"], host["index"], host["action"][:, 0])
 
     def _sequences(self, count: int) -> None:
-        ring, fields, k = self.ring, self.ring.fields, self.shape.stack
+        ring, fields, before = self.ring, self.ring.fields, self.shape.stack - 1
         host = {name: array[:count] for name, array in self.host.items()}
-        rows, index = host["rows"], host["index"]  # [D, k-1 + L+1, B], [D, B]
-        unroll(index, ring.start, ring.layout.rows, ring.layout.lanes, k, fields["first"].reshape(-1), rows)
+        rows, index = host["rows"], host["index"]  # [D, k-1 + W+L+1, B], [D, B]
+        places, lanes = ring.layout.rows, ring.layout.lanes
+        unroll(index, ring.start, places, lanes, before + 1, fields["first"].reshape(-1), rows)
         for name, array in ring.obs.items():
             gather(array, rows, host[f"obs/{name}"])
-        now = np.ascontiguousarray(rows[:, k - 1 :])  # [D, L+1, B]
+        every = np.ascontiguousarray(rows[:, before:])  # [D, W+L+1, B]
         for name in ("first", "last"):
-            gather(fields[name], now, host[name])
-        now = np.ascontiguousarray(now[:, :-1])  # [D, L, B]
-        for name in ("action", "reward", "terminated"):
-            gather(fields[name], now, host[name])
-        np.multiply(~host["terminated"], np.float32(self.shape.gamma), out=host["discount"])
+            gather(fields[name], every, host[name])
+        learned = np.ascontiguousarray(every[:, self.shape.warm : -1])  # [D, L, B]
+        for name in ("action", "reward"):
+            gather(fields[name], learned, host[name])
+        # gamma (1 - terminated)
+        terminated = fields["terminated"].reshape(-1)[learned]
+        np.multiply(~terminated, np.float32(self.shape.gamma), out=host["discount"])
         for field, array in zip(ring.layout.states, ring.states, strict=True):
             gather(array, index, host[field.name])
 
-    def _view(self, d: int) -> Rollout:
-        """Batch number d as a rollout."""
-        k, memory = self.shape.stack, self.shape.memory
+    def _view(self, d: int) -> Batch:
+        """Batch number d."""
+        shape, k = self.shape, self.shape.stack
         each = {name: x[d] for name, x in self.tensors.items()}
         frames = {name: each[f"obs/{name}"] for name in self.ring.obs}  # [R, B, ...]
-        rows = slice(k - 1, None if memory else k + 1)
-        obs = {name: x[rows] for name, x in frames.items()}
-        state, extra = self.initial, {name: each[name] for name in ("discount", "index", "weight")}
-        if memory:
-            leaves = iter([each[field.name] for field in self.ring.layout.states])
-            state = (state[0], *tree_map(lambda _: next(leaves), state[1:]))
-        if k > 1:
-            x = frames[""]
-            state = ((x[: k - 1].transpose(0, 1),), *state[1:])
-            if not memory:
-                extra["history"] = (x[k + 1 :] if self.shape.n_step > 1 else x[1:k]).transpose(0, 1)
-        return Rollout(
-            obs=obs.get("", obs),  # one leaf without a name, or named ones
-            first=each["first"],
-            last=each["last"],
-            action=each["action"],
-            reward=each["reward"],
-            terminated=each["terminated"],
-            state=state,
-            extra=extra,
-        )
+        stored = iter([each[field.name] for field in self.ring.layout.states])
+        remembered = tree_map(lambda x: next(stored), self.initial[1:]) if shape.memory else self.initial[1:]
+
+        def span(begin: int, end: int, history: int) -> Span:
+            """Rows `begin` to `end` of the items; the frames before them begin at row `history` of all frames."""
+            obs = {name: x[k - 1 + begin : k - 1 + end] for name, x in frames.items()}
+            seen = (frames[""][history : history + k - 1].transpose(0, 1),) if k > 1 else self.initial[0]
+            first, last = each["first"][begin:end], each["last"][begin:end]
+            # one leaf without a name, or named ones
+            return Span(obs.get("", obs), first, last, (seen, *remembered))
+
+        if shape.memory:
+            later = span(0, shape.steps + 1, 0)
+        else:
+            later = span(1, 2, 1 if shape.n_step == 1 else k + 1)
+        names = ("action", "reward", "discount", "weight", "index")
+        return Batch(span(0, shape.steps, 0), later, **{name: each[name] for name in names})
 
 
 def gather(array: Array, rows: Ints, out: Array) -> None:
     """out [...] = array[rows [...]] for an array [places, lanes, ...] read by places of lanes."""
     array.reshape(-1, *array.shape[2:]).take(rows, 0, out, "clip")  # "raise" would go through a copy
-
-
-def following(batch: Rollout) -> State:
-    """Memory before the second row of a memoryless batch, o_{t+m}: its frame history if frames are stacked."""
-    if "history" not in batch.extra:
-        return batch.state
-    return ((batch.extra["history"],), *batch.state[1:])
-
-
-def as_tree(batch: Rollout) -> dict[str, Any]:
-    """A batch as losses read it: its rows, `discount`, `weight`, and `after`, what `following` says of it."""
-    rows = {name: getattr(batch, name) for name in ROWS}
-    return rows | {name: batch.extra[name] for name in ("discount", "weight")} | {"after": following(batch)}
-
-
-def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> Tensor:
-    """The targets y [L, B, ...] of the last L rows of `as_tree`, from the value [L, B, ...] of the row after each.
-
-    One row is a transition over m <= n steps, y = reward + discount V(o_{t+m}); of a sequence, targets over `n` steps
-    with `gamma` are cut off at its end (`returns.n_step`).
-    """
-    length, more = len(value), (1,) * (value.dim() - 2)
-    reward, discount, terminated = (
-        rows[name][-length:].unflatten(-1, (-1, *more)) for name in ("reward", "discount", "terminated")
-    )
-    if length == 1:
-        y: Tensor = reward + discount * value
-        return y
-    last = rows["last"][-length - 1 :].unflatten(-1, (-1, *more))
-    return n_step(reward, torch.cat([value[:1], value]), terminated, last, gamma, n)  # the first is not read

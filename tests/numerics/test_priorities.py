@@ -175,11 +175,11 @@ def test_priorities_of_a_memory_are_those_of_what_can_be_drawn() -> None:
         replay.due = 1
         for batch in replay.batches(0.5):
             td = torch.from_numpy(rng.exponential(size=16).astype(np.float32))
-            rows = [(int(t), int(n)) for t, n in batch.obs[0]]  # type: ignore[index]
+            rows = [(int(t), int(n)) for t, n in batch.now.obs[0]]  # type: ignore[index]
             probability = np.array([slow[row] for row in rows]) / sum(slow.values())
             weight = (len(slow) * probability) ** -0.7  # beta half way from 0.4 to 1
-            assert batch.extra["weight"].numpy() == pytest.approx(weight / weight.max(), rel=1e-5)
-            replay.prioritise(batch.extra["index"], td)
+            assert batch.weight.numpy() == pytest.approx(weight / weight.max(), rel=1e-5)
+            replay.prioritise(batch.index, td)
             slow |= {row: float(error) + EPSILON for row, error in zip(rows, td, strict=True)}
             largest = max(largest, float(td.max()) + EPSILON)
 
@@ -210,4 +210,4 @@ def test_without_alpha_priorities_cost_nothing() -> None:
     assert replay.tree is None
     replay.prioritise(torch.zeros(3, dtype=torch.int64), torch.full((3,), torch.nan))
     replay.due = 2
-    assert all(torch.equal(batch.extra["weight"], torch.ones(16)) for batch in replay.batches(0.3))
+    assert all(torch.equal(batch.weight, torch.ones(16)) for batch in replay.batches(0.3))

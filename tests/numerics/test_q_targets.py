@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 from rlkit.agents.dqn import Agent, Config, Policy
 from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.replay.sampling import as_tree
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Lanes, Rollout, tree_map
+from rlkit.types import Batch, EnvSpec, Lanes, Rollout, tree_map
+from tests.unit import experience
 
 STATES = 3
 ONLINE = [[1.0, 5.0, 2.0], [4.0, 0.0, 3.0]]  # Q(s, a): one row per action, one column per state
@@ -53,7 +54,7 @@ def one_hot(states: list[int]) -> Tensor:
 def transitions(
     agent: Agent, states: list[int], actions: Any, rewards: list[float], after: list[int], discount: list[float],
     mask_after: Any = None, weight: list[float] | None = None,
-) -> Rollout:  # fmt: skip
+) -> Batch:  # fmt: skip
     """A batch [1, B] as the replay memory of a memoryless network hands it out."""
     size = len(states)
     obs: Any = torch.stack([one_hot(states), one_hot(after)])  # [2, B, S]
@@ -61,20 +62,16 @@ def transitions(
         after_mask = torch.tensor(mask_after, dtype=torch.int8)
         obs = {"state": obs, "action_mask": torch.stack([torch.ones_like(after_mask), after_mask])}
     flags = torch.zeros(2, size, dtype=torch.bool)
-    discounts = torch.tensor([discount])
-    return Rollout(
+    rollout = Rollout(
         obs=obs, first=flags, last=flags, action=torch.tensor([actions]), reward=torch.tensor([rewards]),
-        terminated=discounts == 0, state=agent.policy.initial_state(Lanes(size)),
-        extra={
-            "discount": discounts, "index": torch.arange(size),
-            "weight": torch.tensor(weight or [1.0] * size),
-        },
+        terminated=torch.zeros(1, size, dtype=torch.bool), state=agent.policy.initial_state(Lanes(size)),
     )  # fmt: skip
+    return replace(experience.transitions(rollout, 1.0, weight), discount=torch.tensor([discount]))
 
 
-def target_of(agent: Agent, batch: Rollout) -> Tensor:
-    """[L, B] expected targets."""
-    return agent.targets(as_tree(batch))[0].mean(-1)
+def target_of(agent: Agent, batch: Batch) -> Tensor:
+    """[L, B] expected targets of a memoryless network."""
+    return agent.targets(batch, batch.later).mean(-1)
 
 
 def test_targets_by_hand() -> None:
@@ -132,8 +129,7 @@ def test_loss_by_hand() -> None:
     """Huber loss with importance weights; the priorities are |y - Q|."""
     agent = table_agent(double=False)
     batch = transitions(agent, [0, 1], [0, 1], [1.25, -3.0], [0, 0], [0.0, 0.0], weight=[1.0, 0.5])
-    rows = as_tree(batch)
-    loss, report = agent.loss(rows)
+    loss, report = agent.loss(batch)
     # Q = 1 and 0, y = 1.25 and -3: u = 0.25 and -3; Huber 0.03125 and 2.5
     assert float(loss.detach()) == pytest.approx((0.03125 + 0.5 * 2.5) / 2)
     assert report.tolist() == pytest.approx([float(loss.detach()), 0.5, (1.25 - 3) / 2, 0.25, 3.0])
@@ -148,10 +144,9 @@ def test_loss_by_hand() -> None:
 def test_one_quantile_is_the_huber_loss() -> None:
     agent = table_agent()
     batch = transitions(agent, [0, 1, 2], [0, 1, 1], [0.3, -2.0, 6.0], [1, 2, 0], [0.5, 0.0, 0.5])
-    rows = as_tree(batch)
-    y, _ = agent.targets(rows)
+    y = agent.targets(batch, batch.later)
     q = torch.tensor([ONLINE[0][0], ONLINE[1][1], ONLINE[1][2]])
-    loss, _ = agent.loss(rows)
+    loss, _ = agent.loss(batch)
     assert float(loss.detach()) == pytest.approx(float(F.huber_loss(q, y[0, :, 0].detach())))
 
 
@@ -171,8 +166,7 @@ def test_quantile_loss_against_loops() -> None:
                 u = r + discount * old[after][best][j] - online[s][a][i]
                 huber = u * u / 2 if abs(u) <= 1 else abs(u) - 0.5
                 total += 2 * abs((i + 0.5) / 3 - (u < 0)) * huber / 3
-    rows = as_tree(batch)
-    loss, _ = agent.loss(rows)
+    loss, _ = agent.loss(batch)
     assert float(loss.detach()) == pytest.approx(total / 3, rel=1e-5)
 
 
@@ -189,8 +183,8 @@ def test_dueling() -> None:
     assert z[0, :, :, 0].tolist() == [[-0.5, 2.5], [4.5, -0.5], [2.5, 3.5]]
 
 
-def make_sequences(agent: Agent, length: int, size: int, discount: float) -> Rollout:
-    """Random rows of several episodes, some terminated, some truncated, with the rows between them."""
+def make_sequences(agent: Agent, length: int, size: int) -> tuple[Rollout, Tensor]:
+    """Random rows of several episodes, some terminated, some truncated, with the rows between them; weights [B]."""
     generator = torch.Generator().manual_seed(1)
     last = torch.rand(length + 1, size, generator=generator) < 0.25
     last[0] = False
@@ -198,16 +192,13 @@ def make_sequences(agent: Agent, length: int, size: int, discount: float) -> Rol
     first = torch.zeros_like(last)
     first[1:] = last[:-1]
     terminated = last[1:] & (torch.rand(length, size, generator=generator) < 0.5)
-    return Rollout(
+    rollout = Rollout(
         obs=torch.randn(length + 1, size, STATES, generator=generator), first=first, last=last,
         action=torch.randint(0, 2, (length, size), generator=generator),
         reward=torch.randn(length, size, generator=generator) * ~last[:-1], terminated=terminated,
         state=tree_map(lambda x: torch.randn(x.shape, generator=generator), agent.policy.initial_state(Lanes(size))),
-        extra={
-            "discount": discount * (1 - terminated.float()), "index": torch.arange(size),
-            "weight": torch.rand(size, generator=generator) + 0.5,
-        },
     )  # fmt: skip
+    return rollout, torch.rand(size, generator=generator) + 0.5
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -222,17 +213,18 @@ def test_sequences_against_a_slow_version(n: int, burn_in: int, double: bool) ->
     with torch.no_grad():
         for network in (agent.network, agent.target):
             torch.nn.init.normal_(network.heads["q"].weight)  # type: ignore[arg-type]
-    batch = make_sequences(agent, L, B, 0.5)
+    rollout, weight = make_sequences(agent, L, B)
     q = {}
     with torch.no_grad():
         for name, network in (("online", agent.network), ("old", agent.target)):
-            state, rows = batch.state, []
+            state, rows = rollout.state, []
             for t in range(L + 1):
-                z, state = agent.policy.returns(network, batch.obs[t : t + 1], batch.first[t : t + 1], state)  # type: ignore[index]
+                obs: Any = rollout.obs
+                z, state = agent.policy.returns(network, obs[t : t + 1], rollout.first[t : t + 1], state)
                 rows.append(z[0, :, :, 0])
             q[name] = torch.stack(rows).tolist()  # [L+1, B, 2]
     judge = q["online"] if double else q["old"]
-    terminated, last, reward = batch.terminated.tolist(), batch.last.tolist(), batch.reward.tolist()
+    terminated, last, reward = (x.tolist() for x in (rollout.terminated, rollout.last, rollout.reward))
     total, count = 0.0, 0
     errors = torch.zeros(L - burn_in, B)
     for b in range(B):
@@ -248,10 +240,10 @@ def test_sequences_against_a_slow_version(n: int, burn_in: int, double: bool) ->
                     break
             best = max(range(2), key=lambda a: judge[k][b][a])
             y += scale * q["old"][k][b][best]
-            u = abs(y - q["online"][t][b][int(batch.action[t, b])])
+            u = abs(y - q["online"][t][b][int(rollout.action[t, b])])
             errors[t - burn_in, b] = u
-            total += float(batch.extra["weight"][b]) * (u * u / 2 if u <= 1 else u - 0.5)
+            total += float(weight[b]) * (u * u / 2 if u <= 1 else u - 0.5)
             count += 1
-    loss, report = agent.loss(as_tree(batch))
+    loss, report = agent.loss(experience.sequences(rollout, 0.5, burn_in, weight))
     assert float(loss.detach()) == pytest.approx(total / count, rel=1e-4)
     assert report[3:].tolist() == pytest.approx(errors.flatten().tolist(), rel=1e-4)

@@ -20,6 +20,7 @@ from rlkit.learn.trainer import Clock
 from rlkit.options import ConfigError
 from rlkit.replay.memory import Replay
 from rlkit.run.hooks import CheckpointHook
+from rlkit.types import tree_leaves
 from tests.unit.experience import Policy, Stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
@@ -51,15 +52,8 @@ def advance(replay: Replay, policy: Policy, stream: Stream) -> list[torch.Tensor
     replay.due = 2
     seen = []
     for batch in replay.batches(0.5):
-        values = [
-            batch.obs,
-            batch.reward,
-            batch.extra["index"],
-            batch.extra["weight"],
-            batch.extra["discount"],
-        ]
-        seen += [x.clone() for x in values]  # type: ignore[union-attr]
-        replay.prioritise(batch.extra["index"], batch.reward.sum(0))
+        seen += [x.clone() for x in tree_leaves(batch)]
+        replay.prioritise(batch.index, batch.reward.sum(0))
     return seen
 
 

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from rlkit.spaces import Box, Dict, Discrete
-from rlkit.types import EnvSpec, Lanes, Rollout
+from rlkit.types import Batch, EnvSpec, Lanes, Rollout, Span, State, tree_map
+
+
+def transitions(rollout: Rollout, gamma: float, weight: Any = None, after: State | None = None) -> Batch:
+    """The lanes of one transition [1, B] as a replay memory hands them out; `after`: memory before the second row."""
+    now, later = (_span(rollout, row, row + 1) for row in (0, 1))
+    later = later if after is None else Span(later.obs, later.first, later.last, after)
+    return _batch(rollout, now, later, 0, gamma, weight)
+
+
+def sequences(rollout: Rollout, gamma: float, warm: int, weight: Any = None) -> Batch:
+    """The lanes of a rollout as sequences that a replay memory hands out; the first `warm` rows are burn-in."""
+    steps = rollout.size[0]
+    return _batch(rollout, _span(rollout, 0, steps), _span(rollout, 0, steps + 1), warm, gamma, weight)
+
+
+def _span(rollout: Rollout, begin: int, end: int) -> Span:
+    rows = tree_map(lambda x: x[begin:end], (rollout.obs, rollout.first, rollout.last))
+    return Span(*rows, rollout.state)
+
+
+def _batch(rollout: Rollout, now: Span, later: Span, warm: int, gamma: float, weight: Any) -> Batch:
+    lanes = rollout.size[1]
+    return Batch(
+        now, later, action=rollout.action[warm:], reward=rollout.reward[warm:],
+        discount=gamma * (~rollout.terminated[warm:]).float(), index=torch.arange(lanes),
+        weight=torch.ones(lanes) if weight is None else torch.as_tensor(weight),
+    )  # fmt: skip
 
 
 class Policy:
@@ -20,15 +46,15 @@ class Policy:
         box = Box((2,), "float32")
         space = Dict((("x", box), ("mask", Discrete(5)))) if named else box
         self.spec = EnvSpec("made-up", space, Discrete(1 << 20), stack)
-        self.network = SimpleNamespace(memoryless=not memory)
-        self.memory, self.stack = memory, stack
+        self.memoryless, self.memory, self.stack = not memory, memory, stack
 
     def parameters(self) -> Any:
         return iter([torch.zeros(1)])
 
-    def initial_state(self, lanes: int, device: Any = "cpu") -> Any:
-        frames = (torch.zeros(lanes, self.stack - 1, 2),) if self.stack > 1 else ()
-        core = (torch.zeros(lanes, 3), (torch.zeros(lanes, 2),)) if self.memory else ()
+    def initial_state(self, lanes: Lanes, device: Any = "cpu") -> Any:
+        n = len(lanes)
+        frames = (torch.zeros(n, self.stack - 1, 2),) if self.stack > 1 else ()
+        core = (torch.zeros(n, 3), (torch.zeros(n, 2),)) if self.memory else ()
         return (frames, core)
 
     def act(self, obs: Any, first: Any, state: Any, noise: Any) -> Any:

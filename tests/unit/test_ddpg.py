@@ -13,11 +13,11 @@ from torch import Tensor
 from rlkit.agents.ddpg import Agent, Config, Policy
 from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.replay.sampling import as_tree
 from rlkit.returns import n_step
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, Discrete, Space
-from rlkit.types import EnvSpec, Lanes, Rollout, tree_leaves, tree_map
+from rlkit.types import Batch, EnvSpec, Lanes, Rollout, State, tree_leaves, tree_map
+from tests.unit import experience
 
 B, L, OBS, D = 5, 7, 3, 2
 
@@ -25,11 +25,11 @@ B, L, OBS, D = 5, 7, 3, 2
 class Memory:
     """A replay memory that hands out given batches."""
 
-    def __init__(self, *batches: Rollout, ready: bool = True) -> None:
+    def __init__(self, *batches: Batch, ready: bool = True) -> None:
         self.drawn, self.ready = batches, ready
         self.prioritised: list[tuple[Tensor, Tensor]] = []
 
-    def batches(self, progress: float) -> Iterator[Rollout]:
+    def batches(self, progress: float) -> Iterator[Batch]:
         yield from self.drawn
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
@@ -56,11 +56,11 @@ def make_agent(
     )
 
 
-def transitions(agent: Agent, seed: int = 0, batch: int = B) -> Rollout:
+def transitions(agent: Agent, seed: int = 0, batch: int = B, after: State | None = None) -> Batch:
     """A memoryless batch: one transition of each lane, the first of them terminated."""
     g = torch.Generator().manual_seed(seed)
     terminated = torch.arange(batch)[None] == 0
-    return Rollout(
+    rollout = Rollout(
         obs=torch.randn(2, batch, OBS, generator=g),
         first=torch.zeros(2, batch, dtype=torch.bool),
         last=torch.cat([torch.zeros_like(terminated), terminated]),
@@ -68,15 +68,12 @@ def transitions(agent: Agent, seed: int = 0, batch: int = B) -> Rollout:
         reward=torch.randn(1, batch, generator=g),
         terminated=terminated,
         state=agent.policy.initial_state(Lanes(batch)),
-        extra={
-            "discount": agent.config.gamma * (~terminated).float(),
-            "weight": torch.rand(batch, generator=g) + 0.5,
-            "index": torch.arange(batch),
-        },
     )
+    weight = torch.rand(batch, generator=g) + 0.5
+    return experience.transitions(rollout, agent.config.gamma, weight, after)
 
 
-def sequences(agent: Agent, seed: int = 0) -> Rollout:
+def sequences(agent: Agent, seed: int = 0, state: State | None = None) -> Batch:
     """A batch of L rows with endings and the reset rows after them, from some state in the middle of episodes."""
     g = torch.Generator().manual_seed(seed)
     last = torch.zeros(L + 1, B, dtype=torch.bool)
@@ -84,14 +81,14 @@ def sequences(agent: Agent, seed: int = 0) -> Rollout:
     first = torch.zeros_like(last)
     first[1:] = last[:-1]
     terminated = last[1:] & (torch.arange(B) % 2 == 0)
-    state = tree_map(lambda x: 0.5 * torch.randn(x.shape, generator=g), agent.policy.initial_state(Lanes(B)))
-    return Rollout(
+    initial = agent.policy.initial_state(Lanes(B))
+    state = state or tree_map(lambda x: 0.5 * torch.randn(x.shape, generator=g), initial)
+    rollout = Rollout(
         obs=torch.randn(L + 1, B, OBS, generator=g), first=first, last=last,
         action=torch.rand(L, B, D, generator=g) * 2 - 1, reward=torch.randn(L, B, generator=g) * ~last[:-1],
         terminated=terminated, state=state,
-        extra={"discount": agent.config.gamma * (~terminated).float(), "weight": torch.ones(B),
-               "index": torch.arange(B)},
     )  # fmt: skip
+    return experience.sequences(rollout, agent.config.gamma, agent.config.replay.burn_in)
 
 
 def by_hand(**options: Any) -> Agent:
@@ -115,14 +112,14 @@ def by_hand(**options: Any) -> Agent:
 def target(agent: Agent, s: float, noise: float | None = None) -> list[float]:
     """y of two transitions to s with reward 1 and discount 0.9, the second terminated."""
     terminated = torch.tensor([[False, True]])
-    batch = Rollout(
+    rollout = Rollout(
         obs=torch.full((2, 2, 1), s), first=torch.zeros(2, 2, dtype=torch.bool),
         last=torch.cat([torch.zeros_like(terminated), terminated]), action=torch.zeros(1, 2, 1),
         reward=torch.ones(1, 2), terminated=terminated, state=agent.policy.initial_state(Lanes(2)),
-        extra={"discount": 0.9 * (~terminated).float(), "weight": torch.ones(2)},
     )  # fmt: skip
     added = () if noise is None else (torch.full((1, 2, 1), noise),)
-    y: Tensor = agent.targets(as_tree(batch), added)["target"]
+    y: Tensor
+    _, y, _ = agent.targets(experience.transitions(rollout, 0.9), added)
     return y[0].tolist()
 
 
@@ -157,10 +154,10 @@ def test_smoothing_noise_is_clipped_normal() -> None:
 def test_critic_loss_is_the_weighted_square() -> None:
     agent = make_agent(critics=2, replay={"alpha": 0.6})
     batch = transitions(agent)
-    policy, weight = agent.policy, batch.extra["weight"]
+    policy, weight = agent.policy, batch.weight
     with torch.no_grad():
-        y = agent.targets(as_tree(batch), ())["target"]
-        features, _ = policy.network.features(batch.obs[:1], batch.first[:1], batch.state[:-1])
+        _, y, _ = agent.targets(batch, ())
+        features, _ = policy.network.features(batch.now.obs, batch.now.first, batch.now.state[:-1])
         q = policy.q(features, batch.action)
     expected = sum(
         float(weight[b]) * (float(q[i, 0, b]) - float(y[0, b])) ** 2 / B for i in range(2) for b in range(B)
@@ -169,7 +166,7 @@ def test_critic_loss_is_the_weighted_square() -> None:
     report = agent.learn(memory, 0.0)  # type: ignore[arg-type]
     assert float(report["loss/critic"]) == pytest.approx(expected, rel=1e-5)
     (index, error), *_ = memory.prioritised
-    assert torch.equal(index, batch.extra["index"])
+    assert torch.equal(index, batch.index)
     assert torch.allclose(error, (q - y).abs().mean(0))
 
 
@@ -177,12 +174,12 @@ def test_actor_gradient_is_the_chain_rule() -> None:
     """-1/B sum_b dQ/da (s_b, mu(s_b)) dmu/dtheta (s_b), transition by transition."""
     agent = make_agent(optim={"name": "sgd", "lr": 1.0}, critics=2)
     batch = transitions(agent)
-    rows = as_tree(batch) | agent.targets(as_tree(batch), ())
+    now, _, weight = agent.targets(batch, ())
     policy, expected = agent.policy, torch.zeros_like(agent.actor.flat)
     for b in range(B):
         one = slice(b, b + 1)
         state = policy.initial_state(Lanes(1))[:-1]
-        features, _ = policy.network.features(batch.obs[:1, one], batch.first[:1, one], state)
+        features, _ = policy.network.features(batch.now.obs[:, one], batch.now.first[:, one], state)
         mu = policy.mu(features)
         action = mu.detach().requires_grad_()
         slope = torch.autograd.grad(policy.q(features, action)[0].sum(), action)[0]
@@ -190,7 +187,7 @@ def test_actor_gradient_is_the_chain_rule() -> None:
             gradients = torch.autograd.grad(mu[0, 0, i], agent.actor.parameters, retain_graph=True)
             expected -= slope[0, 0, i] * torch.cat([x.flatten() for x in gradients]) / B
     critic, before = agent.critic.flat.detach().clone(), agent.actor.flat.detach().clone()
-    agent.actor.minimise(rows)
+    agent.actor.minimise(now, weight)
     assert torch.allclose(before - agent.actor.flat, expected, atol=1e-6)
     assert float(expected.norm()) > 1e-4
     assert torch.equal(agent.critic.flat, critic)
@@ -305,32 +302,27 @@ def test_sequence_targets_equal_stepping_row_by_row(core: str) -> None:
     with torch.no_grad():
         agent.target_critic.mul_(1.3)
         agent.target_actor.mul_(0.7)
-        batch = sequences(agent)
-        if core == "transformer":  # its state is no free vector
-            batch.state = agent.policy.initial_state(Lanes(B))
-        rows = as_tree(batch)
-        found = agent.targets(rows, ())
-        values, state, online = [], batch.state, batch.state
+        # a transformer's state is no free vector
+        initial = agent.policy.initial_state(Lanes(B)) if core == "transformer" else None
+        batch = sequences(agent, state=initial)
+        now, found, weight = agent.targets(batch, ())
+        values, state, online = [], batch.now.state, batch.now.state
         for t in range(L + 1):
-            row, opens = batch.obs[t : t + 1], batch.first[t : t + 1]
+            row, opens = batch.later.obs[t : t + 1], batch.later.first[t : t + 1]
             values.append(agent.target.value(row, opens, state)[0])
             _, state, _ = agent.target.act(row[0], opens[0], state, None)
             if t < 2:
                 _, online, _ = agent.policy.act(row[0], opens[0], online, None)
-        y = n_step(
-            batch.reward[2:],
-            torch.stack(values)[2:],
-            batch.terminated[2:],
-            batch.last[2:],
-            agent.config.gamma,
-            2,
-        )
-    valid = batch.valid[2:]
-    assert torch.allclose(found["target"][valid], y[valid], atol=1e-5)
-    for a, b in zip(tree_leaves(found["state"]), tree_leaves(online[:-1]), strict=True):
+        terminated, last = batch.discount == 0, batch.later.last[2:]
+        y = n_step(batch.reward, torch.stack(values)[2:], terminated, last, agent.config.gamma, 2)
+    valid = ~last[:-1]
+    assert torch.equal(batch.valid, valid)
+    assert torch.allclose(found[valid], y[valid], atol=1e-5)
+    for a, b in zip(tree_leaves(now.state), tree_leaves(online[:-1]), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    assert float(found["weight"].mean()) == pytest.approx(1.0)
-    assert torch.equal(found["weight"] > 0, valid)
+    assert torch.equal(now.obs, batch.later.obs[2:-1])  # type: ignore[arg-type, index]
+    assert float(weight.mean()) == pytest.approx(1.0)
+    assert torch.equal(weight > 0, valid)
 
 
 def test_reset_rows_have_no_influence() -> None:
@@ -362,12 +354,12 @@ def test_shared_trunk_is_trained_by_the_critics_alone() -> None:
     assert agent.actor.flat.numel() == sum(p.numel() for p in agent.policy.actor.parameters())
     trunk = agent.policy.network.encoders[0].layers[0].weight
     batch = transitions(agent)
-    rows = as_tree(batch) | agent.targets(as_tree(batch), ())
+    now, y, weight = agent.targets(batch, ())
     before, actor = trunk.detach().clone(), agent.actor.flat.detach().clone()
-    agent.actor.minimise(rows)
+    agent.actor.minimise(now, weight)
     assert torch.equal(trunk, before)
     assert not torch.equal(agent.actor.flat, actor)
-    agent.critic.minimise(rows)
+    agent.critic.minimise(now, batch.action, y, weight)
     assert not torch.equal(trunk, before)
 
 
@@ -387,13 +379,12 @@ def test_frame_stacks_see_the_row_after_a_transition() -> None:
     spec = EnvSpec("test", Box((OBS,), "float32"), Box((D,), "float32", -1.0, 1.0), stack=2)
     policy = Policy(spec, NetworkConfig(hidden=(8, 6)), Config())
     agent = Agent(policy, Config(), OptimConfig())
-    batch = transitions(agent)
-    history = torch.randn(B, 1, OBS)
-    batch.extra["history"] = history
+    after = ((torch.randn(B, 1, OBS),), *policy.initial_state(Lanes(B))[1:])
+    batch = transitions(agent, after=after)
     with torch.no_grad():
-        y = agent.targets(as_tree(batch), ())["target"]
-        value = agent.target.value(batch.obs[1:], batch.first[1:], ((history,), *batch.state[1:]))
-    assert torch.allclose(y, batch.reward + batch.extra["discount"] * value)
+        _, y, _ = agent.targets(batch, ())
+        value = agent.target.value(batch.later.obs, batch.later.first, after)
+    assert torch.allclose(y, batch.reward + batch.discount * value)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from rlkit.distributions.joint import Choices
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.noisy import Noise
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
-from rlkit.types import EnvSpec, Lanes, Rollout, tree_map
+from rlkit.types import Batch, EnvSpec, Lanes, Rollout, tree_leaves, tree_map
+from tests.unit import experience
 
 B = 16
 
@@ -28,30 +29,30 @@ class Batches:
         self.generator = torch.Generator().manual_seed(0)
         self.priorities: list[Tensor] = []
 
-    def batches(self, progress: float) -> Iterator[Rollout]:
+    def batches(self, progress: float) -> Iterator[Batch]:
         for _ in range(self.due):
             yield random_batch(self.agent, self.generator)
 
     def prioritise(self, index: Tensor, td: Tensor) -> None:
-        assert td.shape == (self.agent.config.replay.sequence if self.agent.memory else 1, B)
+        assert td.shape == (1 if self.agent.policy.memoryless else self.agent.config.replay.sequence, B)
         assert index.shape == (B,)
         self.priorities.append(td)
 
 
-def random_batch(agent: Agent, generator: torch.Generator) -> Rollout:
-    config = agent.config.replay
-    length = config.burn_in + config.sequence if agent.memory else 1
+def random_batch(agent: Agent, generator: torch.Generator) -> Batch:
+    config, memoryless = agent.config.replay, agent.policy.memoryless
+    length = 1 if memoryless else config.burn_in + config.sequence
     flags = torch.zeros(length + 1, B, dtype=torch.bool)
     terminated = torch.rand(length, B, generator=generator) < 0.1
-    return Rollout(
+    rollout = Rollout(
         obs=torch.randn(length + 1, B, 3, generator=generator), first=flags, last=flags,
         action=torch.randint(0, agent.policy.choices.n, (length, B), generator=generator),
         reward=torch.randn(length, B, generator=generator), terminated=terminated,
         state=agent.policy.initial_state(Lanes(B)),
-        extra={
-            "discount": 0.99 * (1 - terminated.float()), "index": torch.arange(B), "weight": torch.ones(B),
-        },
     )  # fmt: skip
+    if memoryless:
+        return experience.transitions(rollout, 0.99)
+    return experience.sequences(rollout, 0.99, config.burn_in)
 
 
 def make_agent(
@@ -157,17 +158,25 @@ def test_lanes_explore_unequally() -> None:
     """epsilon_i = 0.4^(1 + 7 i / 3): 0.4, 0.047, 0.0056, 0.00066 of the actions of four lanes are random."""
     policy = make_agent(epsilon_spread=7.0).policy
     policy.epsilon.fill_(0.4)
-    noise = torch.rand(60_000, 4, 3, generator=torch.Generator().manual_seed(0))
-    noise[:, :, 2] = torch.arange(4) / 3
-    obs, first = torch.zeros(240_000, 3), torch.zeros(240_000, dtype=torch.bool)
-    best = policy.act(obs, first, policy.initial_state(Lanes(240_000)), None)[0]
-    action = policy.act(obs, first, policy.initial_state(Lanes(240_000)), noise.flatten(0, 1))[0]
-    random = 1.5 * (action != best).view(-1, 4).float().mean(0)  # a third of the random ones are the best
+    noise = torch.rand(4 * 60_000, 2, generator=torch.Generator().manual_seed(0))
+    obs, first = torch.zeros(4 * 60_000, 3), torch.zeros(4 * 60_000, dtype=torch.bool)
+
+    def acted(lanes: Lanes, noise: Tensor | None) -> Tensor:
+        """Each of these lanes 60,000 times, in one call: [60000, lanes]."""
+        state = tree_map(lambda x: x.repeat(60_000), policy.initial_state(lanes))
+        return policy.act(obs, first, state, noise)[0].view(-1, 4)
+
+    best = acted(Lanes(4), None)
+    random = 1.5 * (acted(Lanes(4), noise) != best).float().mean(0)  # a third of the random ones are the best
     expected = torch.tensor([0.4, 0.4 ** (10 / 3), 0.4 ** (17 / 3), 0.4**8])
     assert torch.allclose(random, expected, atol=0.003) and torch.all(random.diff() < 0)
-    # without a third column, as in an evaluation, all are alike
-    alike = policy.act(obs, first, policy.initial_state(Lanes(240_000)), noise.flatten(0, 1)[:, :2])[0]
-    assert 1.5 * float((alike != best).float().mean()) == pytest.approx(0.4, abs=0.003)
+    # the same lanes, had by a worker that has only some of the run's
+    shares = [policy.initial_state(Lanes(2, start, 4))[-1] for start in (0, 2)]
+    assert torch.equal(torch.cat([x for share in shares for x in tree_leaves(share)]), torch.arange(4) / 3)
+    # without a spread all are alike, and no lane has a share
+    policy.spread = 0.0
+    assert 1.5 * float((acted(Lanes(4), noise) != best).float().mean()) == pytest.approx(0.4, abs=0.003)
+    assert policy.initial_state(Lanes(4))[-1] == ()
 
 
 def test_epsilon_is_a_function_of_progress_and_one_during_warm_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rlkit.envs.toys import probes as toys
 from rlkit.nn.recurrent import Recurrent
 from rlkit.options import ConfigError
 from rlkit.probes import PROBES, Result, configure, run_all, run_probe
+from rlkit.types import Batch
 
 BY_NAME = {probe.name: probe for probe in PROBES}
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -68,12 +70,12 @@ def returns(module: Any, name: str, change: Callable[..., tuple[Any, ...]]) -> P
     return lambda patch: patch.setattr(module, name, lambda *args: true(*change(*args)))
 
 
-def discount(module: Any, of: Callable[[dict[str, Any], float], Tensor]) -> Plant:
+def discount(module: Any, of: Callable[[Batch, float], Tensor]) -> Plant:
     """Another discount of the rows that a replay agent learns from."""
     true = module.bootstrapped
 
-    def bootstrapped(rows: dict[str, Any], value: Tensor, gamma: float, n: int) -> Tensor:
-        y: Tensor = true(rows | {"discount": of(rows, gamma)}, value, gamma, n)
+    def bootstrapped(batch: Batch, value: Tensor, gamma: float, n: int) -> Tensor:
+        y: Tensor = true(replace(batch, discount=of(batch, gamma)), value, gamma, n)
         return y
 
     return lambda patch: patch.setattr(module, "bootstrapped", bootstrapped)
@@ -83,8 +85,8 @@ def negated(patch: pytest.MonkeyPatch) -> None:
     """The actor walks downhill."""
     true = ddpg.Agent.actor_loss
 
-    def loss(self: Any, rows: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        value, metrics = true(self, rows)
+    def loss(self: Any, *rows: Any) -> tuple[Tensor, Tensor]:
+        value, metrics = true(self, *rows)
         return -value, metrics
 
     patch.setattr(ddpg.Agent, "actor_loss", loss)
@@ -106,12 +108,12 @@ def remembers_nothing(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def ones(rows: dict[str, Any], gamma: float) -> Tensor:
-    return 1 - rows["terminated"].float()
+def ones(batch: Batch, gamma: float) -> Tensor:
+    return (batch.discount != 0).float()
 
 
-def endless(rows: dict[str, Any], gamma: float) -> Tensor:
-    return torch.full_like(rows["reward"], gamma)
+def endless(batch: Batch, gamma: float) -> Tensor:
+    return torch.full_like(batch.reward, gamma)
 
 
 def unterminated(

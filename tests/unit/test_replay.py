@@ -18,9 +18,10 @@ from rlkit.nn.stack import stack_rows, stack_step
 from rlkit.options import ConfigError
 from rlkit.replay import priorities
 from rlkit.replay import ring as ring_module
-from rlkit.replay.memory import Replay, following
+from rlkit.replay.memory import Replay
+from rlkit.replay.targets import bootstrapped, warmed
 from rlkit.returns import n_step as n_step_returns
-from rlkit.types import Lanes, Rollout
+from rlkit.types import Batch, Lanes, tree_leaves, tree_map
 from tests.unit.experience import Policy, Stream
 
 GAMMA = 0.9
@@ -39,14 +40,10 @@ def feed(replay: Replay, stream: Stream, policy: Policy, lengths: list[int]) -> 
         replay.add(stream.rollout(policy, replay.written, steps))
 
 
-def drawn(replay: Replay, updates: int) -> list[Rollout]:
+def drawn(replay: Replay, updates: int) -> list[Batch]:
     """Copies of that many batches."""
     replay.due = updates
-    copies = []
-    for batch in replay.batches(0.0):
-        copy = batch.map(torch.clone)
-        copies.append(copy)
-    return copies
+    return [tree_map(torch.clone, batch) for batch in replay.batches(0.0)]
 
 
 @pytest.mark.parametrize("stack", [1, 4])
@@ -61,23 +58,24 @@ def test_transitions_are_those_of_the_definition(stack: int, n_step: int, total:
     oldest = max(total - 60, 0)
     seen = set()
     for batch in drawn(replay, 40):
-        assert batch.size == (1, 16)
+        assert batch.reward.shape == batch.now.first.shape == batch.later.first.shape == (1, 16)
         assert batch.valid.all()
+        assert not batch.now.first.any() and not batch.later.first.any()
         for b in range(16):
-            t, n = (int(x) for x in batch.obs[0, b])  # type: ignore[index]
+            t, n = (int(x) for x in batch.now.obs[0, b])  # type: ignore[index]
             assert oldest <= t < total
             assert not stream.last[t, n]
             seen.add((t, n))
             after, total_reward, discount, ended = stream.transition(t, n, n_step, total, GAMMA)
-            assert batch.obs[1, b].tolist() == [after, n]  # type: ignore[index]
+            assert batch.later.obs[0, b].tolist() == [after, n]  # type: ignore[index]
             assert int(batch.action[0, b]) == t
             assert float(batch.reward[0, b]) == pytest.approx(total_reward, abs=1e-5)
-            assert float(batch.extra["discount"][0, b]) == pytest.approx(discount)
-            assert bool(batch.terminated[0, b]) == ended
-            assert bool(batch.last[1, b]) == bool(stream.last[after, n])
+            assert float(batch.discount[0, b]) == pytest.approx(discount)
+            assert bool(batch.discount[0, b] == 0) == ended
+            assert bool(batch.later.last[0, b]) == bool(stream.last[after, n])
             if stack > 1:
-                assert batch.state[0][0][b, :, 0].tolist() == stream.history(t, n, stack)  # type: ignore[index]
-                assert following(batch)[0][0][b, :, 0].tolist() == stream.history(after, n, stack)  # type: ignore[index]
+                for span, row in ((batch.now, t), (batch.later, after)):
+                    assert span.state[0][0][b, :, 0].tolist() == stream.history(row, n, stack)  # type: ignore[index]
     can = {(t, n) for t in range(oldest, total) for n in range(lanes) if not stream.last[t, n]}
     assert replay.items == replay.valid == len(can)
     assert len(seen) > 0.95 * len(can)
@@ -91,7 +89,7 @@ def test_every_transition_is_equally_likely() -> None:
     feed(replay, stream, policy, [7] * 20)
     counts: Counter[tuple[int, ...]] = Counter()
     for batch in drawn(replay, 200):
-        counts.update(tuple(row) for row in batch.obs[0].long().tolist())  # type: ignore[index]
+        counts.update(tuple(row) for row in batch.now.obs[0].long().tolist())  # type: ignore[index]
     assert len(counts) == replay.items
     expected = 48_000 / replay.items
     chi2 = sum((count - expected) ** 2 / expected for count in counts.values())
@@ -115,9 +113,7 @@ def test_n_step_by_hand() -> None:
     replay = Replay(config, policy, lanes=1, steps=6, gamma=0.5)
     replay.add(stream.rollout(policy, 0, 6))
     (batch,) = drawn(replay, 1)
-    rows = zip(
-        *(x.tolist() for x in (batch.action[0], batch.reward[0], batch.extra["discount"][0])), strict=True
-    )
+    rows = zip(*(x.tolist() for x in (batch.action[0], batch.reward[0], batch.discount[0])), strict=True)
     assert set(rows) == {(0, 3.0, 0.0), (1, 4.0, 0.0), (2, 4.0, 0.0), (4, 16.0, 0.25), (5, 16.0, 0.5)}
 
 
@@ -132,7 +128,7 @@ def test_n_step_in_closed_form(n: int) -> None:
     (batch,) = drawn(replay, 1)
     m = torch.clamp(30 - batch.action[0], max=n).double()
     assert torch.allclose(batch.reward[0].double(), (1 - GAMMA**m) / (1 - GAMMA), atol=1e-6)
-    assert torch.allclose(batch.extra["discount"][0].double(), GAMMA**m, atol=1e-6)
+    assert torch.allclose(batch.discount[0].double(), GAMMA**m, atol=1e-6)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -145,8 +141,8 @@ def test_targets_are_those_of_the_rollout(n: int) -> None:
     replay = make(policy, 2, 40, n_step=n, batch=300)
     replay.add(whole)
     (batch,) = drawn(replay, 1)
-    (t, lane), (after, _) = (row.long().T for row in batch.obs)  # type: ignore[union-attr]
-    target = batch.reward[0] + batch.extra["discount"][0] * value[after, lane]
+    (t, lane), (after, _) = (span.obs[0].long().T for span in (batch.now, batch.later))  # type: ignore[index]
+    target = batch.reward[0] + batch.discount[0] * value[after, lane]
     assert torch.allclose(target, expected[t, lane], atol=1e-5)
 
 
@@ -160,9 +156,9 @@ def test_history_is_what_the_network_sees_when_it_steps(n_step: int) -> None:
     replay = make(policy, 2, 5, n_step=n_step, capacity=60)
     feed(replay, stream, policy, [5] * 14)
     for batch in drawn(replay, 5):
-        for row, state in ((0, batch.state), (1, following(batch))):
-            obs = batch.obs[row]  # type: ignore[index]
-            here, _ = stack_step(obs, batch.first[row], state[0][0])  # type: ignore[arg-type,index]
+        for span in (batch.now, batch.later):
+            obs = span.obs[0]  # type: ignore[index]
+            here, _ = stack_step(obs, span.first[0], span.state[0][0])  # type: ignore[arg-type,index]
             t, n = obs.long().T
             assert here.shape == (16, k, 2)
             assert torch.equal(here, stacked[t, n])
@@ -174,10 +170,11 @@ def test_named_observations() -> None:
     replay = make(policy, 2, 10)
     feed(replay, stream, policy, [10] * 10)
     (batch,) = drawn(replay, 1)
-    assert isinstance(batch.obs, dict)
-    assert batch.obs["mask"].dtype == torch.int64
-    assert torch.equal(batch.obs["x"][..., 0].long() % 5, batch.obs["mask"])
-    assert torch.equal(batch.obs["x"][0, :, 0].long(), batch.action[0])
+    for obs in (batch.now.obs, batch.later.obs):
+        assert isinstance(obs, dict)
+        assert obs["mask"].dtype == torch.int64
+        assert torch.equal(obs["x"][..., 0].long() % 5, obs["mask"])
+    assert torch.equal(batch.now.obs["x"][0, :, 0].long(), batch.action[0])  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("stack", [1, 3])
@@ -187,31 +184,149 @@ def test_sequences_begin_with_their_stored_memory(stack: int, steps: int) -> Non
     stream = Stream.make(total, lanes, seed=2)
     replay = make(policy, lanes, steps, sequence=6, burn_in=2, batch=24)
     feed(replay, stream, policy, [steps] * (total // steps))
-    length, starts = 8, set()
+    length, warm, starts = 8, 2, set()
     for batch in drawn(replay, 50):
-        assert batch.size == (length, 4)
+        assert batch.warm == warm
+        assert batch.reward.shape == batch.valid.shape == (length - warm, 4)
         for b in range(4):
-            t, n = (int(x) for x in batch.obs[0, b])  # type: ignore[index]
+            t, n = (int(x) for x in batch.now.obs[0, b])  # type: ignore[index]
             starts.add(t)
             assert total - 60 <= t <= total - length
-            assert batch.obs[:, b].tolist() == [[t + i, n] for i in range(length + 1)]  # type: ignore[index]
-            assert torch.equal(batch.first[:, b], torch.from_numpy(stream.first[t : t + length + 1, n]))
-            assert torch.equal(batch.last[:, b], torch.from_numpy(stream.last[t : t + length + 1, n]))
-            assert batch.action[:, b].tolist() == list(range(t, t + length))
-            assert torch.equal(batch.reward[:, b], torch.from_numpy(stream.reward[t : t + length, n]))
-            ended = torch.from_numpy(stream.terminated[t : t + length, n])
-            assert torch.equal(batch.terminated[:, b], ended)
-            assert torch.allclose(batch.extra["discount"][:, b], GAMMA * (~ended).float())
-            h, (c,) = batch.state[1]  # type: ignore[misc]
-            assert h[b].tolist() == [t] * 3  # type: ignore[index]
-            assert c[b].tolist() == [10 * t] * 2
-            if stack > 1:
-                assert batch.state[0][0][b, :, 0].tolist() == stream.history(t, n, stack)  # type: ignore[index]
+            for span, end in ((batch.now, t + length), (batch.later, t + length + 1)):
+                assert span.obs[:, b].tolist() == [[i, n] for i in range(t, end)]  # type: ignore[index]
+                assert torch.equal(span.first[:, b], torch.from_numpy(stream.first[t:end, n]))
+                assert torch.equal(span.last[:, b], torch.from_numpy(stream.last[t:end, n]))
+                h, (c,) = span.state[1]  # type: ignore[misc]
+                assert h[b].tolist() == [t] * 3  # type: ignore[index]
+                assert c[b].tolist() == [10 * t] * 2
+                if stack > 1:
+                    assert span.state[0][0][b, :, 0].tolist() == stream.history(t, n, stack)  # type: ignore[index]
+            assert batch.action[:, b].tolist() == list(range(t + warm, t + length))
+            learned = slice(t + warm, t + length)
+            assert torch.equal(batch.reward[:, b], torch.from_numpy(stream.reward[learned, n]))
+            ended = torch.from_numpy(stream.terminated[learned, n])
+            assert torch.allclose(batch.discount[:, b], GAMMA * (~ended).float())
+            assert torch.equal(batch.valid[:, b], torch.from_numpy(~stream.last[learned, n]))
     gaps = np.diff(sorted(starts))
     assert set(gaps) == {
         -(-3 // steps) * steps
     }  # half a sequence, in whole rollouts: every row is learned from
     assert gaps.max() <= 6
+
+
+def test_a_batch_of_transitions_by_hand() -> None:
+    """Two stacked frames, n = 2, gamma 1/2; rewards 1, 2, 4, a termination, row 3 resets, 8, 16, the newest row 6."""
+    policy = Policy(stack=2)
+    first, last = np.zeros((2, 7, 1), bool)
+    first[[0, 4]], last[3] = True, True
+    ended = np.array([[False]] * 2 + [[True]] + [[False]] * 3)
+    reward = np.array([[1], [2], [4], [0], [8], [16]], np.float32)
+    config = ReplayConfig(capacity=20, warmup=0, batch=64, n_step=2)
+    replay = Replay(config, policy, lanes=1, steps=6, gamma=0.5)
+    replay.add(Stream(first, last, ended, reward).rollout(policy, 0, 6))
+    (batch,) = drawn(replay, 1)
+    assert batch.warm == 0 and batch.valid.tolist() == [[True] * 64]
+    frames = [(span.state[0][0][:, 0, 0], span.obs[0, :, 0]) for span in (batch.now, batch.later)]  # type: ignore[index, call-overload]
+    parts = (*frames[0], batch.reward[0], batch.discount[0], *frames[1], batch.later.last[0])
+    assert set(zip(*(x.tolist() for x in parts), strict=True)) == {
+        # the frame before, o_t, reward, discount, the frame before, o_{t+m}, whether it closes an episode
+        (0, 0, 1 + 2 / 2, 0.25, 1, 2, False),
+        (0, 1, 2 + 4 / 2, 0, 2, 3, True),
+        (1, 2, 4, 0, 2, 3, True),
+        (4, 4, 8 + 16 / 2, 0.25, 5, 6, False),
+        (4, 5, 16, 0.5, 5, 6, False),
+    }
+
+
+def test_a_batch_of_sequences_by_hand() -> None:
+    """W = 1, L = 3, gamma 1/2: rows 0 1 2 | 3 4 5 | 6 7 8, terminated at row 2, truncated at row 5; V(row t) = 10 t."""
+    policy = Policy(memory=True)
+    first, last = np.zeros((2, 9, 1), bool)
+    first[[0, 3, 6]], last[[2, 5]] = True, True
+    ended = np.zeros((8, 1), bool)
+    ended[1] = True
+    reward = np.array([[1], [2], [0], [4], [5], [0], [7], [8]], np.float32)
+    config = ReplayConfig(capacity=20, warmup=0, batch=60, sequence=3, burn_in=1)
+    replay = Replay(config, policy, lanes=1, steps=2, gamma=0.5)
+    feed(replay, Stream(first, last, ended, reward), policy, [2, 2, 2, 2])
+    (batch,) = drawn(replay, 1)
+    assert batch.warm == 1
+    t: Any = batch.later.obs
+    value = 10 * t[-3:, :, 0]  # of the row after each that is learned from
+    targets = [bootstrapped(batch, value, 0.5, n) for n in (1, 2)]
+    flags = [
+        x.int() for x in (batch.now.first, batch.now.last, batch.later.first, batch.later.last, batch.valid)
+    ]
+    found = {}
+    for b in range(20):
+        rows = (batch.action, batch.reward, batch.discount, *flags, *targets)
+        found[int(t[0, b, 0])] = [x[:, b].tolist() for x in rows]
+    assert found == {
+        0: [
+            [1, 2, 3], [2, 0, 4], [0, 0.5, 0.5],
+            [1, 0, 0, 1], [0, 0, 1, 0], [1, 0, 0, 1, 0], [0, 0, 1, 0, 0], [1, 0, 1],
+            [2, 0, 4 + 40 / 2], [2, 0, 4 + 40 / 2],
+        ],
+        2: [
+            [3, 4, 5], [4, 5, 0], [0.5, 0.5, 0.5],
+            [0, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0, 1], [1, 0, 0, 1, 0], [1, 1, 0],
+            [4 + 40 / 2, 5 + 50 / 2, 0], [4 + 5 / 2 + 50 / 4, 5 + 50 / 2, 0],
+        ],
+        4: [
+            [5, 6, 7], [0, 7, 8], [0.5, 0.5, 0.5],
+            [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0], [0, 1, 1],
+            [0, 7 + 70 / 2, 8 + 80 / 2], [0, 7 + 8 / 2 + 80 / 4, 8 + 80 / 2],
+        ],
+    }  # fmt: skip
+
+
+def test_warming_up_moves_the_memory_over_the_first_rows_once() -> None:
+    """Without such rows no network is asked."""
+
+    class Counter:
+        """Remembers the sum of what it saw."""
+
+        calls = 0
+
+        def features(self, obs: Any, first: Any, state: Any) -> Any:
+            self.calls += 1
+            return {}, (state[0], (state[1][0] + obs.sum(), *state[1][1:]))
+
+    policy, network = Policy(memory=True), Counter()
+    replay = make(policy, 1, 2, sequence=3, burn_in=2, batch=3)
+    feed(replay, Stream.make(20, 1, seed=0), policy, [2] * 10)
+    (batch,) = drawn(replay, 1)
+    t = int(batch.now.obs[0, 0, 0])  # type: ignore[call-overload]
+    now, later = warmed(network, batch)  # type: ignore[arg-type]
+    assert network.calls == 1
+    assert now.obs[:, 0, 0].tolist() == [t + 2, t + 3, t + 4]  # type: ignore[call-overload]
+    assert later.obs[:, 0, 0].tolist() == [t + 2, t + 3, t + 4, t + 5]  # type: ignore[call-overload]
+    assert len(now.first) == len(now.last) == 3 and len(later.first) == len(later.last) == 4
+    for span in (now, later):
+        h, (c,) = span.state[1]  # type: ignore[misc]
+        assert h[0].tolist() == [t + t + (t + 1)] * 3  # type: ignore[index]
+        assert c[0].tolist() == [10 * t] * 2
+    replay = make(Policy(), 1, 2)
+    feed(replay, Stream.make(20, 1, seed=0), Policy(), [2] * 10)
+    (batch,) = drawn(replay, 1)
+    now, later = warmed(network, batch)  # type: ignore[arg-type]
+    assert now is batch.now and later is batch.later and network.calls == 1
+
+
+def test_a_batch_is_a_tree_of_tensors() -> None:
+    policy = Policy(named=True)
+    replay = make(policy, 1, 2)
+    feed(replay, Stream.make(20, 1, seed=0), policy, [2] * 10)
+    (batch,) = drawn(replay, 1)
+    leaves = list(tree_leaves(batch))
+    assert (
+        len(leaves) == 2 * 4 + 5
+    )  # two leaves of an observation, first and last; twice; and five of the batch
+    numbered = iter(range(13))
+    again = tree_map(lambda x: next(numbered), batch)
+    assert isinstance(again, Batch) and list(tree_leaves(again)) == list(range(13))
+    both = tree_map(lambda a, b: (a + b).float().sum(), batch, batch)
+    assert float(both.later.obs["x"]) == 2 * float(batch.later.obs["x"].sum())  # type: ignore[call-overload]
 
 
 def test_due_is_exact_and_carries_fractions() -> None:
@@ -254,8 +369,8 @@ def test_a_lane_that_was_opened_anew_does_not_continue_its_old_episode() -> None
     found = {}
     for batch in drawn(replay, 5):
         for b in range(200):
-            t, n = (int(x) for x in batch.obs[0, b])  # type: ignore[index]
-            found[t, n] = int(batch.obs[1, b, 0])  # type: ignore[index]
+            t, n = (int(x) for x in batch.now.obs[0, b])  # type: ignore[index]
+            found[t, n] = int(batch.later.obs[0, b, 0])  # type: ignore[index]
     assert (9, 1) not in found
     assert found[8, 1] == 9
     assert found[6, 1] == 9
@@ -270,11 +385,11 @@ def test_what_is_drawn_depends_on_the_seed_alone() -> None:
     for due in (6, 3):  # however many are drawn at once
         replay = make(policy, 2, 10)
         feed(replay, stream, policy, [10] * 6)
-        runs.append([batch.extra["index"] for _ in range(6 // due) for batch in drawn(replay, due)])
+        runs.append([batch.index for _ in range(6 // due) for batch in drawn(replay, due)])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
     other = Replay(replay.config, policy, lanes=2, steps=10, gamma=GAMMA, seed=2)
     feed(other, stream, policy, [10] * 6)
-    assert not torch.equal(drawn(other, 1)[0].extra["index"], runs[0][0])
+    assert not torch.equal(drawn(other, 1)[0].index, runs[0][0])
 
 
 def test_a_stack_is_stored_once() -> None:
@@ -338,8 +453,8 @@ def test_a_ring_on_disk_hands_out_the_same(tmp_path: Path) -> None:
         feed(replay, stream, policy, [5] * 30)
         batches.append(drawn(replay, 3))
     for ours, theirs in zip(*batches, strict=True):
-        assert torch.equal(ours.obs, theirs.obs)  # type: ignore[arg-type]
-        assert torch.equal(ours.state[1][0], theirs.state[1][0])  # type: ignore[index,arg-type]
+        assert torch.equal(ours.later.obs, theirs.later.obs)  # type: ignore[arg-type]
+        assert torch.equal(ours.now.state[1][0], theirs.now.state[1][0])  # type: ignore[index,arg-type]
     assert sorted(path.name for path in (tmp_path / "replay").iterdir()) == [
         "action.bin", "obs.bin", "state-0.bin", "state-1.bin",
     ]  # fmt: skip
