@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit.envs import EnvConfig, EnvFault, make_env, make_vec, probe
+from rlkit.envs import make as make_module
 from rlkit.envs.backends.actions import allow, pack, unpack, unpack_batch
 from rlkit.envs.backends.gymnasium import Native
 from rlkit.seeding import Seeds
@@ -221,7 +223,8 @@ def test_the_choice_is_made_once() -> None:
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_measuring_the_step_takes_allowed_actions(lanes: int) -> None:
+def test_measuring_the_step_takes_allowed_actions(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_module, "SLOW_STEP", math.inf)
     config = EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
     assert probe(config).config.backend == "inprocess"
 
