@@ -1,13 +1,13 @@
 """Environments and the vector adapters around them. Installed as `rlkit.envs`.
 
-`make_vec` gives N lanes that step together, `make_env` one Gymnasium environment, `probe` its spaces. They
-are found on first use: importing this package loads neither torch nor Gymnasium.
+`make_vec` gives N lanes that step together, `make_env` one Gymnasium environment, `probe` its spaces and how its lanes
+are best stepped. They are found on first use: importing this package loads neither torch nor Gymnasium.
 """
 
 if __name__ != "rlkit.envs":
     raise ImportError("this folder is installed as 'rlkit.envs': use 'from rlkit.envs import make_vec'")
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlkit.envs.registered import register as _register
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 _HOME = {
     "EnvConfig": "config",
-    "EnvFault": "faults",
-    "make_env": "make",
+    "EnvFault": "backends.faults",
+    "make_env": "single",
     "make_vec": "make",
     "probe": "make",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'rlkit.envs' has no attribute {name!r}; it has {', '.join(_HOME)}")
     import importlib

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rlkit.envs.backends import BACKENDS
 from rlkit.options import build, option
 
-BACKENDS = ("auto", "inprocess", "threads", "workers", "native", "envpool", "batched")
 CHECKS = ("space", "finite", "none")
 
 
@@ -26,10 +26,8 @@ class EnvConfig:
     lanes: int = option(8, min=1, max=65536, help="environments stepped together")
     backend: str = option(
         "auto",
-        choices=BACKENDS,
-        help="inprocess: one after the other here; threads: as inprocess, drawn by threads (rlkit/CarRacing); "
-        "workers: in processes; native: the environment's own Gymnasium vector; envpool: EnvPool's version of it; "
-        "batched: its own torch vector; auto: measured",
+        choices=("auto", *BACKENDS),
+        help="; ".join(f"{name}: {backend.about}" for name, backend in BACKENDS.items()) + "; auto: measured",
     )
     workers: int = option(0, min=0, max=4096, help="worker processes (envpool: threads); 0: one per core")
     skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
@@ -71,22 +69,16 @@ class EnvConfig:
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
-        if self.backend in ("batched", "envpool") and self.action_mask == "info":
+        backend = BACKENDS.get(self.backend)
+        if backend is None:  # auto
+            return
+        if backend.unmasked and self.action_mask == "info":
             raise ValueError(
-                f"env.action_mask=info: env.backend={self.backend} shows masks as an entry action_mask of its "
-                "observations; allowed: auto, none"
+                f"env.action_mask=info: env.backend={self.backend} {backend.unmasked}; allowed: auto, none"
             )
-        if self.backend in ("native", "envpool", "batched"):
-            names = ("skip", "gray", "size", "keep", "stuck_after", "time_limit")
-            instead = {
-                "native": "allowed with env.backend=inprocess or workers",
-                "envpool": "its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
-                "allowed with env.backend=inprocess or workers",
-                "batched": "its own options go into env.kwargs",
-            }
-            for name in (*names, "reward_scale") if self.backend == "batched" else names:
-                if getattr(self, name) != getattr(EnvConfig(), name):
-                    raise ValueError(
-                        f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment as it is; "
-                        f"{instead[self.backend]}"
-                    )
+        for name in backend.refused:
+            if getattr(self, name) != getattr(EnvConfig(), name):
+                raise ValueError(
+                    f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment as it is; "
+                    f"{backend.instead}"
+                )

@@ -12,9 +12,19 @@ import difflib
 import importlib
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
+
+if TYPE_CHECKING:
+    from rlkit.envs.backends.lane import Block
+    from rlkit.envs.config import EnvConfig
+    from rlkit.seeding import Seeds
+
+Constructor: TypeAlias = Callable[..., Any]  # makes an environment: a class of one, or a function
+# (config, seeds, start, stop, render, threads)
+ThreadedBlock: TypeAlias = "Callable[[EnvConfig, Seeds, int, int, bool, int], Block]"
 
 # (what the id or the entry point starts with, module it needs, pip argument that installs it)
 PROVIDERS = (
@@ -45,7 +55,7 @@ PROVIDERS = (
 BATCHED = {"rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving"}
 
 
-def find_class(id: str) -> Any:
+def find_class(id: str) -> Constructor | None:
     """The class or function that "package.module:Class" names, or None where the id is registered with
     Gymnasium.
 
@@ -73,17 +83,54 @@ def find_class(id: str) -> Any:
         raise ValueError(f"env.id={id}: {module} needs the package {error.name}; pip install it") from error
     if name in gymnasium.registry:
         return None
-    if callable(getattr(found, name, None)):
-        return getattr(found, name)
+    kind: Constructor | None = getattr(found, name, None)
+    if callable(kind):
+        return kind
     names = [key for key, value in vars(found).items() if isinstance(value, type)]
     close = difflib.get_close_matches(name, names, n=3)
     nearest = f"; nearest: {', '.join(close)}" if close else ""
     raise ValueError(f"env.id={id}: {module} has no {name}{nearest}")
 
 
+def constructor(id: str) -> Constructor:
+    """What makes the environments of an id, registered with Gymnasium or not. Raises ValueError as `find_class`."""
+    kind = find_class(id)
+    if kind is not None:
+        return kind
+    entry = gymnasium.spec(id).entry_point
+    found: Constructor = (
+        entry if callable(entry) else gymnasium.envs.registration.load_env_creator(str(entry))
+    )
+    return found
+
+
+def agents_of(id: str) -> tuple[str, ...]:
+    """The agents of one game of a batched class: its attribute `agents`, without which there is one."""
+    return tuple(getattr(find_class(id), "agents", ("agent",)))
+
+
+def threaded_block(id: str) -> ThreadedBlock:
+    """The `Block` whose lanes several threads draw: "module:Class", named by a class of environments as its `block`.
+
+    Its constructor takes a number of threads beside a Block's arguments. Raises ValueError where none is named.
+    """
+    module, _, name = str(getattr(constructor(id), "block", "")).partition(":")
+    if not module:
+        raise ValueError(
+            "env.backend=threads: draws env.id=rlkit/CarRacing and other classes that name a `block` for it; given "
+            f"env.id={id}; type env.backend=auto"
+        )
+    block: ThreadedBlock = getattr(importlib.import_module(module), name)
+    return block
+
+
 def prepare_display(render_mode: str | None = None) -> None:
     """Let SDL draw without a screen where there is none, and keep pygame from greeting."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if render_mode == "rgb_array":
+        os.environ.setdefault(
+            "SDL_AUDIODRIVER", "dummy"
+        )  # pictures are silent; pygame would look for a sound card
     if render_mode != "human" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 

@@ -1,4 +1,4 @@
-"""Makes one environment (`make_env`), N stepped together (`make_vec`), or reads the spaces (`probe`).
+"""Makes one environment (`make_env`) or N stepped together (`make_vec`), or finds out what a run must know (`probe`).
 
 Neither torch nor a vector adapter is imported before a vector is made: worker processes import this module.
 """
@@ -7,51 +7,30 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rlkit.envs.backends import BACKENDS
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.lookup import find_class
-from rlkit.envs.single import _refusal, make_env
-from rlkit.envs.wrappers.masks import ActionMask
+from rlkit.envs.lookup import agents_of, find_class, threaded_block
+from rlkit.envs.single import make_env
+from rlkit.envs.wrappers.masks import ActionMask, gives_mask
+from rlkit.machine import cores
+from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
 
-    from rlkit.contracts import VecEnv
+    from rlkit.contracts import Probe, VecEnv
+    from rlkit.envs.aliases import Env
+    from rlkit.envs.backends.inprocess import InProcess
     from rlkit.types import EnvSpec
 
-SLOW_STEP = 1e-3  # seconds; above it a step outweighs the ~50 microseconds that talking to workers costs
-CAR_RACING = "rlkit/CarRacing"  # a fifth of SLOW_STEP is slow for it, and it alone has threads
+# Seconds; above it a step outweighs the ~50 microseconds that talking to workers costs. A class of environments that
+# knows better has an attribute `slow_step`.
+SLOW_STEP = 1e-3
 MEASURE = 0.3  # seconds that choosing a backend may take
-
-
-def probe(config: EnvConfig) -> EnvSpec:
-    """The spaces of the environment: makes one and closes it."""
-    from rlkit.types import EnvSpec
-
-    if config.backend == "envpool":
-        from rlkit.envs.backends.envpool import probe_pool
-
-        spec = probe_pool(config)
-    elif is_batched(config):
-        vector = make_vec(replace(config, lanes=1, backend="batched"), seed=0)
-        spec = vector.spec
-        vector.close()
-    else:
-        env = make_env(config)
-        try:
-            spaces = from_gymnasium(env.observation_space), from_gymnasium(env.action_space)
-            spec = EnvSpec(config.id, *spaces, config.stack)
-        finally:
-            env.close()  # type: ignore[no-untyped-call]
-    try:
-        check_mask(spec.observation, spec.action)
-    except ValueError as error:
-        raise ValueError(f"env.id={config.id}: {error}") from error
-    return spec
 
 
 def is_batched(config: EnvConfig) -> bool:
@@ -67,135 +46,212 @@ def make_vec(
     first_lane: int = 0,
     device: str | torch.device = "cpu",
     render: bool = False,
-    say: Callable[[str], None] | None = None,
 ) -> VecEnv:
     """`config.lanes` environments behind the VecEnv protocol; `restore` opens their first episodes.
 
-    first_lane: number of lane 0 in the whole run (it seeds training lanes); device: of batched
-    environments, all others hand out CPU rows; render: make `render()` draw; say: told in one line what
-    env.backend=auto chose. Raises ValueError for a configuration that cannot be used, EnvFault where an
-    environment fails as it starts.
+    first_lane: number of lane 0 in the whole run (it seeds training lanes); device: of batched environments, all
+    others hand out CPU rows; render: make `render()` draw. A configuration with backend or action_mask "auto" is
+    probed first; one that `probe` has decided makes nothing beyond its lanes. Raises ValueError for a configuration
+    that cannot be used, EnvFault where an environment fails as it starts.
     """
     import torch
 
-    config.validate()
+    config = settled(config)
     if evaluation and first_lane:
         raise ValueError(f"first_lane={first_lane}: evaluation lanes count from 0; allowed: 0")
     if evaluation:
         config = replace(config, stuck_after=0)
-    config = choose_backend(config, say)
-    if config.backend == "batched":
-        kind = find_class(config.id)
-        try:
-            vector: VecEnv = kind(
-                lanes=config.lanes,
-                seed=seed,
-                evaluation=evaluation,
-                first_lane=first_lane,
-                device=torch.device(device),
-                **config.kwargs,
-            )
-        except TypeError as error:
-            raise _refusal(config.id, kind, config.kwargs, error) from error
-        if config.stack > 1:
-            vector.spec = replace(vector.spec, stack=config.stack)
-        return vector
-    from rlkit.seeding import Seeds
-
+    if "auto" in (config.backend, config.action_mask):
+        config = probe(config).config
     seeds = Seeds(seed, evaluation, first_lane, config.lanes)
-    if config.backend == "envpool":
-        from rlkit.envs.backends.envpool import Pool
-
-        return Pool(config, seeds, render)
-    if config.backend == "native":
-        from rlkit.envs.backends.gymnasium import Native
-
-        return Native.make(config, seeds, render)
-    if config.backend == "workers":
-        from rlkit.envs.backends.workers import Workers
-
-        return Workers(config, seeds, render)
-    from rlkit.envs.backends.inprocess import InProcess
-
-    if config.backend == "threads":
-        from rlkit.envs.driving.exact.vector import DrivingBlock
-
-        block = DrivingBlock(config, seeds, 0, config.lanes, render, config.workers)
-        return InProcess(config, seeds, render, block)
-    return InProcess(config, seeds, render)
+    return BACKENDS[config.backend].make(config, seeds, render, torch.device(device))
 
 
-def choose_backend(config: EnvConfig, say: Callable[[str], None] | None = None) -> EnvConfig:
-    """`config` with backend, workers and action_mask decided; env.backend=auto steps one lane for up to 0.3 s.
+def settled(config: EnvConfig) -> EnvConfig:
+    """`config` with all that follows from its values and from its environment's class; makes no environment.
 
-    Slow steps (above 1 ms; 0.2 ms of rlkit/CarRacing) go to worker processes where there are several lanes and
-    cores, others stay here.
+    backend and action_mask stay "auto" where only an environment at work can tell. Raises ValueError for a
+    configuration that cannot be used.
     """
-    if config.backend == "envpool":
-        from rlkit.envs.backends.envpool import choose_pool
-
-        return choose_pool(config)
-    batched = is_batched(config)
-    if batched != (config.backend == "batched") and config.backend != "auto":
-        needed = "auto or batched" if batched else "auto, inprocess, workers or native"
-        raise ValueError(
-            f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
-        )
-    if batched:
-        config = replace(config, backend="batched", action_mask="none")
-        config.validate()  # of what a batched environment does not take
-        return config
-    if config.backend == "threads" and (
-        config.id != CAR_RACING or config.keep or config.action_mask == "info"
-    ):
-        raise ValueError(
-            f"env.backend=threads: draws env.id={CAR_RACING} without env.keep and env.action_mask=info, given "
-            f"env.id={config.id}; type env.backend=auto"
-        )
-    if config.action_mask == "auto":
-        env = make_env(config)
-        config = replace(config, action_mask="info" if isinstance(env, ActionMask) else "none")
-        env.close()  # type: ignore[no-untyped-call]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(config.workers or cores, config.lanes)
+    config.validate()
+    if config.backend != "envpool":  # which has ids of its own
+        batched = is_batched(config)
+        if batched != (config.backend == "batched") and config.backend != "auto":
+            needed = "auto or batched" if batched else "auto, inprocess, workers or native"
+            raise ValueError(
+                f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
+            )
+        if batched:
+            config = replace(config, backend="batched", action_mask="none")
+            config.validate()  # of what a batched environment does not take
+            agents = agents_of(config.id)
+            if config.lanes % len(agents):
+                raise ValueError(
+                    f"env.lanes={config.lanes}: a game of {config.id} has {len(agents)} agents, each a lane; allowed: "
+                    f"multiples of {len(agents)}"
+                )
+    if config.backend == "threads":
+        threaded_block(config.id)  # raises where there is none
     if config.backend == "workers" and os.name != "posix":
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
+    if config.backend == "auto" and (config.lanes == 1 or cores() == 1):
+        config = replace(config, backend="inprocess")
     if config.backend == "auto":
-        seconds = _step_seconds(config) if config.lanes > 1 and cores > 1 else 0.0
-        slow = SLOW_STEP / 5 if config.id == CAR_RACING else SLOW_STEP
-        backend = "workers" if seconds > slow and os.name == "posix" else "inprocess"
-        config = replace(config, backend=backend)
-        if say is not None and seconds:
-            where = f"{workers} worker processes" if backend == "workers" else "all lanes in this process"
-            say(f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}")
-    return replace(config, workers=workers if config.backend in ("threads", "workers") else 0)
+        return config
+    backend = BACKENDS[config.backend]
+    workers = min(config.workers or cores(), config.lanes) if backend.workers else 0
+    return replace(config, workers=workers, action_mask="none" if backend.unmasked else config.action_mask)
 
 
-def _step_seconds(config: EnvConfig) -> float:
-    """Mean seconds of a random step of one lane, resets and checks left out. Raises EnvFault."""
+def probe(config: EnvConfig, *, render: bool = False) -> Probe:
+    """The spaces of an environment, and the configuration with backend, workers and action_mask decided.
+
+    All of it is learned from one environment (one vector of a batched class; for EnvPool, without `render`, from none).
+    Where there are several lanes and cores, env.backend=auto steps it for up to 0.3 s. render: it must draw pictures,
+    too. Raises ValueError for a configuration that cannot be used or draws nothing, EnvFault where the environment
+    fails at work.
+    """
+    from rlkit.contracts import Probe
+
+    config = settled(config)
+    if config.backend == "envpool":
+        from rlkit.envs.backends.envpool import probe_pool
+
+        spec = probe_pool(config)
+        _check_mask(spec)
+        if render:
+            _draw_alone(replace(config, lanes=1, workers=1))
+        return Probe(spec, config, "")
+    if config.backend == "batched":
+        vector = _alone(replace(config, lanes=len(agents_of(config.id))))
+        try:
+            _check_mask(vector.spec)
+            if render:
+                _require_picture(vector)
+        finally:
+            vector.close()
+        return Probe(vector.spec, config, "")
+    env = _one(config, render)
+    try:
+        return _probe_single(env, config, render)
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+
+
+def no_picture(id: str, reason: str = "its render() returned no picture") -> str:
+    """What to say of an environment that cannot be filmed."""
+    return (
+        f"environment {id} draws no pictures for a video ({reason}); its constructor must take "
+        "render_mode='rgb_array', and its render() return [H, W, 3]"
+    )
+
+
+def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
+    """`probe` of an environment that is neither batched nor EnvPool's."""
+    from rlkit.contracts import Probe
+    from rlkit.types import EnvSpec
+
+    if config.action_mask == "auto":
+        config = replace(config, action_mask="info" if gives_mask(env, config.deadline) else "none")
+        if config.action_mask == "info":
+            env = ActionMask(env)
+    spaces = from_gymnasium(env.observation_space), from_gymnasium(env.action_space)
+    spec = EnvSpec(config.id, *spaces, config.stack)
+    _check_mask(spec)
+    if config.backend != "auto" and not render:
+        return Probe(spec, settled(config), "")
+    lane, why = _lane(env, config), ""
+    try:
+        if config.backend == "auto":
+            seconds = _step_seconds(lane)
+            slow = seconds > float(getattr(env.unwrapped, "slow_step", SLOW_STEP)) and os.name == "posix"
+            config = settled(replace(config, backend="workers" if slow else "inprocess"))
+            where = f"{config.workers} worker processes" if slow else "all lanes in this process"
+            if seconds:
+                why = f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}"
+        if render:
+            _require_picture(lane)
+    finally:
+        lane.guard.close()
+    return Probe(spec, settled(config), why)
+
+
+def _check_mask(spec: EnvSpec) -> None:
+    """Raise ValueError where an observation's mask does not fit the actions."""
+    try:
+        check_mask(spec.observation, spec.action)
+    except ValueError as error:
+        raise ValueError(f"env.id={spec.id}: {error}") from error
+
+
+def _one(config: EnvConfig, render: bool) -> Env:
+    """One environment that draws if it should. Raises ValueError; `no_picture`, where only that is impossible."""
+    try:
+        return make_env(config, "rgb_array" if render else None)
+    except ValueError as error:
+        if not render:
+            raise
+        make_env(config).close()  # type: ignore[no-untyped-call]
+        raise ValueError(no_picture(config.id, str(error))) from error
+
+
+def _alone(config: EnvConfig, render: bool = False) -> VecEnv:
+    """A vector of its own of a decided configuration."""
+    import torch
+
+    seeds = Seeds(0, False, 0, config.lanes)
+    return BACKENDS[config.backend].make(config, seeds, render, torch.device("cpu"))
+
+
+def _draw_alone(config: EnvConfig) -> None:
+    """Make a vector that draws, and see whether it does. Raises ValueError."""
+    try:
+        vector = _alone(config, render=True)
+    except ValueError as error:
+        raise ValueError(no_picture(config.id, str(error))) from error
+    try:
+        _require_picture(vector)
+    finally:
+        vector.close()
+
+
+def _require_picture(vector: VecEnv) -> None:
+    """Open episodes and draw lane 0. Raises ValueError where that gives no picture."""
+    import numpy as np
+
+    vector.restore(np.zeros(vector.lanes, np.int64), [np.zeros(0)] * vector.lanes)
+    if vector.render(0) is None:
+        raise ValueError(no_picture(vector.spec.id))
+
+
+def _lane(env: Env, config: EnvConfig) -> InProcess:
+    """An environment as the one lane of a vector, which leaves it open."""
+    from rlkit.envs.backends.inprocess import InProcess
+    from rlkit.envs.backends.lane import Block
+
+    one, seeds = replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1)
+    return InProcess(one, seeds, block=Block(one, seeds, 0, 1, envs=[env]))
+
+
+def _step_seconds(lane: InProcess) -> float:
+    """Mean seconds of a random step, resets left out. Raises EnvFault."""
     import numpy as np
     import torch
 
     from rlkit.envs.backends.actions import allow, pack
-    from rlkit.envs.backends.inprocess import InProcess
-    from rlkit.seeding import Seeds
 
-    vector = InProcess(replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1))
-    space, mask, generator = vector.block.action_space, vector.rows.obs.get(MASK), np.random.default_rng(0)
+    space, mask, generator = lane.block.action_space, lane.rows.obs.get(MASK), np.random.default_rng(0)
     space.seed(0)
     spent, count, began = 0.0, 0, time.perf_counter()
-    try:
-        row = vector.restore(np.zeros(1, np.int64), [vector.rows.action[:0]])
-        while count < 50 and time.perf_counter() - began < MEASURE:
-            sample = pack(space, space.sample())
-            if mask is not None:
-                allow(vector.spec.action, sample, mask[0], generator)
-            action = torch.from_numpy(sample.reshape(vector.rows.action.shape))
-            opens, before = bool(row.last[0]), time.perf_counter()
-            row = vector.step(action)
-            if not opens:
-                spent += time.perf_counter() - before
-                count += 1
-    finally:
-        vector.close()
+    row = lane.restore(np.zeros(1, np.int64), [lane.rows.action[:0]])
+    while count < 50 and time.perf_counter() - began < MEASURE:
+        sample = pack(space, space.sample())
+        if mask is not None:
+            allow(lane.spec.action, sample, mask[0], generator)
+        action = torch.from_numpy(sample.reshape(lane.rows.action.shape))
+        opens, before = bool(row.last[0]), time.perf_counter()
+        row = lane.step(action)
+        if not opens:
+            spent += time.perf_counter() - before
+            count += 1
     return spent / max(count, 1)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 
+from rlkit.envs.aliases import Env
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.lookup import find_class, prepare_display
+from rlkit.envs.lookup import Constructor, constructor, find_class, prepare_display
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.keep import Keep
-from rlkit.envs.wrappers.masks import ActionMask, gives_mask
+from rlkit.envs.wrappers.masks import ActionMask
 from rlkit.envs.wrappers.stuck import Stuck
-
-if TYPE_CHECKING:
-    pass
-
 
 # arguments of constructors that follow from our options
 OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
 
 
-def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
+def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     """One environment with its wrappers: time limit, frame skip, gray, size, keep, mask (stacking is the policy's).
+
+    It is made and not reset. With env.action_mask=auto its masks stay in info: whether there are any shows in a reset,
+    and `probe` decides that.
 
     Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
     entries that are not there to keep.
@@ -40,7 +40,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         kwargs["frameskip"], skip = skip, 1  # the emulator then draws the last frame only
     try:
         if kind is not None:
-            env: Any = kind(**kwargs)
+            env = kind(**kwargs)
         else:
             limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
             with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
                 warnings.filterwarnings("ignore", message=".*is out of date")
                 env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
     except TypeError as error:
-        raise _refusal(config.id, kind, kwargs, error) from error
+        raise refusal(config.id, kind, kwargs, error) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
     if not isinstance(env, gymnasium.Env):
@@ -63,20 +63,17 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> gymnasium.Env
         env = Keep(env, config.keep)
     if config.stuck_after:
         env = Stuck(env, config.stuck_after)
-    if config.action_mask == "info" or (config.action_mask == "auto" and gives_mask(env, config.deadline)):
+    if config.action_mask == "info":
         env = ActionMask(env)
-    made: gymnasium.Env[Any, Any] = env
+    made: Env = env
     return made
 
 
-def _refusal(id: str, kind: Any, kwargs: dict[str, Any], error: TypeError) -> ValueError:
+def refusal(id: str, kind: Constructor | None, kwargs: dict[str, Any], error: TypeError) -> ValueError:
     """What to say of a constructor (kind, or the one registered under the id) that does not take `kwargs`."""
     detail = str(error)
     with contextlib.suppress(Exception):  # there may be no signature to read
-        if kind is None:
-            spec = gymnasium.spec(id)
-            kind = gymnasium.envs.registration.load_env_creator(spec.entry_point)  # type: ignore[arg-type]
-        known = inspect.signature(kind).parameters
+        known = inspect.signature(kind or constructor(id)).parameters
         wrong = [name for name in kwargs if name not in known]
         if wrong and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
             detail = (

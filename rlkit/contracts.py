@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep, Lanes, Obs, Rollout, State
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ class Stateful(Protocol):
 class VecEnv(Protocol):
     """N lanes stepped together. Episode e of lane n starts from a seed that (seed, n, e) alone determine.
 
-    With A = len(spec.agents) agents in every game, lane n is agent n % A of game n // A.
+    With A = len(spec.agents) agents in every game, lane n is agent n % A of game n // A. The class then has an
+    attribute `agents`, equal to spec.agents: how many lanes make a game must be known before one is made.
     """
 
     spec: EnvSpec
@@ -60,7 +62,7 @@ class VecEnv(Protocol):
     exact: Literal["replay", "snapshot", "none"] = "replay"
     fps: float = 30.0  # rows per second at which the environment plays at its natural speed
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
 
         With no actions this is the reset that opens a run; with actions it rebuilds a checkpoint's environments
@@ -87,6 +89,15 @@ class VecEnv(Protocol):
 
     def close(self) -> None:
         """Free processes and memory; idempotent."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What `rlkit.envs.make.probe` found out from one environment."""
+
+    spec: EnvSpec
+    config: Any  # an rlkit.envs.config.EnvConfig in which backend, workers and action_mask are decided
+    why: str  # why env.backend=auto became what it is, in a line; "" where nothing was measured
 
 
 class EndlessEpisode(ValueError):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable
 
 import torch
 
+from rlkit.machine import cores
 from rlkit.options import ConfigError
 
 Say = Callable[[str], None]
@@ -60,7 +60,7 @@ def choose_threads(threads: int, pixels: bool, ranks: int = 1) -> int:
     """0: one thread for small vector networks (more cost time), all cores for pixels, shared by so many ranks."""
     if threads:
         return threads
-    return max(len(os.sched_getaffinity(0)) // ranks, 1) if pixels else 1
+    return max(cores() // ranks, 1) if pixels else 1
 
 
 def keep_memory() -> None:

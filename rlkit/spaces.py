@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
-
 
 MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
 
@@ -154,6 +154,21 @@ def columns(leaf: Space) -> int:
     return math.prod(leaf.shape)
 
 
+def start_of(leaf: Space) -> npt.NDArray[np.int64] | None:
+    """What the environment's choices of a leaf space count from, in the shape of a row; None where that is 0."""
+    start = np.array(leaf.start if isinstance(leaf, Discrete | MultiDiscrete) else 0, np.int64)
+    return start if start.any() else None
+
+
+def to_rows(values: Array, shape: tuple[int, ...], start: npt.NDArray[np.int64] | None) -> Array:
+    """An environment's values of a leaf space as rows of `shape`, counted from 0; start: its `start_of`.
+
+    shape: that of a row for one value, [N, ...] for those of N lanes.
+    """
+    rows = values.reshape(shape)
+    return rows if start is None else rows - start
+
+
 def choices(space: Space) -> int:
     """Entries of an action mask: one per choice of every Discrete and MultiDiscrete, side by side."""
     total = 0
@@ -166,7 +181,7 @@ def choices(space: Space) -> int:
 
 
 def check_mask(observation: Space, action: Space) -> None:
-    """Raise ValueError where an observation's entry `action_mask` cannot mask the action space."""
+    """Raise ValueError where an observation's entry MASK cannot mask the action space."""
     entry = dict(observation).get(MASK) if isinstance(observation, Dict) else None
     if entry is None:
         return
@@ -176,12 +191,12 @@ def check_mask(observation: Space, action: Space) -> None:
             f"a MultiBinary({size}) or Box({size},) of 0 and 1, or another name" if size else "another name"
         )
         raise ValueError(
-            f"its observations' entry action_mask is {describe(entry)}, and its action space {describe(action)} "
+            f"its observations' entry {MASK} is {describe(entry)}, and its action space {describe(action)} "
             f"has {size or 'no'} choices; allowed: {allowed}"
         )
 
 
-def native_action(space: Space, row: npt.NDArray[Any]) -> Any:
+def native_action(space: Space, row: Array) -> Any:
     """The environment's own action of a row in its units: starts added, a Dict's (or Tuple's) structure restored."""
     if isinstance(space, Dict):
         entries, column = {}, 0

@@ -7,16 +7,15 @@ one float32 vector of all their leaves. NumPy, no torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.envs.backends.rows import Array
-from rlkit.spaces import Discrete, MultiDiscrete, Space, columns, leaves
+from rlkit.envs.aliases import GymSpace, Value
+from rlkit.spaces import Array, Discrete, MultiDiscrete, Space, columns, leaves
 
 
-def unpack(space: Any, rows: Array) -> list[Any]:
+def unpack(space: GymSpace, rows: Array) -> list[Value]:
     """Rows [n, ...] as n actions of a Gymnasium space: ints for Discrete, else arrays of its dtype and shape."""
     if not len(rows):
         return []
@@ -26,7 +25,7 @@ def unpack(space: Any, rows: Array) -> list[Any]:
     if isinstance(space, spaces.Tuple):
         return list(zip(*(unpack(sub, piece) for sub, piece in _split(space.spaces, rows)), strict=True))
     if isinstance(space, spaces.Discrete):
-        numbers: list[Any] = rows.reshape(-1).astype(np.int64, copy=False).tolist()
+        numbers: list[int] = rows.reshape(-1).astype(np.int64, copy=False).tolist()
         return [number + int(space.start) for number in numbers] if space.start else numbers
     values = np.array(rows, dtype=space.dtype)  # a copy: an environment may keep its action
     if isinstance(space, spaces.MultiDiscrete):
@@ -35,19 +34,21 @@ def unpack(space: Any, rows: Array) -> list[Any]:
     return list(values) if space.shape else [np.array(value) for value in values]
 
 
-def unpack_batch(space: Any, batch: Any, rows: Array) -> Any:
+def unpack_batch(space: GymSpace, batch: GymSpace, rows: Array) -> Value:
     """Rows [n, ...] as one action of a vector environment: `batch` is its space, `space` that of a lane."""
     if isinstance(space, spaces.Dict):
+        assert isinstance(batch, spaces.Dict), "a batch of a space has its structure"
         named = zip(space.spaces, _split(space.spaces.values(), rows), strict=True)
         return {key: unpack_batch(sub, batch.spaces[key], piece) for key, (sub, piece) in named}
     if isinstance(space, spaces.Tuple):
+        assert isinstance(batch, spaces.Tuple), "a batch of a space has its structure"
         pieces = zip(_split(space.spaces, rows), batch.spaces, strict=True)
         return tuple(unpack_batch(sub, whole, piece) for (sub, piece), whole in pieces)
     values = np.asarray(rows + _start(space), batch.dtype)
     return values.reshape(batch.shape or values.shape)
 
 
-def pack(space: Any, action: Any) -> Array:
+def pack(space: GymSpace, action: Value) -> Array:
     """The row of one action of a Gymnasium space, as a flat vector; inverse of `unpack`."""
     if isinstance(space, spaces.Dict):
         return np.concatenate([pack(sub, action[key]) for key, sub in space.spaces.items()]).astype(
@@ -75,13 +76,13 @@ def allow(space: Space, row: Array, mask: Array, generator: np.random.Generator)
         column += columns(leaf)
 
 
-def _start(space: Any) -> Array:
+def _start(space: GymSpace) -> Array:
     """What the environment's choices count from: [components]."""
     start: Array = np.ravel(getattr(space, "start", 0))
     return start
 
 
-def _split(parts: Iterable[Any], rows: Array) -> list[tuple[Any, Array]]:
+def _split(parts: Iterable[GymSpace], rows: Array) -> list[tuple[GymSpace, Array]]:
     """(part, its columns [n, k] of rows [n, K]) of every part of a composite space."""
     pieces, column = [], 0
     for part in parts:
@@ -91,10 +92,10 @@ def _split(parts: Iterable[Any], rows: Array) -> list[tuple[Any, Array]]:
     return pieces
 
 
-def _width(space: Any) -> int:
+def _width(space: GymSpace) -> int:
     """Numbers of one action."""
     if isinstance(space, spaces.Dict):
         return sum(map(_width, space.spaces.values()))
     if isinstance(space, spaces.Tuple):
         return sum(map(_width, space.spaces))
-    return int(np.prod(space.shape))
+    return int(np.prod(space.shape or ()))

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import traceback
 import warnings
-from dataclasses import replace
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from rlkit.contracts import VecEnv
+from rlkit.envs.aliases import Core, GymSpace, Value
 from rlkit.envs.backends.actions import unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault, observation_leaves
@@ -37,7 +36,7 @@ from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.seeding import Seeds
-from rlkit.spaces import from_gymnasium
+from rlkit.spaces import Array, from_gymnasium
 from rlkit.types import EnvSpec, EnvStep
 
 # Options of a pool that follow from ours; all its others are taken from env.kwargs.
@@ -47,7 +46,7 @@ OURS = (
 )  # fmt: skip
 
 
-def pool_spaces(config: EnvConfig) -> tuple[Any, Any]:
+def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
     """The Gymnasium spaces (observation, action) of one lane; no environment is made.
 
     Raises ValueError where the package is missing, for an id that EnvPool lacks (with the nearest it has), for
@@ -85,18 +84,12 @@ def pool_spaces(config: EnvConfig) -> tuple[Any, Any]:
         return spec.gymnasium_observation_space, spec.gymnasium_action_space
 
 
-def choose_pool(config: EnvConfig) -> EnvConfig:
-    """`config` with the number of threads (env.workers; 0: one per core) and without a mask of its own."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return replace(config, workers=min(config.workers or cores, config.lanes), action_mask="none")
-
-
 def probe_pool(config: EnvConfig) -> EnvSpec:
     """What a policy must know of the environment. Raises ValueError as `pool_spaces`."""
     return _spec(config, *pool_spaces(config))
 
 
-def _spec(config: EnvConfig, observation: Any, action: Any) -> EnvSpec:
+def _spec(config: EnvConfig, observation: GymSpace, action: GymSpace) -> EnvSpec:
     try:
         return EnvSpec(config.id, from_gymnasium(observation), from_gymnasium(action), config.stack)
     except ValueError as error:
@@ -104,7 +97,7 @@ def _spec(config: EnvConfig, observation: Any, action: Any) -> EnvSpec:
 
 
 class Pool(VecEnv):
-    """VecEnv: `config.lanes` environments of one EnvPool with `config.workers` threads (0: one per core).
+    """VecEnv: `config.lanes` environments of one EnvPool with `config.workers` threads.
 
     `step` returns the same EnvStep every time. Raises ValueError as `pool_spaces`.
     """
@@ -112,7 +105,7 @@ class Pool(VecEnv):
     exact = "none"
 
     def __init__(self, config: EnvConfig, seeds: Seeds, render: bool = False) -> None:
-        self.config, self.seeds, self.drawing = choose_pool(config), seeds, render
+        self.config, self.seeds, self.drawing = config, seeds, render
         self.lanes, self.device = config.lanes, torch.device("cpu")
         self.envpool = _package(config)
         shown, self.action_space = pool_spaces(config)
@@ -124,9 +117,9 @@ class Pool(VecEnv):
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
-        self.pool: Any = None  # made by `restore`: its seeds are those of the episodes that open it
+        self.pool: Core = None  # made by `restore`: its seeds are those of the episodes that open it
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Open episode[n] on every lane of a new pool; a lane with actions opens its next episode instead."""
         rows, replayed = self.rows, np.array([len(part) > 0 for part in actions])
         if replayed.any():
@@ -200,15 +193,10 @@ class Pool(VecEnv):
     def _hung(self, stack: str) -> Exception:
         return self._fault("hung", f"no answer in {self.config.deadline:g} s", stack)
 
-    def _finish(self, obs: Any) -> EnvStep:
+    def _finish(self, obs: Value) -> EnvStep:
         """Write batched observations ([N, ...] per leaf), check the rows and show them."""
         for leaf in self.leaves:
-            value = obs
-            for key in leaf.keys:
-                value = value[key]
-            if leaf.start is not None:
-                value = value - leaf.start
-            leaf.rows[:] = value.reshape(leaf.rows.shape)
+            leaf.write(slice(None), leaf.of(obs))
         finding = self.check.find()
         if finding is not None:
             raise lane_fault(finding.kind, self.config.id, self.seeds, self.rows, finding.row, finding.field,
@@ -218,7 +206,7 @@ class Pool(VecEnv):
         return self.row
 
 
-def _package(config: EnvConfig) -> Any:
+def _package(config: EnvConfig) -> ModuleType:
     """The module envpool. Raises ValueError with what to type where it is not installed."""
     try:
         return importlib.import_module("envpool")

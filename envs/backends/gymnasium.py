@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from typing import Any
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from rlkit.contracts import VecEnv
+from rlkit.envs.aliases import Info, Value, Vector
 from rlkit.envs.backends.actions import allow, unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault, observation_leaves
@@ -35,7 +35,7 @@ from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.wrappers.masks import Masks, add_mask, with_mask
 from rlkit.seeding import Seeds
-from rlkit.spaces import MASK, from_gymnasium
+from rlkit.spaces import MASK, Array, from_gymnasium
 from rlkit.types import EnvSpec, EnvStep
 
 Mask = npt.NDArray[np.bool_]
@@ -46,9 +46,10 @@ class Native(VecEnv):
 
     exact = "none"
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], config: EnvConfig, seeds: Seeds) -> None:
+    def __init__(self, env: Vector, config: EnvConfig, seeds: Seeds) -> None:
         self.env, self.config, self.seeds = env, config, seeds
         self.lanes, self.device = config.lanes, torch.device("cpu")
+        self.fps = float(env.metadata.get("render_fps", 30))
         self.mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         action, shown = from_gymnasium(env.single_action_space), env.single_observation_space
         self.nested = isinstance(shown, gymnasium.spaces.Dict)
@@ -70,7 +71,7 @@ class Native(VecEnv):
     @staticmethod
     def make(config: EnvConfig, seeds: Seeds, render: bool = False) -> Native:
         """The vector that the environment registered. Raises ValueError where there is none."""
-        kwargs: dict[str, Any] = dict(config.kwargs)
+        kwargs = dict(config.kwargs)
         if render:
             kwargs["render_mode"] = "rgb_array"
         try:
@@ -83,7 +84,7 @@ class Native(VecEnv):
             ) from error
         return Native(env, config, seeds)
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Open episode[n] on every lane; a lane with actions opens its next episode instead."""
         rows, replayed = self.rows, np.array([len(part) > 0 for part in actions])
         if replayed.any():
@@ -131,13 +132,13 @@ class Native(VecEnv):
         rows.reward[:], rows.terminated[:] = reward, terminated
         np.logical_or(terminated, truncated, out=rows.last)
         rows.first[:] = False
-        self._put(self._masked(obs, infos, rows.last | opening), np.arange(self.lanes))
+        self._put(self._masked(obs, infos, rows.last | opening), slice(None))
         if self.mode == AutoresetMode.SAME_STEP:
             for lane in np.flatnonzero(rows.last & ~opening):
                 final = _final(infos["final_obs"], int(lane))
                 if self.masks is not None:  # no action follows
                     final = add_mask(final, np.ones(self.masks.size, np.int8), self.nested)
-                self._put(final, lane)
+                self._put(final, int(lane))
         if opening.any():
             if self.mode != AutoresetMode.NEXT_STEP:
                 seeds = self._seeds()
@@ -146,7 +147,7 @@ class Native(VecEnv):
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
-        pictures: Any = self.env.render() if self.env.render_mode else None
+        pictures: Value = self.env.render() if self.env.render_mode else None
         return None if pictures is None else np.asarray(pictures[lane], np.uint8)
 
     def close(self) -> None:
@@ -160,10 +161,11 @@ class Native(VecEnv):
     def _hung(self, stack: str) -> Exception:
         return self._fault("hung", f"no answer in {self.config.deadline:g} s", stack)
 
-    def _seeds(self) -> Any:
+    def _seeds(self) -> Value:
+        """A list of seeds, which Gymnasium's own vectors take though VectorEnv does not declare it."""
         return [self.seeds.of(lane, int(episode)) for lane, episode in enumerate(self.rows.episode)]
 
-    def _masked(self, obs: Any, infos: dict[str, Any], excused: Mask) -> Any:
+    def _masked(self, obs: Value, infos: Info, excused: Mask) -> Value:
         """Batched observations with the masks of `infos`; excused [N]: lanes that need not give one."""
         if self.masks is None:
             return obs
@@ -175,16 +177,12 @@ class Native(VecEnv):
         self.latest = np.stack(rows)
         return add_mask(obs, self.latest, self.nested)
 
-    def _put(self, obs: Any, lanes: Any) -> None:
+    def _put(self, obs: Value, lanes: int | slice) -> None:
         """Write batched observations ([len(lanes), ...] per leaf), or one lane's own, into rows `lanes`."""
         for leaf in self.leaves:
-            value = obs
-            for key in leaf.keys:
-                value = value[key]
-            values = np.asarray(value) - (0 if leaf.start is None else leaf.start)
-            leaf.rows[lanes] = values.reshape(leaf.rows[lanes].shape)
+            leaf.write(lanes, np.asarray(leaf.of(obs)))
 
-    def _first(self, obs: Any, mask: Mask) -> None:
+    def _first(self, obs: Value, mask: Mask) -> None:
         """Rows that open an episode, from the batched reset observation."""
         rows = self.rows
         rows.reward[mask] = 0.0
@@ -192,11 +190,7 @@ class Native(VecEnv):
         rows.first[mask] = True
         rows.steps[mask] = 0
         for leaf in self.leaves:
-            value = obs
-            for key in leaf.keys:
-                value = value[key]
-            values = np.asarray(value)[mask] - (0 if leaf.start is None else leaf.start)
-            leaf.rows[mask] = values.reshape(leaf.rows[mask].shape)
+            leaf.write(mask, np.asarray(leaf.of(obs))[mask])
 
     def _finish(self) -> EnvStep:
         finding = self.check.find()
@@ -215,7 +209,7 @@ class Native(VecEnv):
         return self.row
 
 
-def _final(final: Any, lane: int) -> Any:
+def _final(final: Value, lane: int) -> Value:
     """Lane's own observation out of infos["final_obs"]: an array of observations or a dict of these."""
     if isinstance(final, dict):
         return {key: _final(value, lane) for key, value in final.items() if not str(key).startswith("_")}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +13,7 @@ from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.seeding import Seeds
-from rlkit.spaces import Dict, Space
+from rlkit.spaces import Array, Dict, Space
 from rlkit.types import EnvSpec, EnvStep
 
 
@@ -50,8 +48,7 @@ class InProcess(VecEnv):
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
-        metadata: dict[str, Any] = self.block.envs[0].metadata
-        self.fps = float(metadata.get("render_fps", 30)) / config.skip
+        self.fps = self.block.fps
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
@@ -68,7 +65,7 @@ class InProcess(VecEnv):
             self.rows.reward *= self.scale
         return self.row
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
         self.guard.begin()
         try:

@@ -10,38 +10,46 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeAlias
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
+from rlkit.envs.aliases import Env, GymSpace, Value
 from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.faults import EnvFault
-from rlkit.envs.backends.rows import Array, Check, Rows
+from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
 from rlkit.seeding import Seeds
-from rlkit.spaces import Space, from_gymnasium, leaves
+from rlkit.spaces import Array, Space, from_gymnasium, leaves, start_of, to_rows
 
-Env = gymnasium.Env[Any, Any]
+Keys: TypeAlias = tuple[str | int, ...]  # the way to a leaf through dicts and tuples
 
 
 class Leaf:
     """One leaf of an observation and the rows that hold it."""
 
-    def __init__(self, name: str, keys: tuple[str | int, ...], space: Any, rows: Array, start: Any) -> None:
-        self.name, self.keys, self.rows = name or "obs", keys, rows
-        self.shape: tuple[int, ...] = tuple(space.shape)
+    def __init__(self, name: str, keys: Keys, space: GymSpace, leaf: Space, rows: Array) -> None:
+        self.name, self.keys, self.rows, self.start = name or "obs", keys, rows, start_of(leaf)
+        self.shape = tuple(space.shape or ())
         self.dtype = np.dtype(space.dtype)
         self.choice = isinstance(space, spaces.Discrete)  # may come as a Python int: any integer type will do
-        self.start = start if np.any(start) else None
 
-    def put(self, index: int, obs: Any, strict: bool) -> tuple[str, str] | None:
-        """Write this leaf of `obs` into its row; (kind, detail) of a fault if shape or dtype are wrong."""
+    def of(self, obs: Value) -> Value:
+        """This leaf of an observation, or of a batch of them."""
         for key in self.keys:
             obs = obs[key]
+        return obs
+
+    def write(self, lanes: int | slice | Array, values: Array) -> None:
+        """Write the leaf's values into the rows of `lanes`: of one lane its value, of several a batch."""
+        self.rows[lanes] = to_rows(values, self.rows[lanes].shape, self.start)
+
+    def put(self, index: int, obs: Value, strict: bool) -> tuple[str, str] | None:
+        """Write this leaf of `obs` into its row; (kind, detail) of a fault if shape or dtype are wrong."""
+        obs = self.of(obs)
         array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)
         if array.shape != self.shape:
             return "shape", f"shape {array.shape}, its space says {self.shape}"
@@ -53,15 +61,14 @@ class Leaf:
             )
             if (array.dtype.kind not in "iu") if self.choice else given != self.dtype:
                 return "dtype", f"dtype {given}, its space says {self.dtype}"
-        values = array if self.start is None else array - self.start
-        self.rows[index] = values.reshape(self.rows.shape[1:])
+        self.rows[index] = to_rows(array, self.rows.shape[1:], self.start)
         return None
 
 
-def observation_leaves(space: Any, rows: dict[str, Array]) -> list[Leaf]:
+def observation_leaves(space: GymSpace, rows: dict[str, Array]) -> list[Leaf]:
     """A Leaf for every leaf of a Gymnasium observation space, in the order of `rlkit.spaces.leaves`."""
 
-    def walk(part: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    def walk(part: GymSpace, keys: Keys) -> Iterator[tuple[Keys, GymSpace]]:
         if isinstance(part, spaces.Dict):
             for key, sub in part.spaces.items():
                 yield from walk(sub, (*keys, key))
@@ -71,9 +78,8 @@ def observation_leaves(space: Any, rows: dict[str, Array]) -> list[Leaf]:
         else:
             yield keys, part
 
-    names = [name for name, _ in leaves(from_gymnasium(space))]
-    found = zip(names, walk(space, ()), strict=True)
-    return [Leaf(name, keys, part, rows[name], getattr(part, "start", 0)) for name, (keys, part) in found]
+    found = zip(leaves(from_gymnasium(space)), walk(space, ()), strict=True)
+    return [Leaf(name, keys, part, leaf, rows[name]) for (name, leaf), (keys, part) in found]
 
 
 def strip(env: Env) -> tuple[Env, int]:
@@ -105,7 +111,7 @@ class Lane:
         self.episode = self.steps = 0
         self.fresh = self.last = False
 
-    def step(self, action: Any) -> None:
+    def step(self, action: Value) -> None:
         """Apply one action (or open the next episode) and write the row. Raises EnvFault."""
         if self.last:
             self.begin(self.episode + 1)
@@ -147,7 +153,7 @@ class Lane:
         rows.first[index] = self.fresh = True
         self.put(obs)
 
-    def put(self, obs: Any) -> None:
+    def put(self, obs: Value) -> None:
         """Write the observation's row; raises EnvFault (shape, dtype) unless env.check=none."""
         if self.plain and (
             self.trusting or (type(obs) is np.ndarray and obs.shape == self.shape and obs.dtype == self.dtype)
@@ -162,7 +168,7 @@ class Lane:
             if problem is not None:
                 raise self.fault(problem[0], leaf.name, problem[1])
 
-    def restore(self, episode: int, actions: list[Any], beat: Callable[[], None]) -> None:
+    def restore(self, episode: int, actions: list[Value], beat: Callable[[], None]) -> None:
         """Open an episode, replay its actions and write the row they lead to; `beat` is called between steps.
 
         A replay that ends early stays at its ending: the environment does not follow from its seed, and who compares
@@ -207,17 +213,29 @@ def lane_fault(
 
 
 class Block:
-    """Lanes [start, stop) of a vector environment, stepped one after the other in this process."""
+    """Lanes [start, stop) of a vector environment, stepped one after the other in this process.
 
-    def __init__(self, config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> None:
+    envs: what they step (None: made here).
+    """
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        seeds: Seeds,
+        start: int,
+        stop: int,
+        render: bool = False,
+        envs: list[Env] | None = None,
+    ) -> None:
         from rlkit.envs.single import make_env
 
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
-        self.envs = [make_env(config, mode) for _ in range(start, stop)]
+        self.envs = [make_env(config, mode) for _ in range(start, stop)] if envs is None else envs
         self.observation: Space = from_gymnasium(self.envs[0].observation_space)
-        self.action_space: Any = self.envs[0].action_space
+        self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
+        self.fps = float(self.envs[0].metadata.get("render_fps", 30)) / config.skip  # decisions per second
         self.lanes: list[Lane] = []
 
     def attach(self, rows: Rows) -> None:
@@ -257,7 +275,7 @@ class Block:
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
         env = self.lanes[lane - self.start].env
-        picture: Any = env.render() if env.render_mode else None
+        picture: object = env.render() if env.render_mode else None
         return picture if isinstance(picture, np.ndarray) else None
 
     def close(self) -> None:

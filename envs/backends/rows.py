@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, action_row, leaves, row_dtype
-
-Array = npt.NDArray[Any]
+from rlkit.spaces import (
+    Array,
+    Box,
+    Discrete,
+    MultiBinary,
+    MultiDiscrete,
+    Space,
+    action_row,
+    leaves,
+    row_dtype,
+)
 
 
 class Rows:
@@ -32,7 +40,9 @@ class Rows:
     ) -> None:
         self.lanes = lanes
         # A bytearray's zeros: rows are defined before they are first written.
-        memory: Any = bytearray(self.size(observation, action, lanes)) if buffer is None else buffer
+        memory: bytearray | mmap.mmap = (
+            bytearray(self.size(observation, action, lanes)) if buffer is None else buffer
+        )
         self.obs: dict[str, Array] = {}
         fields: dict[str, Array] = {}
         offset = 0
@@ -149,7 +159,9 @@ def _limits(leaf: Space) -> tuple[Array, Array] | None:
     return np.asarray(low, np.int64), np.asarray(high, np.int64)
 
 
-def _broken(name: str, rows: Array, good: Array, low: Any = None, high: Any = None) -> Finding:
+def _broken(
+    name: str, rows: Array, good: Array, low: Array | None = None, high: Array | None = None
+) -> Finding:
     """Describe the first entry of `rows` [n, ...] where `good` is False."""
     where = np.argwhere(~good)[0]
     row, inner = int(where[0]), tuple(int(i) for i in where[1:])
@@ -157,6 +169,7 @@ def _broken(name: str, rows: Array, good: Array, low: Any = None, high: Any = No
     entry = f"entry {list(inner)}" if inner else "value"
     if rows.dtype.kind == "f" and not np.isfinite(value):
         return Finding("nan", name or "obs", row, f"{entry} is {value}")
+    assert low is not None and high is not None, "a finite value breaks a rule by leaving its bounds"
     shape = rows.shape[1:]
     bounds = f"[{np.broadcast_to(low, shape)[inner]}, {np.broadcast_to(high, shape)[inner]}]"
     return Finding("space", name or "obs", row, f"{entry} is {value}, its space allows {bounds}")

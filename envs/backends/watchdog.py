@@ -23,11 +23,13 @@ import traceback
 import weakref
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import TextIO
+
+from rlkit.machine import cores
 
 POLL = 1.0  # seconds between looks
 GRACE = 5.0  # seconds that an interrupted step gets to end by itself
-CORES = os.cpu_count() or 1
+CORES = cores()
 SIGNALS = hasattr(signal, "setitimer")  # elsewhere only asynchronous exceptions interrupt a step
 
 
@@ -81,7 +83,7 @@ class Guard:
         elif self.fired and self._waited > self.deadline + GRACE:
             print(
                 f"{self.pending}\nthe step cannot be interrupted: ending the process",
-                file=_stderr(),
+                file=sys.__stderr__,
                 flush=True,
             )
             os._exit(1)
@@ -153,6 +155,6 @@ def _on_alarm(number: int, frame: FrameType | None) -> None:
         raise Hang
 
 
-def _stderr() -> Any:
+def _stderr() -> TextIO | int:
     """The real standard error: sys.stderr may be a capture without a file descriptor."""
     return sys.__stderr__ if sys.__stderr__ is not None else 2

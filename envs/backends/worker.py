@@ -27,18 +27,22 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+if TYPE_CHECKING:
+    from rlkit.envs.backends.lane import Block
+
+Head: TypeAlias = dict[str, Any]  # a JSON object
 HEAD = struct.Struct("<II")  # lengths of the JSON object and of the raw bytes
 
 
-def send(sock: socket.socket, op: bytes, head: dict[str, Any], body: bytes = b"") -> None:
+def send(sock: socket.socket, op: bytes, head: Head, body: bytes = b"") -> None:
     """Write one byte, a JSON object and raw bytes."""
     text = json.dumps(head).encode()
     sock.sendall(op + HEAD.pack(len(text), len(body)) + text + body)
 
 
-def receive(sock: socket.socket) -> tuple[dict[str, Any], bytes]:
+def receive(sock: socket.socket) -> tuple[Head, bytes]:
     """Read what `send` wrote after its byte. Raises EOFError where the other side is gone."""
     head, body = HEAD.unpack(_exactly(sock, HEAD.size))
     return json.loads(_exactly(sock, head)), _exactly(sock, body)
@@ -125,7 +129,7 @@ def _serve(sock: socket.socket, shared: int) -> None:
             send(sock, b"!", _describe(error))
 
 
-def _build(order: dict[str, Any]) -> Any:
+def _build(order: Head) -> Block:
     from rlkit.envs.backends.lane import Block
     from rlkit.envs.config import EnvConfig
     from rlkit.seeding import Seeds
@@ -138,13 +142,17 @@ def _build(order: dict[str, Any]) -> Any:
     return Block(config, seeds, order["start"], order["stop"], order["render"])
 
 
-def _spaces(block: Any) -> dict[str, Any]:
+def _spaces(block: Block) -> Head:
     from rlkit.spaces import to_json
 
-    return {"observation": to_json(block.observation), "action": to_json(block.action)}
+    return {
+        "observation": to_json(block.observation),
+        "action": to_json(block.action),
+        "fps": block.fps,
+    }
 
 
-def _map(sock: socket.socket, block: Any, shared: int) -> None:
+def _map(sock: socket.socket, block: Block, shared: int) -> None:
     from rlkit.envs.backends.rows import Rows
 
     head, _ = receive(sock)
@@ -152,17 +160,21 @@ def _map(sock: socket.socket, block: Any, shared: int) -> None:
     block.attach(Rows(block.observation, block.action, head["lanes"], mmap.mmap(shared, size)))
 
 
-def _restore(sock: socket.socket, block: Any) -> None:
+def _restore(sock: socket.socket, block: Block) -> None:
     import numpy as np
 
     head, body = receive(sock)
     rows = block.actions
     flat = np.frombuffer(body, rows.dtype).reshape(-1, *rows.shape[1:])
     actions = np.split(flat, np.cumsum(head["counts"])[:-1])
-    block.restore(np.array(head["episode"]), actions, beat=lambda: sock.send(b"+"))
+
+    def beat() -> None:
+        sock.send(b"+")
+
+    block.restore(np.array(head["episode"]), actions, beat)
 
 
-def _describe(error: Exception) -> dict[str, Any]:
+def _describe(error: Exception) -> Head:
     """What the parent raises: ValueErrors are for the user, anything else is the environment's own."""
     if isinstance(error, ValueError):
         return {"error": str(error)}

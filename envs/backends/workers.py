@@ -20,7 +20,6 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +34,7 @@ from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.worker import receive, send
 from rlkit.envs.config import EnvConfig
 from rlkit.seeding import Seeds
-from rlkit.spaces import from_json
+from rlkit.spaces import Array, from_json
 from rlkit.types import EnvSpec, EnvStep
 
 START = 120.0  # seconds that a worker may take to import and make its environments
@@ -140,6 +139,7 @@ class Workers(VecEnv):
         heads = [receive(worker.sock)[0] for worker in self.workers]
         observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
         self.spec = EnvSpec(self.config.id, observation, action, self.config.stack)
+        self.fps = heads[0]["fps"]
         size = Rows.size(observation, action, self.lanes)
         os.ftruncate(shared, size)
         self.rows = Rows(observation, action, self.lanes, mmap.mmap(shared, size))
@@ -160,7 +160,7 @@ class Workers(VecEnv):
             rows.reward *= self.scale
         return self.row
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
         rows = self._open()
         for worker in self.workers:

@@ -7,16 +7,14 @@ operations.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rlkit.contracts import VecEnv
-from rlkit.seeding import episode_seed, uniforms
-from rlkit.spaces import Box
+from rlkit.contracts import Saved, VecEnv
+from rlkit.seeding import Seeds, uniforms
+from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec, EnvStep
 
 
@@ -42,7 +40,7 @@ class Quadratic(VecEnv):
         length: int = 10,
     ) -> None:
         self.lanes, self.device = lanes, torch.device(device)
-        self.seed, self.evaluation, self.first_lane = seed, evaluation, first_lane
+        self.seeds = Seeds(seed, evaluation, first_lane, lanes)
         self.size, self.gain, self.length = size, gain, length
         bound = 1.0 + abs(gain) * length
         observation, action = Box((size,), "float32", -bound, bound), Box((size,), "float32", -1.0, 1.0)
@@ -56,7 +54,7 @@ class Quadratic(VecEnv):
         flags = [torch.zeros(lanes, dtype=torch.bool, device=self.device) for _ in range(3)]
         self.row = EnvStep(self.x, torch.zeros(lanes, device=self.device), *flags)
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]."""
         self.episode[:] = episode
         self._open(np.arange(self.lanes))
@@ -78,7 +76,7 @@ class Quadratic(VecEnv):
             self._open(np.flatnonzero(opening))
         return self.row
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Saved:
         """The whole state, copied: cheaper than replaying, and exact on any device."""
         row = {
             name: getattr(self.row, name).clone() for name in ("obs", "reward", "terminated", "first", "last")
@@ -90,7 +88,7 @@ class Quadratic(VecEnv):
             "elapsed": self.elapsed.copy(),
         }
 
-    def load_snapshot(self, state: dict[str, Any]) -> None:
+    def load_snapshot(self, state: Saved) -> None:
         """Continue from `snapshot`'s value."""
         for name, value in state["row"].items():
             getattr(self.row, name).copy_(value)  # row.obs is self.x
@@ -126,11 +124,7 @@ class Quadratic(VecEnv):
 
     def _start(self, lane: int) -> npt.NDArray[np.float32]:
         """x_0 [n] of the lane's present episode."""
-        episode = int(self.episode[lane])
-        if self.evaluation:
-            seed = episode_seed(self.seed, 0, episode * self.lanes + lane, True)
-        else:
-            seed = episode_seed(self.seed, self.first_lane + lane, episode)
+        seed = self.seeds.of(lane, int(self.episode[lane]))
         start: npt.NDArray[np.float32] = (
             2.0 * uniforms(seed, np.zeros(1, np.int64), 0, 1, self.size)[0, 0] - 1.0
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+
+from rlkit.envs.aliases import Info, Value
 
 KINDS = (
     "raised",
@@ -26,7 +27,7 @@ KINDS = (
 )
 
 
-class Faulty(gymnasium.Env[Any, int]):
+class Faulty(gymnasium.Env[Value, int]):
     """Counts its steps in obs [2]; fails with `kind` in step `at` of episodes with seed `seed` (-1: any).
 
     raised: an exception; hung: sleeps; loop: a Python loop; stuck: C code that keeps the interpreter's
@@ -41,9 +42,7 @@ class Faulty(gymnasium.Env[Any, int]):
         self.observation_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Value, Info]:
         super().reset(seed=seed)
         self.chosen = self.victim in (-1, seed)
         self.t = 0
@@ -51,15 +50,15 @@ class Faulty(gymnasium.Env[Any, int]):
             raise RuntimeError("broken in reset on purpose")
         return np.zeros(2, np.float32), {}
 
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: int) -> tuple[Value, float, bool, bool, Info]:
         self.t += 1
-        obs: Any = np.array([self.t, action], np.float32)
+        obs: Value = np.array([self.t, action], np.float32)
         reward = 1.0
         if self.t == self.at and self.chosen:
             obs, reward = self._fail(obs)
         return obs, reward, False, self.t == self.length, {}
 
-    def _fail(self, obs: Any) -> tuple[Any, float]:
+    def _fail(self, obs: Value) -> tuple[Value, float]:
         if self.kind == "raised":
             raise RuntimeError("broken on purpose")
         if self.kind == "hung":

@@ -7,17 +7,19 @@ right number; choice 1 is right if it is positive, choice 0 if it is negative.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rlkit.envs.aliases import Info, Value
+
 Vector = npt.NDArray[np.float32]
 
 
-class Probe(gymnasium.Env[Vector, Any]):
+class Probe(gymnasium.Env[Vector, Value]):
     """What the probes share; a probe says what is seen (`_open`) and what an action leads to (`_next`)."""
 
     def __init__(self, continuous: bool = False) -> None:
@@ -25,14 +27,12 @@ class Probe(gymnasium.Env[Vector, Any]):
         self.continuous = continuous
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(2)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self._see(self._open()), {}
 
-    def step(self, action: Any) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Value) -> tuple[Vector, float, bool, bool, Info]:
         self.t += 1
         seen, reward, end = self._next(action)
         return self._see(seen), reward, end == "terminated", end == "truncated", {}
@@ -41,7 +41,7 @@ class Probe(gymnasium.Env[Vector, Any]):
         """The first observation."""
         return 0.0
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         """Next observation, reward, and how the episode ends, if it does."""
         return 0.0, 1.0, "terminated"
 
@@ -52,7 +52,7 @@ class Probe(gymnasium.Env[Vector, Any]):
         """-1 or 1, with equal probability."""
         return float(2 * self.np_random.integers(2) - 1)
 
-    def _judge(self, action: Any, right: float) -> float:
+    def _judge(self, action: Value, right: float) -> float:
         """1 for the right choice and -1 for the other; for a number, -(its distance from the right one)^2."""
         if self.continuous:
             return -(float(np.ravel(action)[0] - right) ** 2)
@@ -75,7 +75,7 @@ class Constant(Probe):
         self.end: Literal["terminated", "truncated"] = end
         self.stop = stop
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         return 0.0, 1.0, self.end if self.np_random.random() < self.stop else ""
 
 
@@ -86,7 +86,7 @@ class Seen(Probe):
         self.seen = self._sign()
         return self.seen
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         return 0.0, self.seen, "terminated"
 
 
@@ -96,7 +96,7 @@ class TwoSteps(Probe):
     def _open(self) -> float:
         return -1.0
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         return (1.0, 0.0, "") if self.t == 1 else (0.0, 1.0, "terminated")
 
 
@@ -115,7 +115,7 @@ class Choice(Probe):
         self.sign = self._sign() if self.seen else 1.0
         return self.sign
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         return 0.0, self._judge(action, self.sign / 2 if self.seen else 1.0), "terminated"
 
 
@@ -126,7 +126,7 @@ class Recall(Probe):
         self.sign = self._sign()
         return self.sign
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         return (0.0, 0.0, "") if self.t == 1 else (0.0, self._judge(action, self.sign / 2), "terminated")
 
 
@@ -143,6 +143,6 @@ class Forget(Probe):
         self.length = self.zeros + (self.sign != 0)
         return self.sign
 
-    def _next(self, action: Any) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
+    def _next(self, action: Value) -> tuple[float, float, Literal["", "terminated", "truncated"]]:
         reward = 0.0 if self.t == 1 else self.sign
         return 0.0, reward, "terminated" if self.t == self.length else ""

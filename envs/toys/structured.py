@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rlkit.envs.aliases import Info, Value
+from rlkit.spaces import MASK
+
 Vector = npt.NDArray[np.float32]
-Step = tuple[Vector, float, bool, bool, dict[str, Any]]
+Step = tuple[Vector, float, bool, bool, Info]
 
 
-class Drive(gymnasium.Env[Vector, Any]):
+class Drive(gymnasium.Env[Vector, Value]):
     """Choose a gear, steer and give gas at once: a hybrid action, Dict(gear, pedals: Tuple(steer, gas)).
 
     obs = (x, |x|, one-hot gear asked for); reward = [right gear] - (steer - x)^2 - (gas - |x|)^2. The best return is
@@ -35,14 +36,12 @@ class Drive(gymnasium.Env[Vector, Any]):
         seen: Vector = np.array([self.x, abs(self.x), *np.eye(self.gears)[self.asked]], np.float32)
         return seen
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self._draw(), {}
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: Value) -> Step:
         steer, gas = (float(np.squeeze(part)) for part in action["pedals"])
         reward = float(action["gear"] == self.asked + 1) - (steer - self.x) ** 2 - (gas - abs(self.x)) ** 2
         self.t += 1
@@ -65,14 +64,12 @@ class Locked(gymnasium.Env[Vector, int]):
         self.observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
         self.action_space = spaces.Discrete(arms)
 
-    def _draw(self) -> tuple[Vector, dict[str, Any]]:
+    def _draw(self) -> tuple[Vector, Info]:
         self.mask = np.zeros(self.arms, np.int8)
         self.mask[self.np_random.choice(self.arms, self.open, replace=False)] = 1
-        return np.ones(1, np.float32), {"action_mask": self.mask}
+        return np.ones(1, np.float32), {MASK: self.mask}
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self._draw()

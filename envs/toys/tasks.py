@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rlkit.envs.aliases import Info, Value
+
 Vector = npt.NDArray[np.float32]
-Step = tuple[Vector, float, bool, bool, dict[str, Any]]
+Step = tuple[Vector, float, bool, bool, Info]
 
 
 class Identity(gymnasium.Env[Vector, int]):
@@ -29,9 +29,7 @@ class Identity(gymnasium.Env[Vector, int]):
         seen: Vector = np.eye(self.choices, dtype=np.float32)[self.answer]
         return seen
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.t = 0
         return self._draw(), {}
@@ -57,9 +55,7 @@ class Bandit(gymnasium.Env[Vector, int]):
         seen: Vector = np.eye(self.arms, dtype=np.float32)[self.context]
         return seen
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.context = int(self.np_random.integers(self.arms))
         return self._observe(), {}
@@ -84,9 +80,7 @@ class Quadratic(gymnasium.Env[Vector, Vector]):
         self.observation_space = spaces.Box(-bound, bound, (size,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.t = 0
         self.x = self.np_random.uniform(-1.0, 1.0, self.observation_space.shape).astype(np.float32)
@@ -98,7 +92,7 @@ class Quadratic(gymnasium.Env[Vector, Vector]):
         return self.x, -float(np.mean(np.square(self.x))), False, self.t == self.length, {}
 
 
-class Cue(gymnasium.Env[Vector, Any]):
+class Cue(gymnasium.Env[Vector, Value]):
     """A cue in the first row only, asked for in the last: no memoryless policy does better than guessing.
 
     obs = one-hot cue of `choices` (zeros after the first row) and a flag in the row whose action is paid: 1
@@ -124,20 +118,18 @@ class Cue(gymnasium.Env[Vector, Any]):
         obs[-1] = self.t == self.delay
         return obs
 
-    def _pay(self, action: Any) -> float:
+    def _pay(self, action: Value) -> float:
         if isinstance(self.action_space, spaces.Discrete):
             return float(action == self.cue)
         error = float(np.clip(action[0], -1.0, 1.0)) - self.answers[self.cue]
         return float(1.0 - error**2 / self.answers.var())
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.cue, self.t = int(self.np_random.integers(self.choices)), 0
         return self._observe(), {}
 
-    def step(self, action: Any) -> Step:
+    def step(self, action: Value) -> Step:
         asked = self.t == self.delay
         reward = self._pay(action) if asked else 0.0
         self.t += 1
@@ -165,9 +157,7 @@ class Scripted(gymnasium.Env[Vector, int]):
     def _observe(self, action: int) -> Vector:
         return np.array([self.episode, self.t, action, self.seed % 1000], np.float32)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Vector, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Vector, Info]:
         super().reset(seed=seed)
         self.seed = 0 if seed is None else seed
         self.episode += 1

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
-import numpy.typing as npt
 
+from rlkit.envs.aliases import Env, Info, Opening, Step, Value, Wrapper
 from rlkit.envs.wrappers.quirks import Pen
+from rlkit.spaces import Array
 
 
-class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
+class FrameSkip(Wrapper):
     """Applies each action `skip` times: rewards are summed, an ending ends it, the last frame is seen.
 
     Frames in between are not drawn where the environment allows it; what is seen and paid is the same
     either way.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], skip: int) -> None:
+    def __init__(self, env: Env, skip: int) -> None:
         super().__init__(env)
         self.skip = skip
         self.pen = Pen.of(env)
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Value) -> Step:
         total = 0.0
         for left in reversed(range(self.skip)):
             pen = self.pen if left else None  # the last frame is seen
@@ -41,13 +40,13 @@ class FrameSkip(gymnasium.Wrapper[Any, Any, Any, Any]):
         return obs, total, terminated, truncated, info
 
 
-class Picture(gymnasium.Wrapper[Any, Any, Any, Any]):
+class Picture(Wrapper):
     """Turns RGB frames [H, W, 3] into luminance [H, W] (0.299 R + 0.587 G + 0.114 B) and shrinks them.
 
     Shrinking averages the pixels that an output pixel covers (cv2.INTER_AREA).
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], gray: bool, size: int) -> None:
+    def __init__(self, env: Env, gray: bool, size: int) -> None:
         import cv2
 
         super().__init__(env)
@@ -69,20 +68,20 @@ class Picture(gymnasium.Wrapper[Any, Any, Any, Any]):
         channels = () if self.gray else shape[2:]
         self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, *channels), np.uint8)
 
-    def picture(self, frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def picture(self, frame: Array) -> Array:
         """[H, W, 3] or [H, W] -> [size, size(, 3)]."""
-        image: Any = frame
+        image = frame
         if self.gray:
             image = self.cv2.cvtColor(image, self.cv2.COLOR_RGB2GRAY)
         if self.size:
             image = self.cv2.resize(image, (self.size, self.size), interpolation=self.cv2.INTER_AREA)
             image = image.reshape(self.observation_space.shape)  # cv2 drops a channel axis of one
-        return image  # type: ignore[no-any-return]
+        return image
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
         obs, info = self.env.reset(seed=seed, options=options)
         return self.picture(obs), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Value) -> Step:
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self.picture(obs), reward, terminated, truncated, info

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import numpy as np
 
+from rlkit.envs.aliases import Core, Env, Value
 
-class Keep(gymnasium.ObservationWrapper[Any, Any, Any]):
+
+class Keep(gymnasium.ObservationWrapper[Value, Value, Value]):
     """obs [n] -> obs[entries], in the given order. Raises ValueError where there are no such entries."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], entries: tuple[int, ...]) -> None:
+    def __init__(self, env: Env, entries: tuple[int, ...]) -> None:
         super().__init__(env)
         space = env.observation_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
@@ -26,11 +26,11 @@ class Keep(gymnasium.ObservationWrapper[Any, Any, Any]):
                 f"0 to {size - 1}"
             )
         self.entries = np.array(entries)
-        kind: Any = space.dtype
+        kind: Core = space.dtype
         self.observation_space = gymnasium.spaces.Box(
             space.low[self.entries], space.high[self.entries], dtype=kind
         )
 
-    def observation(self, observation: Any) -> Any:
+    def observation(self, observation: Value) -> Value:
         """obs [n] -> [len(entries)]."""
         return observation[self.entries]

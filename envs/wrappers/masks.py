@@ -8,15 +8,24 @@ there; an environment whose own observation has such an entry needs no wrapper.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rlkit.envs.backends.rows import Array
+from rlkit.envs.aliases import Env, GymSpace, Info, Opening, Step, Value, Wrapper
 from rlkit.envs.backends.watchdog import Guard, Hang
-from rlkit.spaces import MASK, Dict, Discrete, MultiDiscrete, Space, choices, describe, from_gymnasium, leaves
+from rlkit.spaces import (
+    MASK,
+    Array,
+    Dict,
+    Discrete,
+    MultiDiscrete,
+    Space,
+    choices,
+    describe,
+    from_gymnasium,
+    leaves,
+)
 
 BESIDE = "observation"  # the entry that holds an observation that was no Dict
 
@@ -38,7 +47,7 @@ class Masks:
         self.starts = np.cumsum([0, *counts[:-1]])  # where each component's choices begin
         self.counts = np.array(counts)
 
-    def read(self, info: Mapping[str, Any], ended: bool) -> Array:
+    def read(self, info: Mapping[str, Value], ended: bool) -> Array:
         """The row [size] int8 of an info. Raises ValueError where it is missing or wrong.
 
         At an ending, where no action follows, a missing mask is full, and so are components that allow nothing.
@@ -63,7 +72,7 @@ class Masks:
         return mask
 
 
-def _flatten(space: Space, mask: Any) -> Array:
+def _flatten(space: Space, mask: Value) -> Array:
     """A mask as one vector: an array, a part per component or per entry, or a mapping of those by name."""
     if isinstance(space, Dict) and isinstance(mask, Mapping | tuple | list):
         parts = mask.values() if isinstance(mask, Mapping) else mask
@@ -75,7 +84,7 @@ def _flatten(space: Space, mask: Any) -> Array:
     return np.ravel(mask)
 
 
-def with_mask(observation: Any, size: int) -> spaces.Dict:
+def with_mask(observation: GymSpace, size: int) -> spaces.Dict:
     """The Gymnasium observation space with the entry. Raises ValueError where it has one."""
     entries = dict(observation.spaces) if isinstance(observation, spaces.Dict) else {BESIDE: observation}
     if MASK in entries:
@@ -85,31 +94,31 @@ def with_mask(observation: Any, size: int) -> spaces.Dict:
     return spaces.Dict({**entries, MASK: spaces.MultiBinary(size)})
 
 
-def add_mask(obs: Any, mask: Array, nested: bool) -> dict[str, Any]:
+def add_mask(obs: Value, mask: Array, nested: bool) -> dict[str, Value]:
     """The observation with its mask; nested: it is a Dict's."""
     return {**obs, MASK: mask} if nested else {BESIDE: obs, MASK: mask}
 
 
-class ActionMask(gymnasium.Wrapper[Any, Any, Any, Any]):
+class ActionMask(Wrapper):
     """Puts info["action_mask"] into the observation."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+    def __init__(self, env: Env) -> None:
         super().__init__(env)
         self.masks = Masks(from_gymnasium(env.action_space))
         self.nested = isinstance(env.observation_space, spaces.Dict)
         self.observation_space = with_mask(env.observation_space, self.masks.size)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
         obs, info = self.env.reset(seed=seed, options=options)
         return add_mask(obs, self.masks.read(info, False), self.nested), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Value) -> Step:
         obs, reward, terminated, truncated, info = self.env.step(action)
         mask = self.masks.read(info, bool(terminated or truncated))
         return add_mask(obs, mask, self.nested), reward, terminated, truncated, info
 
 
-def gives_mask(env: gymnasium.Env[Any, Any], deadline: float) -> bool:
+def gives_mask(env: Env, deadline: float) -> bool:
     """Whether an environment's reset says which actions are allowed; one that fails there fails again later."""
     space = env.observation_space
     if not choices(from_gymnasium(env.action_space)) or (

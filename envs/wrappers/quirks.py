@@ -13,19 +13,19 @@ does not read it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import gymnasium
 import numpy as np
 
+from rlkit.envs.aliases import Core, Env, Value
 
-def fresh_world(env: gymnasium.Env[Any, Any]) -> Callable[[], None] | None:
+
+def fresh_world(env: Env) -> Callable[[], None] | None:
     """A call that gives a Box2D environment a new world before its reset, or None where there is none."""
-    core: Any = env.unwrapped
-    world = getattr(core, "world", None)
+    core: Core = env.unwrapped
+    world: Core = getattr(core, "world", None)
     if type(world).__name__ != "b2World" or not hasattr(core, "_destroy"):
         return None
-    kind: Any = type(world)
+    kind = type(world)
 
     def renew() -> None:
         core._destroy()  # bodies go before the world that holds them
@@ -41,15 +41,15 @@ class Pen:
     that could be left out.
     """
 
-    def __init__(self, core: Any) -> None:
+    def __init__(self, core: Core) -> None:
         self.core = core
         self.blank = np.zeros(core.observation_space.shape, core.observation_space.dtype)
         self.depth = 0
 
     @staticmethod
-    def of(env: gymnasium.Env[Any, Any]) -> Pen | None:
+    def of(env: Env) -> Pen | None:
         """The environment's one pen."""
-        core: Any = env.unwrapped
+        core: Core = env.unwrapped
         if all(kind.__module__ != "gymnasium.envs.box2d.car_racing" for kind in type(core).__mro__):
             return None
         pen: Pen = core.__dict__.setdefault("_rlkit_pen", None) or Pen(core)
@@ -65,7 +65,7 @@ class Pen:
         if self.depth == 0:
             del self.core._render
 
-    def draw(self) -> Any:
+    def draw(self) -> Value:
         """The observation of the present state: what the last step would have drawn."""
         self.core.state = self.core._render("state_pixels")
         return self.core.state

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -63,7 +64,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     from rlkit.config.trust import remember, require
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
-    from rlkit.run.check import has_pixels, spec_of
+    from rlkit.run.check import has_pixels, probe_env
     from rlkit.run.folder import run_config
     from rlkit.spaces import describe, to_json
 
@@ -80,7 +81,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
         remember(config.env.id)  # it was typed
     agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
     if arguments.env:
-        spec = spec_of(config)
+        probe = probe_env(config)
+        config, spec = replace(config, env=probe.config), probe.spec
         for what in ("observation", "action"):
             given, known = getattr(spec, what), getattr(agent.spec, what)
             if to_json(given) != to_json(known):

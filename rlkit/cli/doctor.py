@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rlkit import __version__
+from rlkit.machine import cores
 
 USAGE = """usage: rlkit doctor [agent=NAME [OPTION=VALUE ...]]
 
@@ -133,8 +134,7 @@ def _version(distribution: str) -> str:
 
 
 def _machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    yield "cores", f"{cores} for this process", True
+    yield "cores", f"{cores()} for this process", True
     yield from _torch()
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     yield "C++ compiler", compiler or "none: compile=true needs one on CPU (apt install g++)", True

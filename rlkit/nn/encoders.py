@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.norm import RunningNorm
 from rlkit.options import nearest
-from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
+from rlkit.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
 from rlkit.types import Obs
 
-ACTION_MASK = "action_mask"
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 CHANNELS = (1, 3, 4)  # what the channel axis of an image can be; tells [C, H, W] from [H, W, C]
 
@@ -179,7 +178,7 @@ class DictEncoder(Encoder):
 
     def __init__(self, space: Dict, stack: int, config: NetworkConfig) -> None:
         super().__init__()
-        entries = {name: leaf for name, leaf in leaves(space) if name != ACTION_MASK}
+        entries = {name: leaf for name, leaf in leaves(space) if name != MASK}
         if not entries:
             raise ValueError("the observation Dict has nothing to encode; add an entry beside action_mask")
         self.names = list(entries)

@@ -12,7 +12,7 @@ import torch
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
-from rlkit.seeding import episode_seed, uniforms
+from rlkit.seeding import Seeds, uniforms
 from rlkit.types import Lanes, tree_map
 
 
@@ -48,6 +48,7 @@ def run_episodes(
     quota = np.array([len(range(lane, episodes, lanes)) for lane in range(lanes)])
     done = np.zeros(lanes, np.int64)
     total, length = np.zeros(lanes), np.zeros(lanes, np.int64)
+    seeds = Seeds(seed, True, 0, lanes)
     finished: list[Episode] = []
     step = 0
     while len(finished) < episodes:
@@ -72,7 +73,7 @@ def run_episodes(
         for lane in np.flatnonzero(acted & row.last.cpu().numpy()):
             if done[lane] < quota[lane]:
                 number = int(lane + done[lane] * lanes)
-                reset_seed = episode_seed(seed, 0, number, evaluation=True)
+                reset_seed = seeds.of(int(lane), int(done[lane]))
                 finished.append(Episode(number, reset_seed, float(total[lane]), int(length[lane])))
             done[lane] += 1
             total[lane], length[lane] = 0.0, 0

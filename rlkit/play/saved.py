@@ -23,7 +23,17 @@ from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
-from rlkit.spaces import MASK, Dict, Discrete, MultiBinary, MultiDiscrete, leaves, native_action, row_dtype
+from rlkit.spaces import (
+    MASK,
+    Dict,
+    MultiBinary,
+    MultiDiscrete,
+    leaves,
+    native_action,
+    row_dtype,
+    start_of,
+    to_rows,
+)
 from rlkit.types import EnvSpec, Lanes, State, tree_map
 
 
@@ -67,9 +77,8 @@ class AgentPolicy:
                     f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}: make the environment "
                     f"as in training, rlkit.envs.make_env(rlkit.run.folder.run_config(RUN).env)"
                 )
-            if isinstance(leaf, (Discrete, MultiDiscrete)):
-                array = array - np.array(leaf.start)
-            rows[name] = torch.from_numpy(np.array(array, row_dtype(leaf)))[None]
+            row = to_rows(array, leaf.shape, start_of(leaf))
+            rows[name] = torch.from_numpy(np.array(row, row_dtype(leaf)))[None]
         return rows if isinstance(self.spec.observation, Dict) else rows[""]
 
 

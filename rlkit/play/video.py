@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -94,11 +93,6 @@ class Recorder:
         return path
 
 
-def check(config: RunConfig) -> None:
-    """Raise ConfigError where the environment draws no pictures."""
-    _drawing(config, 0, torch.device("cpu")).close()
-
-
 def record(
     policy: Policy, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
 ) -> list[Episode]:
@@ -106,7 +100,7 @@ def record(
 
     Raises ConfigError where the environment draws nothing or the file cannot be written.
     """
-    env = _drawing(config, seed, device)
+    env = _drawing(config, seed, device, len(policy.spec.agents))
     try:
         video = VideoWriter(path, env.fps)
         try:
@@ -120,21 +114,17 @@ def record(
     return played
 
 
-def _drawing(config: RunConfig, seed: int, device: torch.device) -> VecEnv:
-    """One lane of the run's environment that draws pictures. Raises ConfigError where it draws none."""
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # films are silent; pygame would look for a sound card
+def _drawing(config: RunConfig, seed: int, device: torch.device, lanes: int) -> VecEnv:
+    """The lanes of one game of the run's environment, which draw. Raises ConfigError where they draw nothing."""
+    package = registry.env_package()
     backend = "envpool" if config.env.backend == "envpool" else "auto"  # which has ids of its own
-    lane = replace(config.env, lanes=1, reward_scale=1.0, backend=backend, workers=0)
-    reason = "its render() returned no picture"
+    game = replace(config.env, lanes=lanes, reward_scale=1.0, backend=backend, workers=0)
     try:
-        env: VecEnv = registry.env_package().make_vec(lane, seed, evaluation=True, device=device, render=True)
-        env.restore(np.zeros(1, np.int64), [np.zeros(0)])
+        env: VecEnv = package.make_vec(game, seed, evaluation=True, device=device, render=True)
+        env.restore(np.zeros(lanes, np.int64), [np.zeros(0)] * lanes)
         if env.render(0) is not None:
             return env
         env.close()
     except ValueError as error:
-        reason = str(error)
-    raise ConfigError(
-        f"environment {config.env.id} draws no pictures for a video ({reason}); its constructor must take "
-        "render_mode='rgb_array', and its render() return [H, W, 3]"
-    )
+        raise ConfigError(package.no_picture(config.env.id, str(error))) from error
+    raise ConfigError(package.no_picture(config.env.id))

@@ -9,11 +9,10 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Algorithm, Experience
+from rlkit.contracts import Algorithm, Experience, Probe
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.play import video
 from rlkit.sources.make import check_source
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec
@@ -36,34 +35,42 @@ def check(config: RunConfig) -> Plan:
     """Raise ConfigError where a run of this configuration cannot be; makes no file, and one environment."""
     notes: list[str] = []
     device = choose_device(config.device, notes.append)
-    spec, env = spec_of(config), config.env
+    probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
+    spec = probe.spec
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)
-    if config.video.every:
-        video.check(config)
     pixels = has_pixels(spec)
     precision = choose_precision(config.precision, device, pixels, notes.append)
-    if config.source.name == "ray" and env.backend == "auto" and not registry.env_package().is_batched(env):
-        env = replace(env, backend="inprocess")  # its workers are the processes
+    if probe.why:
+        notes.append(probe.why)
     config = replace(
         config,
         device=str(device),
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
-        env=registry.env_package().choose_backend(env, say=notes.append),
+        env=probe.config,
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes))
 
 
-def spec_of(config: RunConfig) -> EnvSpec:
-    """What the environment shows and takes; ConfigError where it cannot be made."""
+def probe_env(config: RunConfig, *, render: bool = False, distributed: bool = False) -> Probe:
+    """What one environment of the run tells about all of them; render: that it can be filmed, too.
+
+    distributed: its lanes are spread over processes anyway, so that env.backend=auto means inprocess in each of them.
+    Raises ConfigError where it cannot be made or filmed, EnvFault where it fails at work.
+    """
+    package, env = registry.env_package(), config.env
     try:
-        spec: EnvSpec = registry.env_package().probe(config.env)
-        return spec
+        if distributed and env.backend == "auto" and not package.is_batched(env):
+            env = replace(env, backend="inprocess")
+        probe: Probe = package.probe(env, render=render)
+        return probe
     except ValueError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:  # the environment's own code
+        if hasattr(error, "trace"):  # an EnvFault, which says where
+            raise
         place = [
             each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith("<")
         ][-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import gymnasium
@@ -13,9 +14,9 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlkit.envs import EnvConfig, EnvFault, make_env, make_vec, probe
+from rlkit.envs import make as make_module
 from rlkit.envs.backends.actions import allow, pack, unpack, unpack_batch
 from rlkit.envs.backends.gymnasium import Native
-from rlkit.envs.make import choose_backend
 from rlkit.seeding import Seeds
 from rlkit.spaces import (
     Box,
@@ -204,23 +205,28 @@ def test_masks_become_an_entry_on_every_backend(kind: str, form: str, backend: s
 
 def test_the_choice_is_made_once() -> None:
     for kind in KINDS:
-        assert choose_backend(masked(kind)).action_mask == "info"
-    assert choose_backend(masked("Discrete", "entry")).action_mask == "none"  # it is there already
-    assert choose_backend(EnvConfig(id="CartPole-v1")).action_mask == "none"
-    assert choose_backend(EnvConfig(id="Pendulum-v1")).action_mask == "none"
+        assert probe(masked(kind)).config.action_mask == "info"
+    assert probe(masked("Discrete", "entry")).config.action_mask == "none"  # it is there already
+    assert probe(EnvConfig(id="CartPole-v1")).config.action_mask == "none"
+    assert probe(EnvConfig(id="Pendulum-v1")).config.action_mask == "none"
     given = EnvConfig(**{**vars(masked("Discrete")), "action_mask": "none", "backend": "inprocess"})
-    assert choose_backend(given).action_mask == "none"
-    assert isinstance(probe(given).observation, Box)
-    assert [name for name, _ in probe(masked("Dict")).observation] == ["action_mask", "observation"]
-    assert make_env(masked("Discrete")).reset(seed=0)[0].keys() == {"action_mask", "observation"}
+    assert probe(given).config.action_mask == "none"
+    assert isinstance(probe(given).spec.observation, Box)
+    decided = probe(masked("Dict"))
+    assert [name for name, _ in dict(decided.spec.observation).items()] == ["action_mask", "observation"]
+    assert make_env(decided.config).reset(seed=0)[0].keys() == {"action_mask", "observation"}
+    assert isinstance(
+        make_env(masked("Dict")).reset(seed=0)[0], np.ndarray
+    )  # undecided: the mask stays in info
     batched = EnvConfig(id="rlkit.envs.toys.batched:Quadratic")
-    assert choose_backend(batched).action_mask == "none"
+    assert probe(batched).config.action_mask == "none"
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_measuring_the_step_takes_allowed_actions(lanes: int) -> None:
+def test_measuring_the_step_takes_allowed_actions(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_module, "SLOW_STEP", math.inf)
     config = EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
-    assert choose_backend(config).backend == "inprocess"
+    assert probe(config).config.backend == "inprocess"
 
 
 def test_what_cannot_be_masked_is_refused() -> None:

@@ -145,10 +145,10 @@ def test_restore_opens_the_episode_of_that_number_and_says_what_it_cannot():
 
 
 def test_spaces_and_pictures():
-    assert probe(EnvConfig(id="Taxi-v3", backend="envpool")).observation == Discrete(500)
+    assert probe(EnvConfig(id="Taxi-v3", backend="envpool")).spec.observation == Discrete(500)
     grid = probe(
         EnvConfig(id="Pong-v5", backend="envpool", kwargs={"stack_num": 1, "img_height": 42})
-    ).observation
+    ).spec.observation
     assert isinstance(grid, Box) and grid.shape == (1, 42, 84) and grid.dtype == "uint8"
     vector = pool("parking-v0", 3, render=True)
     assert isinstance(vector.spec.observation, Dict)

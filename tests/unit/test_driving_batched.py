@@ -571,7 +571,7 @@ def test_wrong_arguments_are_refused(kwargs: dict[str, Any], message: str) -> No
 
 def test_the_registry_makes_it() -> None:
     config = EnvConfig(id="rlkit/Driving", lanes=2, stack=4, kwargs={"size": 48})
-    spec = probe(config)
+    spec = probe(config).spec
     assert spec.observation.shape == (48, 48) and spec.stack == 4
     vector = make_vec(
         config, 0, device="meta"
@@ -582,8 +582,8 @@ def test_the_registry_makes_it() -> None:
 
 def test_an_agent_of_one_can_act_in_the_other() -> None:
     """`rlkit evaluate RUN env=carracing` compares what a policy folder says of the spaces."""
-    batched = probe(EnvConfig(id="rlkit/Driving", kwargs={"size": 64}))
-    exact = probe(EnvConfig(id="rlkit/CarRacing", skip=4, gray=True, size=64))
+    batched = probe(EnvConfig(id="rlkit/Driving", kwargs={"size": 64})).spec
+    exact = probe(EnvConfig(id="rlkit/CarRacing", skip=4, gray=True, size=64)).spec
     for what in ("observation", "action"):
         assert to_json(getattr(batched, what)) == to_json(getattr(exact, what))
 

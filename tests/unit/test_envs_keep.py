@@ -23,7 +23,7 @@ def test_kept_entries_are_those_of_the_whole_observation(backend):
 
 
 def test_the_space_keeps_the_bounds():
-    space = probe(EnvConfig(id="Pendulum-v1", keep=(2, 1))).observation
+    space = probe(EnvConfig(id="Pendulum-v1", keep=(2, 1))).spec.observation
     assert isinstance(space, Box) and (space.shape, space.dtype) == ((2,), "float32")
     assert np.array_equal(space.low, [-8, -1]) and np.array_equal(space.high, [8, 1])
 

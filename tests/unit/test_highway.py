@@ -42,7 +42,7 @@ def test_spaces(name):
     shape, action = SCENARIOS[name]
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*is out of date")  # there is a merge-v1
-        spec = probe(config(name))
+        spec = probe(config(name, backend="inprocess")).spec
     if isinstance(spec.observation, Dict):
         assert {key: leaf.shape for key, leaf in spec.observation} == shape
     else:

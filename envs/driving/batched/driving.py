@@ -17,20 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rlkit.contracts import VecEnv
+from rlkit.contracts import Saved, VecEnv
 from rlkit.envs.driving.batched.paint import COLOURS, LUMINANCE, Lens, pictures
 from rlkit.envs.driving.batched.sensors import OTHERS, bounds, directions, sense
 from rlkit.envs.driving.batched.track import TILES, Floats, Tracks
 from rlkit.envs.driving.batched.tyres import CAR, FPS, drive, place
-from rlkit.seeding import episode_seed
-from rlkit.spaces import Box
+from rlkit.seeding import Seeds
+from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec, EnvStep
 
 SHARE = {"picture": 4, "vector": 32}  # the fewest lanes that are worth a thread of their own
@@ -77,7 +76,7 @@ class Driving(VecEnv):
         _among("observation", observation, "picture", "vector")
         _among("render_mode", render_mode, None, "rgb_array", "human")
         self.lanes, self.device = lanes, torch.device("cpu")
-        self.seed, self.evaluation, self.first_lane = seed, evaluation, first_lane
+        self.seeds = Seeds(seed, evaluation, first_lane, lanes)
         self.skip, self.frames, self.fps = skip, frames, FPS / skip  # fps: of films that show every decision
         self._ray, (self._least, self._most) = directions(rays), bounds(rays)
         self._lens = Lens.shown(size) if observation == "picture" else None
@@ -98,7 +97,7 @@ class Driving(VecEnv):
         self._pool = ThreadPoolExecutor(len(self._parts) - 1, "driving") if len(self._parts) > 1 else None
         self._window = Window(self.fps) if render_mode == "human" else None
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]."""
         self.episode[:] = episode
         everyone = np.ones(self.lanes, np.bool_)
@@ -134,7 +133,7 @@ class Driving(VecEnv):
         self._show()
         return self.row
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> Saved:
         """The whole state, copied. Tracks and observations follow from it."""
         names = ("reward", "terminated", "first", "last")
         return {
@@ -144,7 +143,7 @@ class Driving(VecEnv):
             "episode": self.episode.copy(),
         }
 
-    def load_snapshot(self, state: dict[str, Any]) -> None:
+    def load_snapshot(self, state: Saved) -> None:
         """Continue from `snapshot`'s value."""
         self.episode[:] = state["episode"]
         everyone = np.ones(self.lanes, np.bool_)
@@ -191,13 +190,8 @@ class Driving(VecEnv):
     def _open(self, opening: npt.NDArray[np.bool_], low: int, high: int) -> None:
         """Begin the present episodes of the lanes that are `opening` [N]."""
         for lane in np.flatnonzero(opening[low:high]) + low:
-            episode = int(self.episode[lane])
-            if self.evaluation:
-                seed = episode_seed(self.seed, 0, episode * self.lanes + int(lane), True)
-            else:
-                seed = episode_seed(self.seed, self.first_lane + int(lane), episode)
             tracks = self.tracks
-            tracks.open(int(lane), seed)
+            tracks.open(int(lane), self.seeds.of(int(lane), int(self.episode[lane])))
             place(self.cars[lane], tracks.path[lane], tracks.edge[lane], self.marks[lane], tracks.count[lane])
             self._reward[lane] = 0.0
             self._terminated[lane] = self._last[lane] = False

@@ -19,13 +19,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rlkit.envs.driving.batched.track import GRASS, KERB, PLAYFIELD, STEP, WIDTH, Floats, compiled
-from rlkit.envs.driving.batched.tyres import ARMS, CENTRE, DT, HULL, HULL_ARM, OUTLINES, TREAD, TYRE
+from rlkit.envs.driving.batched.tyres import (
+    ARMS,
+    CENTRE,
+    DT,
+    HULL,
+    HULL_ARM,
+    OUTLINES,
+    TREAD,
+    TYRE,
+    Car,
+    Cars,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]
@@ -114,7 +124,7 @@ def _band(weight: Floats) -> tuple[Ints, Singles]:
 
 @compiled
 def pictures(
-    cars: Any, edge: Floats, kerb: npt.NDArray[np.int8], count: Ints, marks: Bytes,
+    cars: Cars, edge: Floats, kerb: npt.NDArray[np.int8], count: Ints, marks: Bytes,
     low: int, high: int, shades: Bytes, canvas: Bytes,
     row: Ints, row_weight: Singles, column: Ints, column_weight: Singles, out: Bytes,
 ) -> None:  # fmt: skip
@@ -149,7 +159,7 @@ def _shrink(
 
 @compiled
 def _paint(
-    car: Any, edge: Floats, kerb: npt.NDArray[np.int8], count: int, marks: Bytes, shades: Bytes, canvas: Bytes
+    car: Car, edge: Floats, kerb: npt.NDArray[np.int8], count: int, marks: Bytes, shades: Bytes, canvas: Bytes
 ) -> None:
     """The window on a canvas [h, w] that covers it."""
     height, width = canvas.shape
@@ -248,7 +258,7 @@ def _road(
 
 @compiled
 def _car(
-    canvas: Bytes, view: Floats, car: Any, x: float, y: float, shades: Bytes, left: Ints, right: Ints
+    canvas: Bytes, view: Floats, car: Car, x: float, y: float, shades: Bytes, left: Ints, right: Ints
 ) -> None:
     """Wheels, their stripes, the hull (its origin at x, y)."""
     points = np.empty((8, 2))
@@ -310,7 +320,7 @@ def _fill(canvas: Bytes, points: Floats, size: int, shade: int, left: Ints, righ
 
 
 @compiled
-def _bar(canvas: Bytes, car: Any, shades: Bytes) -> None:
+def _bar(canvas: Bytes, car: Car, shades: Bytes) -> None:
     """The indicators."""
     spin = car.spin
     # the hull's own centre of mass moves with V + Omega x r, r as it was before the last turn

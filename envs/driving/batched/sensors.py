@@ -23,13 +23,12 @@ the change of heading over the two steps around a point. Values beyond their bou
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rlkit.envs.driving.batched.track import STEP, TURN, WIDTH, Floats, compiled
-from rlkit.envs.driving.batched.tyres import CENTRE, LOCK, TYRE
+from rlkit.envs.driving.batched.tyres import CENTRE, LOCK, TYRE, Cars
 
 RANGE = 60.0
 SPEED, SPIN = 50.0, 5.0  # what counts as 1
@@ -54,7 +53,7 @@ def directions(rays: int) -> Floats:
 
 @compiled
 def sense(
-    cars: Any, path: Floats, edge: Floats, count: npt.NDArray[np.int64],
+    cars: Cars, path: Floats, edge: Floats, count: npt.NDArray[np.int64],
     low: int, high: int, ray: Floats, least: Floats, most: Floats, out: npt.NDArray[np.float32],
 ) -> None:  # fmt: skip
     """Write the observations of the lanes low .. high - 1 into out [N, rays + OTHERS].

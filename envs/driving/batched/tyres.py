@@ -30,12 +30,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rlkit.envs.driving.batched.track import PLAYFIELD, STEP, WIDTH, Floats, compiled
+
+Car: TypeAlias = Any  # one record of CAR, whose fields machine code reads as attributes
+Cars: TypeAlias = npt.NDArray[np.void]  # [N] of them
 
 FPS = 50
 DT = 1.0 / FPS
@@ -115,7 +118,7 @@ I_OWN = HULL_INERTIA + 4 * WHEEL_INERTIA
 
 
 @compiled
-def place(car: Any, path: Floats, edge: Floats, marks: npt.NDArray[np.uint8], count: int) -> None:
+def place(car: Car, path: Floats, edge: Floats, marks: npt.NDArray[np.uint8], count: int) -> None:
     """Put a car at rest on a track's first point, after the frame that CarRacing-v3's reset makes.
 
     There the wheels are created without the heading's turn; the joints pull them and the hull together.
@@ -171,7 +174,7 @@ def place(car: Any, path: Floats, edge: Floats, marks: npt.NDArray[np.uint8], co
 
 @compiled
 def drive(
-    cars: Any, edge: Floats, count: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8], action: Floats,
+    cars: Cars, edge: Floats, count: npt.NDArray[np.int64], marks: npt.NDArray[np.uint8], action: Floats,
     acting: npt.NDArray[np.bool_], low: int, high: int, skip: int, frames: int, lap: float,
     reward: npt.NDArray[np.float32], terminated: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_],
 ) -> None:  # fmt: skip
@@ -197,7 +200,7 @@ def drive(
 
 @compiled
 def _frame(
-    car: Any,
+    car: Car,
     edge: Floats,
     marks: npt.NDArray[np.uint8],
     count: int,
@@ -239,7 +242,7 @@ def _frame(
 
 
 @compiled
-def _forces(car: Any, steer: float, gas: float, brake: float) -> tuple[float, float, float, float]:
+def _forces(car: Car, steer: float, gas: float, brake: float) -> tuple[float, float, float, float]:
     """Turn the wheels; (force x, y, torque about the centre, change of the steering speeds' sum)."""
     car.gas += min(gas - car.gas, 0.1)
     cos, sin = math.cos(car.angle), math.sin(car.angle)
@@ -294,7 +297,7 @@ def tyre(
 
 
 @compiled
-def _contacts(car: Any, edge: Floats, marks: npt.NDArray[np.uint8], count: int, lap: float) -> None:
+def _contacts(car: Car, edge: Floats, marks: npt.NDArray[np.uint8], count: int, lap: float) -> None:
     """What the car touches where it stands; tiles that a wheel has not visited before are owed 1000 / count each."""
     cos, sin = math.cos(car.angle), math.sin(car.angle)
     wheel = np.empty((4, 2))
@@ -310,7 +313,7 @@ def _contacts(car: Any, edge: Floats, marks: npt.NDArray[np.uint8], count: int, 
 
 @compiled
 def _touch(
-    car: Any, edge: Floats, marks: npt.NDArray[np.uint8], count: int, hx: float, hy: float, wheel: Floats
+    car: Car, edge: Floats, marks: npt.NDArray[np.uint8], count: int, hx: float, hy: float, wheel: Floats
 ) -> None:
     """Mark tiles under the hull (its centre of mass at hx, hy) and under the wheels (centres [4, 2])."""
     reach = WIDTH + STEP + 3.5  # a tile whose front edge lies farther away touches no part of the car

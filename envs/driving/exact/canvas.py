@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from rlkit.spaces import Array
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 WIDTH, HEIGHT = 1000, 800  # of the picture
@@ -201,17 +201,9 @@ def blend_cell(
 
 @kernel
 def fill_spans(
-    tags: Array,
-    pool: Array,
-    free: Array,
-    pixels: Array,
-    cells: Array,
-    spans: Array,
-    top: int,
-    bottom: int,
-    pair: int,
-    color: np.uint32,
-) -> None:
+    tags: Array, pool: Array, free: Array, pixels: Array, cells: Array, spans: Array,
+    top: int, bottom: int, pair: int, color: np.uint32,
+) -> None:  # fmt: skip
     """Fill rows top..bottom with `color`, each from spans[row, pair] to spans[row, pair + 1] (inclusive, clipped)."""
     for down in range(pixels[Y, CELL, top], CELLS):
         start = cells[Y, START, down]

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import ClassVar
 
 import Box2D
 import gymnasium
@@ -23,9 +23,11 @@ import pygame
 from gymnasium.envs.box2d import car_racing as stock
 from gymnasium.envs.box2d.car_dynamics import Car
 
-from rlkit.envs.driving.exact.canvas import CELLS, HEIGHT, WIDTH, Array, Canvas, make_canvas, reduce_axis
+from rlkit.envs.aliases import Core, Step, Value
+from rlkit.envs.driving.exact.canvas import CELLS, HEIGHT, WIDTH, Canvas, make_canvas, reduce_axis
 from rlkit.envs.driving.exact.dynamics import LeanCar
 from rlkit.envs.driving.exact.scene import PANEL, QUADS, SCORE, Outline, Scenes
+from rlkit.spaces import Array
 
 SILENCE = 2.0  # seconds after which people are told what takes so long
 SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is left to Gymnasium
@@ -34,9 +36,13 @@ SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is l
 class CarRacing(stock.CarRacing):
     """As gymnasium.envs.box2d.car_racing.CarRacing; observation [96, 96, 3] uint8."""
 
-    car: Any
-    road: Any
-    score_text: Any
+    block: ClassVar[str] = (
+        "rlkit.envs.driving.exact.vector:DrivingBlock"  # its lanes under env.backend=threads
+    )
+    slow_step: ClassVar[float] = 2e-4  # seconds; above it worker processes pay
+    car: Core
+    road: Core
+    score_text: Core
 
     def __init__(
         self,
@@ -78,12 +84,13 @@ class CarRacing(stock.CarRacing):
                     self.road_poly[i] = (points, colors[i])
         return True
 
-    def step(self, action: Any) -> Any:
+    def step(self, action: Value) -> Step:
         if self.exact and type(self.car) is Car:
             self.car.__class__ = LeanCar
-        return super().step(action)
+        stepped: Step = super().step(action)
+        return stepped
 
-    def _render(self, mode: str) -> Any:
+    def _render(self, mode: str) -> Value:
         if mode != "state_pixels" or "t" not in self.__dict__:
             return super()._render(mode)
         wanted = self.drawable and self.describe()
@@ -148,7 +155,7 @@ def blank() -> Array:
 def outline() -> Outline:
     """The parts of a car, as Box2D keeps them."""
     shapes, corners = np.zeros((8, 8, 2), np.float32), np.zeros(8, np.int64)
-    make: Any = Car
+    make: Callable[..., Core] = Car
     car = make(Box2D.b2World((0, 0)), 0.0, 0.0, 0.0)
     parts = [fixture for body in car.drawlist for fixture in body.fixtures]
     for i, part in enumerate(parts):
@@ -212,7 +219,7 @@ def score_format() -> Callable[[float], str] | None:
 
 def ride(kind: type[Car]) -> list[float]:
     """How a car of this class moves after half a second of gas, bends and brakes, from the road on to the grass."""
-    make: Any = Car
+    make: Callable[..., Core] = Car
     world = Box2D.b2World((0, 0))
     car = make(world, 0.0, 0.0, 0.0)
     car.__class__ = kind

@@ -11,7 +11,6 @@ trace.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from gymnasium.envs.box2d.car_dynamics import (
     ENGINE_POWER,
@@ -21,6 +20,8 @@ from gymnasium.envs.box2d.car_dynamics import (
     Car,
 )
 
+from rlkit.envs.aliases import Core
+
 GRIP = 205000 * SIZE * SIZE
 BRAKE_FORCE = 15
 
@@ -28,7 +29,7 @@ BRAKE_FORCE = 15
 class LeanCar(Car):
     """Gymnasium's car; equal results, fewer instructions."""
 
-    def gas(self, gas: Any) -> None:
+    def gas(self, gas: Core) -> None:
         """Rear wheel drive: gas is clipped to [0, 1], rises by at most 0.1 per step and falls at once."""
         gas = min(max(float(gas), 0.0), 1.0)
         for wheel in self.wheels[2:4]:
@@ -40,7 +41,7 @@ class LeanCar(Car):
         for wheel in self.wheels:
             self._step_wheel(wheel, dt)
 
-    def _step_wheel(self, wheel: Any, dt: float) -> None:
+    def _step_wheel(self, wheel: Core, dt: float) -> None:
         joint = wheel.joint
         turn = wheel.steer - joint.angle
         speed = min(50.0 * abs(turn), 3.0)
@@ -82,7 +83,7 @@ class LeanCar(Car):
         push = (across * side[0] + along * forward[0], across * side[1] + along * forward[1])
         wheel.ApplyForceToCenter(push, True)
 
-    def _trace(self, wheel: Any, grass: bool) -> None:
+    def _trace(self, wheel: Core, grass: bool) -> None:
         """Go on with the tyre's trace or begin one."""
         trace = wheel.skid_particle
         if trace and trace.grass == grass and len(trace.poly) < 30:
@@ -90,6 +91,6 @@ class LeanCar(Car):
         elif wheel.skid_start is None:
             wheel.skid_start = wheel.position
         else:
-            begin: Any = self._create_particle
+            begin: Core = self._create_particle
             wheel.skid_particle = begin(wheel.skid_start, wheel.position, grass)
             wheel.skid_start = None

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlkit.envs.driving.exact.canvas import HEIGHT, WIDTH, Array, blend, fill_spans, kernel
+from rlkit.envs.driving.exact.canvas import HEIGHT, WIDTH, blend, fill_spans, kernel
+from rlkit.spaces import Array
 
 OPAQUE = 255
 

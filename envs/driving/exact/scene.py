@@ -19,7 +19,6 @@ from rlkit.envs.driving.exact.canvas import (
     CELLS,
     HEIGHT,
     WIDTH,
-    Array,
     Canvas,
     clear,
     close_cell,
@@ -27,6 +26,7 @@ from rlkit.envs.driving.exact.canvas import (
     reduce,
 )
 from rlkit.envs.driving.exact.polygons import draw_polygon, gfx_polygon
+from rlkit.spaces import Array
 
 # Entries of a scene, float64
 COS, SIN, ZOOM = 0, 1, 2  # of minus the hull's angle; pixels per unit of length
@@ -182,31 +182,11 @@ def draw_gauges(
 
 def _entry(version: int) -> Any:
     def draw_scenes(
-        tags: Array,
-        pool: Array,
-        free: Array,
-        spans: Array,
-        meets: Array,
-        pixels: Array,
-        cells: Array,
-        table: Array,
-        sums: Array,
-        points: Array,
-        shift: int,
-        ground: Array,
-        shapes: Array,
-        corners: Array,
-        numbers: Array,
-        paint: Array,
-        road: Array,
-        colors: Array,
-        count: Array,
-        score: Array,
-        wanted: Array,
-        out: Array,
-        start: int,
-        stop: int,
-    ) -> None:
+        tags: Array, pool: Array, free: Array, spans: Array, meets: Array, pixels: Array, cells: Array, table: Array,
+        sums: Array, points: Array, shift: int, ground: Array, shapes: Array, corners: Array, numbers: Array,
+        paint: Array, road: Array, colors: Array, count: Array, score: Array, wanted: Array, out: Array,
+        start: int, stop: int,
+    ) -> None:  # fmt: skip
         """Draw lanes [start, stop) that are wanted into out [N, 96, 96, 3]; see Canvas, Outline and Scenes."""
         assert version >= 0  # machine code is kept on disk for this version of the sources
         px, py = points[0], points[1]

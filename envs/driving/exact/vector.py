@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from rlkit.envs.aliases import Core, Env, Value
 from rlkit.envs.backends.lane import Block, Lane
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.driving.exact.canvas import CELLS, Array, Canvas
+from rlkit.envs.driving.exact.canvas import CELLS, Canvas
 from rlkit.envs.driving.exact.car_racing import blank, new_canvas, outline
 from rlkit.envs.driving.exact.scene import Scenes
 from rlkit.envs.wrappers.frames import Picture
 from rlkit.seeding import Seeds
-from rlkit.spaces import from_gymnasium
+from rlkit.spaces import Array, from_gymnasium
 
 
 class DrivingBlock(Block):
@@ -37,7 +37,7 @@ class DrivingBlock(Block):
             self.observation = from_gymnasium(self.picture.observation_space)
         self.scenes = Scenes(count)
         for i, env in enumerate(self.envs):
-            core: Any = env.unwrapped
+            core: Core = env.unwrapped
             core.bind(self.scenes, i)
         self.threads = max(1, min(threads, count))
         self.pool = ThreadPoolExecutor(self.threads - 1, "rlkit-draw") if self.threads > 1 else None
@@ -90,12 +90,12 @@ class DrivingLane(Lane):
     """A lane whose picture is drawn by its block."""
 
     def __init__(
-        self, env: Any, config: EnvConfig, seeds: Seeds, index: int, rows: Rows, frame: Array
+        self, env: Env, config: EnvConfig, seeds: Seeds, index: int, rows: Rows, frame: Array
     ) -> None:
         super().__init__(env, config, seeds, index, rows)
         self.frame = frame
 
-    def put(self, obs: Any) -> None:
+    def put(self, obs: Value) -> None:
         """Keep a frame that Gymnasium drew; all others are still to be drawn."""
         if obs is not blank():
             self.frame[:] = obs

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.config.schema import RunConfig
+from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.sources.ray.aggregate import Bundle, Chunk, Tree
 from rlkit.sources.ray.worker import Worker
@@ -338,12 +339,11 @@ def _arguments(config: RunConfig) -> dict[str, Any]:
     if config.ray.address != "local":
         return common
     source = config.source
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     each = source.cpus_per_worker
     if source.inference == "shared":
         each += source.env_actors * source.cpus_per_env_actor
     return common | {
-        "num_cpus": max(cores, math.ceil(source.workers * each)),
+        "num_cpus": max(cores(), math.ceil(source.workers * each)),
         "include_dashboard": False,
         "object_store_memory": config.ray.memory * 2**20 or None,
         "_node_ip_address": "127.0.0.1",
