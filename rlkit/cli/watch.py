@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
 from rlkit.options import ConfigError
 
 if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
+    from rlkit.contracts import Policy
     from rlkit.play.evaluate import Episode
 
 
@@ -58,7 +59,7 @@ def _tell(episodes: list[Episode]) -> None:
         print(f"episode {episode.number}: return {episode.result:.1f} in {episode.length} steps")
 
 
-def _window(policy: Any, config: RunConfig, episodes: int, seed: int) -> list[Episode]:
+def _window(policy: Policy, config: RunConfig, episodes: int, seed: int) -> list[Episode]:
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
