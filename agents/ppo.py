@@ -20,7 +20,7 @@ time, Williams and Peng, 1990). A network without memory has L = 1: its sequence
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from rlkit import contracts
 from rlkit.buffers import Rows, cut, minibatches, select, sequences, uncut
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig
-from rlkit.contracts import Minibatches, Rollouts
+from rlkit.contracts import Minibatches, Rollouts, Saved
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser, schedule
 from rlkit.nn.config import NetworkConfig
@@ -117,6 +117,23 @@ class Policy(contracts.Policy):
         return self.head.to_env(action)
 
 
+class Advantages(TypedDict):
+    """What the learned values say of a rollout's transitions, in sequences: each [L, S]."""
+
+    advantage: Tensor
+    target: Tensor
+    value: Tensor  # V_old
+
+
+class Batch(Advantages):
+    """A rollout in S sequences of length L, of which a minibatch takes some."""
+
+    rows: Rows
+    action: Tensor  # [L, S, ...]
+    log_prob: Tensor  # [L, S] of the action, when it was chosen
+    weight: Tensor  # [L, S] mean 1, and 0 where there is no transition
+
+
 class Agent:
     """A policy, its optimiser, and one call: `learn`."""
 
@@ -151,20 +168,21 @@ class Agent:
         last_row = self.values(rows, everything[total:])[0]
         # V of the acting weights, and of the newest ones for the row that nobody acted on
         value = torch.cat([rollout.extra["value"], last_row[None]])  # [T+1, N]
-        batch: dict[str, Any] = {
+        # mean 1, and 0 where there is no transition
+        weight = cut(valid / valid.float().mean().clamp(min=1 / valid.numel()), self.length)
+        batch: Batch = {
             "rows": rows,
             "action": cut(rollout.action, self.length),
             "log_prob": cut(rollout.extra["log_prob"], self.length),
-            # mean 1, and 0 where there is no transition
-            "weight": cut(valid / valid.float().mean().clamp(min=1 / valid.numel()), self.length),
+            "weight": weight,
+            **self.advantages(rollout, value, weight),
         }
-        batch |= self.advantages(rollout, value, batch["weight"])
         metrics: list[tuple[Tensor, Tensor]] = []
         epochs = 0
         for epoch in range(config.epochs):
             if config.recompute_advantage and epoch > 0:
                 value = uncut(self.values(rows, everything), valid.shape[1])[: len(value)]
-                batch |= self.advantages(rollout, value, batch["weight"])
+                batch = {**batch, **self.advantages(rollout, value, weight)}
             start = len(metrics)
             for index in minibatches(total, config.minibatch / self.length, self.generator):
                 metrics.append(self.optim.minimise(batch, index, clip))
@@ -181,8 +199,8 @@ class Agent:
             "epochs": torch.full_like(means[0], epochs),
         }
 
-    def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """value [T+1, N], weight [L, S] -> advantage, target and old value, in sequences [L, S]."""
+    def advantages(self, rollout: Rollout, value: Tensor, weight: Tensor) -> Advantages:
+        """value [T+1, N], weight [L, S] -> advantage, target and old value, in sequences."""
         config = self.config
         advantage = gae(
             rollout.reward, value, rollout.terminated, rollout.last, config.gamma, config.lam
@@ -195,7 +213,7 @@ class Agent:
             advantage = (advantage - mean) / (variance.sqrt() + 1e-8)
         return {"advantage": advantage, "target": target, "value": old}
 
-    def loss(self, batch: dict[str, Any], index: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Batch, index: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the weighted means of METRICS over the sequences `index` [B] of a rollout's batch."""
         pi, value, _ = self.policy.evaluate(*select(batch["rows"], index))  # [L, B]
         advantage, target = batch["advantage"][:, index], batch["target"][:, index]
@@ -227,11 +245,11 @@ class Agent:
         """The memory of all lanes after rows obs [L, N, ...], first [L, N]."""
         return self.policy.evaluate(obs, first, state)[2]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """What learning depends on beside the policy's own state."""
         return {"optim": self.optim.state_dict(), "generator": self.generator.get_state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
         self.optim.load_state_dict(state["optim"])
         self.generator.set_state(state["generator"].cpu())

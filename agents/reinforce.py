@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from rlkit import contracts, ranks
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig
-from rlkit.contracts import LaneShares, WholeEpisodes
+from rlkit.contracts import LaneShares, Saved, WholeEpisodes
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser
 from rlkit.nn.config import NetworkConfig
@@ -220,11 +220,11 @@ class Agent:
         sums = (terms * columns["weight"]).sum((1, 2))  # [4]
         return sums @ self.coefficients, sums.detach()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """What learning depends on beside the policy's own state."""
         return {"optim": self.optim.state_dict(), "mean": self.mean.clone()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
         self.optim.load_state_dict(state["optim"])
         self.mean.copy_(state["mean"])

@@ -8,7 +8,7 @@ history, gathered from frames that are stored once, and the state of each core. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,8 +17,19 @@ from rlkit import ranks
 from rlkit.nn.stack import frame_index, take, with_history
 from rlkit.types import Obs, Rollout, State, tree_leaves, tree_map
 
-Rows = dict[str, Any]
-Unroll = Callable[[Obs, Tensor, State], State]  # obs [L, N, ...], first [L, N], state before -> state after
+# obs [L, N, ...], first [L, N], state before -> state after
+Unroll: TypeAlias = Callable[[Obs, Tensor, State], State]
+
+
+class Rows(TypedDict, total=False):
+    """The rows of a rollout in S sequences of length L (`sequences`)."""
+
+    first: Tensor  # [L, S] bool
+    cores: State  # [S, ...] the cores' states before each sequence
+    obs: Obs  # [L, S, ...]; not with a frame stack and L = 1
+    frames: Tensor  # [(k-1+T+1)*N, ...] with a frame stack of k: every frame, once
+    history: Tensor  # [S, k-1] places in `frames` of what was seen before each sequence; L > 1
+    stacks: Tensor  # [S, k] places in `frames` of the stack in each row; L = 1
 
 
 def cut(x: Tensor, length: int) -> Tensor:
@@ -36,10 +47,7 @@ def sequences(rollout: Rollout, length: int, unroll: Unroll) -> Rows:
     """The T+1 rows of a rollout as (T/L + 1) N sequences to `select` from; the last N begin with row T.
 
     unroll: moves the memory of all lanes over some rows; called where the network has cores that remember. Rows after
-    row T, which fill up the last sequences, repeat it. Returns a nested dict of tensors: obs and first [L, S, ...],
-    cores [S, ...], and for a frame stack of k the stored frames [(k-1+T+1)*N, ...] with the places in them of each
-    sequence's history [S, k-1], or if L = 1 of its stack [S, k] (and then no obs). Raises ValueError where T is no
-    multiple of L.
+    row T, which fill up the last sequences, repeat it. Raises ValueError where T is no multiple of L.
     """
     steps, _ = rollout.size
     if steps % length:
@@ -51,8 +59,9 @@ def sequences(rollout: Rollout, length: int, unroll: Unroll) -> Rows:
     rows: Rows = {"first": fill(rollout.first), "cores": _memories(rollout, length, unroll)}
     if not rollout.state[0]:
         return rows | {"obs": tree_map(fill, rollout.obs)}
-    history: Any = rollout.state[0][0]  # [N, k-1, ...]
-    frames = with_history(rollout.obs, history).flatten(0, 1)  # type: ignore[arg-type]
+    history = rollout.state[0][0]  # [N, k-1, ...]
+    assert isinstance(history, Tensor) and isinstance(rollout.obs, Tensor), "frames are stacked of one tensor"
+    frames = with_history(rollout.obs, history).flatten(0, 1)
     index = frame_index(rollout.first, history.shape[1] + 1)[::length].flatten(0, 1)  # [S, k]
     if length == 1:
         return rows | {"frames": frames, "stacks": index}
@@ -68,8 +77,7 @@ def _memories(rollout: Rollout, length: int, unroll: Unroll) -> State:
         piece = slice(t, t + length)
         state = unroll(tree_map(lambda x: x[piece], rollout.obs), rollout.first[piece], state)  # noqa: B023
         states.append(state[1:])
-    cores: State = tree_map(lambda *x: torch.cat(x), *states)
-    return cores
+    return tree_map(lambda *x: torch.cat(x), *states)
 
 
 def select(rows: Rows, index: Tensor) -> tuple[Obs, Tensor, State]:

@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.contracts import Saved
+
 FORMAT = 1
 _PIECE = 1 << 24  # bytes written or summed at once
 _DTYPES = {  # names in the safetensors format
@@ -47,14 +49,14 @@ class NewerFormat(CheckpointError):
     """A checkpoint of a later rlkit."""
 
 
-def pack(tree: Any, *, move: bool = True) -> tuple[Any, dict[str, Tensor]]:
+def pack(tree: object, *, move: bool = True) -> tuple[object, dict[str, Tensor]]:
     """A tree of dicts, lists, tuples, tensors, arrays and scalars as (JSON value, named tensors).
 
     move: tensors come to the host; else each stays on its device.
     """
     tensors: dict[str, Tensor] = {}
 
-    def walk(value: Any, path: str) -> Any:
+    def walk(value: object, path: str) -> object:
         if isinstance(value, Tensor):
             tensors[path] = (value.detach().cpu() if move else value.detach()).contiguous()
             return {"$tensor": path}
@@ -79,7 +81,7 @@ def pack(tree: Any, *, move: bool = True) -> tuple[Any, dict[str, Tensor]]:
     return walk(tree, ""), tensors
 
 
-def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def unpack(value: object, tensors: Mapping[str, Tensor]) -> Any:
     """Inverse of `pack`."""
     if isinstance(value, list):
         return [unpack(each, tensors) for each in value]
@@ -94,7 +96,7 @@ def unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(each, tensors) for key, each in value.items()}
 
 
-def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
+def write(folder: Path, parts: Mapping[str, Saved], step: int) -> Path:
     """Write each part as NAME.json + NAME.safetensors into `folder`, atomically; replaces a checkpoint that is there.
 
     Raises CheckpointError where the disk is full or the folder cannot be written; what existed stays.
@@ -133,17 +135,17 @@ def write(folder: Path, parts: Mapping[str, Any], step: int) -> Path:
     return folder
 
 
-def read(folder: Path, *names: str) -> dict[str, Any]:
+def read(folder: Path, *names: str) -> dict[str, Saved]:
     """The parts `names` of a checkpoint, verified. Raises CheckpointError naming what is wrong."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    manifest = _manifest(folder)
+    sums = _sums(folder)
     parts = {}
     for name in names:
         paths = [folder / f"{name}.json", folder / f"{name}.safetensors"]
         for path in paths:
-            expected = manifest["files"].get(path.name)
+            expected = sums.get(path.name)
             if expected is None:
                 raise CheckpointError(f"{folder} holds no {path.name}")
             try:
@@ -160,9 +162,10 @@ def read(folder: Path, *names: str) -> dict[str, Any]:
     return parts
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _sums(folder: Path) -> dict[str, dict[str, str | int]]:
+    """Size and SHA-256 of each file of a checkpoint, as its manifest says. Raises CheckpointError."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+        manifest = json.loads((folder / "manifest.json").read_bytes())
         version, files = manifest["format"], manifest["files"]
     except OSError as error:
         raise CheckpointError(f"{folder} is no checkpoint: {_reason(error)}") from error
@@ -175,7 +178,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(files, dict):
         raise CheckpointError(f"{folder / 'manifest.json'} is damaged: no list of files")
-    return manifest
+    return files
 
 
 def steps(folder: Path) -> list[tuple[int, Path]]:
@@ -186,7 +189,7 @@ def steps(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found), reverse=True)
 
 
-def save_step(folder: Path, parts: Mapping[str, Any], step: int, keep: int) -> Path:
+def save_step(folder: Path, parts: Mapping[str, Saved], step: int, keep: int) -> Path:
     """Write checkpoints/step-... and remove all but the newest `keep`, and what a killed process left half-written."""
     path = write(folder / f"step-{step:09d}", parts, step)
     for old in [*(path for _, path in steps(folder)[keep:]), *folder.glob(".step-*.tmp")]:
@@ -194,7 +197,7 @@ def save_step(folder: Path, parts: Mapping[str, Any], step: int, keep: int) -> P
     return path
 
 
-def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, Path, dict[str, Any]]:
+def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, Path, dict[str, Saved]]:
     """(step, path, parts) of the newest checkpoint that is whole; `say` hears of damaged ones.
 
     Raises CheckpointError where there is none, or where the newest is of a later format.
@@ -208,7 +211,7 @@ def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, 
 
 def first_whole(
     paths: Sequence[Path], *names: str, say: Callable[[str], None]
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, dict[str, Saved]]:
     """(path, parts) of the first of these checkpoints that is whole; `say` hears of damaged ones before it.
 
     Raises CheckpointError where none is, or where one is of a later format.
@@ -246,7 +249,7 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
             yield tensors[name].flatten().view(torch.uint8).numpy().data
 
 
-def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, Any]:
+def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, str | int]:
     """Write the pieces one after the other; returns size and SHA-256 of the file."""
     digest, size = hashlib.sha256(), 0
     with open(path, "wb") as file:
@@ -271,6 +274,7 @@ def _sync(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str:
+    """What went wrong with a file, in plain words."""
     words = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT: "the disk quota is used up",

@@ -1,9 +1,9 @@
-"""Where and how arithmetic runs: device, precision, threads (each choice said with its reason), and compilation."""
+"""Functions of tensors compiled to one graph, and the order in which parameters lie in a flat vector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,10 @@ from torch.func import functional_call, grad_and_value
 
 from rlkit.options import ConfigError
 from rlkit.types import tree_leaves, tree_map
+
+Args = TypeVarTuple("Args")  # trees of tensors: nested dicts and tuples
+Result = TypeVar("Result")  # a tree of tensors
+Graph: TypeAlias = Callable[..., Sequence[Tensor]]  # of all leaves, in order
 
 
 def to_flat(x: Tensor) -> Tensor:
@@ -25,7 +29,7 @@ def from_flat(vector: Tensor, shape: torch.Size) -> Tensor:
     return vector.view(shape[0], shape[2], shape[3], shape[1]).permute(0, 3, 1, 2)
 
 
-class Compiled:
+class Compiled(Generic[*Args, Result]):
     """`function(*args)`, which reads the tensors of `module`, as one TorchInductor graph per set of input shapes.
 
     The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs,
@@ -38,10 +42,11 @@ class Compiled:
     """
 
     def __init__(
-        self, module: nn.Module, function: Callable[..., Any], wrt: Sequence[nn.Parameter] = ()
+        self, module: nn.Module, function: Callable[[*Args], Result], wrt: Sequence[nn.Parameter] = ()
     ) -> None:
         self._call = _Call(module, function)
-        self._graphs: dict[tuple[Any, ...], tuple[Callable[..., Any], Any]] = {}
+        # by the layout of the arguments: the graph, and an example of the result's structure
+        self._graphs: dict[tuple[object, ...], tuple[Graph, Result]] = {}
         chosen = {id(p) for p in wrt}
         parameters = dict(self._call.named_parameters())
         name_of = {id(p): name for name, p in parameters.items()}
@@ -52,7 +57,8 @@ class Compiled:
         self._constants |= dict(self._call.named_buffers())
         self._own = [*self._parameters, *self._constants.values()]
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: *Args) -> Result:
+        """The function's result, or with `wrt` its gradient in the place of the loss."""
         given = list(tree_leaves(args))
         key = tuple([(x.shape, x.stride(), x.dtype) for x in given])
         found = self._graphs.get(key)
@@ -62,20 +68,19 @@ class Compiled:
         values = iter(graph(*self._own, *given))
         return tree_map(lambda _: next(values), structure)
 
-    def _compile(self, leaves: list[Tensor], args: Any) -> tuple[Callable[..., Any], Any]:
+    def _compile(self, leaves: list[Tensor], args: tuple[*Args]) -> tuple[Graph, Result]:
         """The graph for inputs like `leaves`, and an example of the result's structure."""
         import torch._inductor
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        structure: Any = None
+        structures: list[Result] = []  # of the result, whenever the function is traced
 
         def flat_function(*leaves: Tensor) -> list[Tensor]:
-            nonlocal structure
             values = iter(leaves)
             parameters = tuple(next(values) for _ in self._parameters)
             constants = {name: next(values) for name in self._constants}
-            structure = self._pure(parameters, constants, tree_map(lambda _: next(values), args))
-            return list(tree_leaves(structure))
+            structures.append(self._pure(parameters, constants, tree_map(lambda _: next(values), args)))
+            return list(tree_leaves(structures[-1]))
 
         try:
             graph = torch._inductor.compile(make_fx(flat_function)(*leaves), list[Any](leaves))
@@ -84,9 +89,11 @@ class Compiled:
                 "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
                 "type compile=false"
             ) from error
-        return graph, tree_map(lambda _: None, structure)
+        return graph, tree_map(lambda _: None, structures[-1])
 
-    def _pure(self, parameters: tuple[Tensor, ...], constants: dict[str, Tensor], args: Any) -> Any:
+    def _pure(self, parameters: tuple[Tensor, ...], constants: dict[str, Tensor], args: tuple[*Args]) -> Any:
+        """The call as a function of every tensor that it reads."""
+
         def of(parameters: tuple[Tensor, ...]) -> Any:
             tensors = dict(zip(self._names, parameters, strict=True)) | constants
             return functional_call(self._call, tensors, args)
@@ -100,9 +107,9 @@ class Compiled:
 class _Call(nn.Module):
     """A function that uses `module`, as a module's forward, so that functional_call can substitute its tensors."""
 
-    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+    def __init__(self, module: nn.Module, function: Callable[..., object]) -> None:
         super().__init__()
         self.module, self.function = module, function
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: object) -> object:
         return self.function(*args)

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from rlkit.nn.config import NetworkConfig
 
 MAX_STEPS = 20_000  # of one episode; a greedy policy may never end one
-Saved: TypeAlias = dict[
-    str, Any
-]  # a tree of tensors, arrays, numbers, texts, lists and dicts: what a checkpoint can hold
+# a tree of tensors, arrays, numbers, texts, lists and dicts: what a checkpoint can hold
+Saved: TypeAlias = dict[str, Any]
+# numbers about an update, by name; tensors (0-dim) stay on their device until a row is logged
+Report: TypeAlias = dict[str, "float | Tensor"]
+AgentConfig: TypeAlias = object  # an instance of the Config of an algorithm's file
 BatchT = TypeVar("BatchT", contravariant=True)
 
 
@@ -112,9 +114,8 @@ class Policy(nn.Module, ABC):
 
     spec: EnvSpec
     noise_size: int  # K, uniforms per lane and step
-    memoryless: (
-        bool  # whether an action depends on nothing but the observation (and the frames stacked with it)
-    )
+    # whether an action depends on nothing but the observation (and the frames stacked with it)
+    memoryless: bool
 
     @abstractmethod
     def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
@@ -272,6 +273,7 @@ class LaneShares:
 
 
 Sharing: TypeAlias = Minibatches | LaneShares | None
+Share: TypeAlias = Callable[[Policy, AgentConfig], Sharing]
 
 
 @dataclass(frozen=True)
@@ -291,12 +293,12 @@ class Algorithm:
     """
 
     name: str
-    Config: type
-    Policy: Callable[[EnvSpec, NetworkConfig, Any], Policy]
+    Config: type[AgentConfig]
+    Policy: Callable[[EnvSpec, NetworkConfig, AgentConfig], Policy]
     Agent: Callable[..., Learner[Any]]
     actions: tuple[str, ...]
-    feed: Callable[[Any], Experience]
-    check: Callable[[EnvSpec, Any], None]
-    quick: Mapping[str, Any]
-    shared: Callable[[Any, Any], Sharing]
-    exempt: Callable[[Any], Mapping[str, str]]
+    feed: Callable[[AgentConfig], Experience]
+    check: Callable[[EnvSpec, AgentConfig], None]
+    quick: Mapping[str, object]
+    shared: Share
+    exempt: Callable[[AgentConfig], Mapping[str, str]]

@@ -15,15 +15,13 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
-
-if TYPE_CHECKING:
-    pass
+from typing import Any, BinaryIO, TypeAlias
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-Row = Mapping[str, float]
+Row: TypeAlias = Mapping[str, float]
+Proto: TypeAlias = Any  # TensorBoard's messages are made at run time and have no types
 
 
 class MetricsWriter:
@@ -73,7 +71,7 @@ class MetricsWriter:
             self._events.purge(step + 1)
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the files; idempotent."""
         self._file.close()
         if self._events is not None:
             self._events.close()
@@ -153,9 +151,9 @@ class _Events:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
         from tensorboard.compat.tensorflow_stub import pywrap_tensorflow  # type: ignore[import-untyped]
 
-        self._event: Any = event_pb2.Event
-        self._session: Any = event_pb2.SessionLog
-        self._crc: Any = pywrap_tensorflow.masked_crc32c
+        self._event: Callable[..., Proto] = event_pb2.Event
+        self._session: Proto = event_pb2.SessionLog
+        self._crc: Callable[[bytes], int] = pywrap_tensorflow.masked_crc32c
         # TensorBoard reads the files of a folder in the order of their names
         index = sum(1 for _ in folder.glob("events.out.tfevents.*"))
         self._path = folder / f"events.out.tfevents.{index:06d}.{socket.gethostname()}"
@@ -188,10 +186,11 @@ class _Events:
     def close(self) -> None:
         self._file.close()
 
-    def _add(self, **fields: Any) -> None:
+    def _add(self, **fields: object) -> None:
+        """Append an event with these fields."""
         self._append(self._event(wall_time=time.time(), **fields))
 
-    def _append(self, event: Any) -> None:
+    def _append(self, event: Proto) -> None:
         """A TFRecord: length (u64), its masked CRC-32C (u32), the bytes, their masked CRC-32C."""
         data = event.SerializeToString()
         length = struct.pack("<Q", len(data))

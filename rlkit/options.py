@@ -23,9 +23,11 @@ import reprlib
 import types as pytypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+Kind: TypeAlias = Any  # the type of an option: a class, or what typing makes of them, such as int | None
+Meta: TypeAlias = Mapping[str, Any]  # what `option` says about a field: min, max, above, below, choices, help
 
 
 class ConfigError(ValueError):
@@ -36,24 +38,28 @@ class UnknownOption(ConfigError):
     """A name that no option has."""
 
 
+# what is wrong with a value -> the error that says so, and what is allowed
+Refuse: TypeAlias = Callable[[str], ConfigError]
+
+
 @dataclass(frozen=True)
 class Option:
     """One field of a configuration, as `rlkit list options` shows it."""
 
     name: str  # dotted: agent.clip
-    default: Any
+    default: object
     allowed: str  # "a number above 0"
     help: str
 
 
 def option(
-    default: Any,
+    default: object,
     *,
     min: float | None = None,
     max: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    choices: Sequence[Any] | None = None,
+    choices: Sequence[object] | None = None,
     help: str = "",
 ) -> Any:
     """A dataclass field with a default and what it allows; for tuples the limits hold for every element.
@@ -77,7 +83,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def build(
     cls: type[T],
-    mapping: Any,
+    mapping: object,
     path: str = "",
     *,
     types: Mapping[str, type] | None = None,
@@ -104,7 +110,7 @@ def build(
             given = name if isinstance(value, Mapping) else f"{name}={show(value)}"
             remedy = _remedy(name, known or [_join(path, kind) for kind in kinds])
             raise UnknownOption(f"{given}: no such option; {remedy}{hint and f' ({hint})'}")
-    values = {}
+    values: dict[str, object] = {}
     for part in _fields(cls):
         name, kind = _join(path, part.name), kinds[part.name]
         if part.name not in mapping and not (is_dataclass(kind) and _default(part) is MISSING):
@@ -135,7 +141,7 @@ def describe(cls: type, path: str = "", types: Mapping[str, type] | None = None)
     return found
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """A value as one would type it, on one line, cut where it is long."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
@@ -152,16 +158,19 @@ def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def _fields(cls: type) -> Iterator[Field[Any]]:
+def _fields(cls: type) -> Iterator[Field[object]]:
+    """The fields that the constructor takes."""
     return (part for part in fields(cls) if part.init)
 
 
-def _kinds(cls: type, types: Mapping[str, type] | None) -> dict[str, Any]:
+def _kinds(cls: type, types: Mapping[str, type] | None) -> dict[str, Kind]:
+    """The type of every field, by its name."""
     hints = get_type_hints(cls) | dict(types or {})
     return {part.name: hints[part.name] for part in _fields(cls)}
 
 
-def _default(part: Field[Any]) -> Any:
+def _default(part: Field[object]) -> object:
+    """The default of a field, MISSING where it has none."""
     return part.default_factory() if part.default_factory is not MISSING else part.default
 
 
@@ -182,13 +191,14 @@ def _remedy(name: str, known: Sequence[str]) -> str:
     return f"did you mean {leaves[close[0]]}?" if close else remedy
 
 
-def _convert(name: str, value: Any, kind: Any, meta: Mapping[str, Any]) -> Any:
+def _convert(name: str, value: object, kind: Kind, meta: Meta) -> object:
     """`value` as the type `kind`, within the limits of `meta`; raises ConfigError."""
 
     def refuse(problem: str) -> ConfigError:
         return ConfigError(f"{name}={show(value)}: {problem}; allowed: {_allowed(kind, meta)}")
 
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin: Kind = get_origin(kind)
+    arguments = get_args(kind)
     if kind is Any:
         return value
     if origin in (Union, pytypes.UnionType):
@@ -225,9 +235,8 @@ def _convert(name: str, value: Any, kind: Any, meta: Mapping[str, Any]) -> Any:
     )
 
 
-def _convert_union(
-    name: str, value: Any, kinds: list[Any], meta: Mapping[str, Any], refuse: Callable[[str], ConfigError]
-) -> Any:
+def _convert_union(name: str, value: object, kinds: list[Kind], meta: Meta, refuse: Refuse) -> object:
+    """`value` as the first of the kinds that takes it."""
     if len(kinds) == 1:
         try:
             return _convert(name, value, kinds[0], meta)
@@ -241,13 +250,13 @@ def _convert_union(
     raise refuse("not possible")
 
 
-def _read_bool(value: Any, refuse: Callable[[str], ConfigError]) -> bool:
+def _read_bool(value: object, refuse: Refuse) -> bool:
     if not isinstance(value, bool):
         raise refuse("not true or false")
     return value
 
 
-def _read_int(value: Any, refuse: Callable[[str], ConfigError]) -> int:
+def _read_int(value: object, refuse: Refuse) -> int:
     if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return int(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -255,7 +264,7 @@ def _read_int(value: Any, refuse: Callable[[str], ConfigError]) -> int:
     return int(value)
 
 
-def _read_float(value: Any, refuse: Callable[[str], ConfigError]) -> float:
+def _read_float(value: object, refuse: Refuse) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise refuse("not a number")
     if not math.isfinite(value):
@@ -263,13 +272,13 @@ def _read_float(value: Any, refuse: Callable[[str], ConfigError]) -> float:
     return float(value)
 
 
-def _read_str(value: Any, refuse: Callable[[str], ConfigError]) -> str:
+def _read_str(value: object, refuse: Refuse) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
         raise refuse("not a text")
     return str(value)
 
 
-_READERS: dict[Any, Callable[[Any, Callable[[str], ConfigError]], Any]] = {
+_READERS: dict[Kind, Callable[[object, Refuse], bool | int | float | str]] = {
     bool: _read_bool,
     int: _read_int,
     float: _read_float,
@@ -277,7 +286,8 @@ _READERS: dict[Any, Callable[[Any, Callable[[str], ConfigError]], Any]] = {
 }
 
 
-def _choice(value: Any, choices: Sequence[Any], refuse: Callable[[str], ConfigError]) -> Any:
+def _choice(value: object, choices: Sequence[object], refuse: Refuse) -> object:
+    """The one of `choices` that equals `value`."""
     for choice in choices:
         if value == choice and isinstance(value, bool) == isinstance(choice, bool):
             return choice
@@ -285,7 +295,8 @@ def _choice(value: Any, choices: Sequence[Any], refuse: Callable[[str], ConfigEr
     raise refuse(f"no such choice, {remedy.rstrip('?')}" if remedy.startswith("did") else "no such choice")
 
 
-def _check_range(value: Any, meta: Mapping[str, Any], refuse: Callable[[str], ConfigError]) -> None:
+def _check_range(value: float | str, meta: Meta, refuse: Refuse) -> None:
+    """Raise the refusal of a number outside the limits."""
     if isinstance(value, str):
         return
     if value < meta.get("min", value) or ("above" in meta and value <= meta["above"]):
@@ -294,9 +305,10 @@ def _check_range(value: Any, meta: Mapping[str, Any], refuse: Callable[[str], Co
         raise refuse("too large")
 
 
-def _allowed(kind: Any, meta: Mapping[str, Any]) -> str:
+def _allowed(kind: Kind, meta: Meta) -> str:
     """What an option allows, in words."""
-    origin, arguments = get_origin(kind), get_args(kind)
+    origin: Kind = get_origin(kind)
+    arguments = get_args(kind)
     if origin in (Union, pytypes.UnionType):
         words = [_allowed(part, meta) for part in arguments if part is not type(None)]
         return " or ".join(words + (["null"] if type(None) in arguments else []))
@@ -314,7 +326,8 @@ def _allowed(kind: Any, meta: Mapping[str, Any]) -> str:
     return word + _range(meta) if kind in (int, float) else word
 
 
-def _range(meta: Mapping[str, Any]) -> str:
+def _range(meta: Meta) -> str:
+    """The limits of a number, in words."""
     if "min" in meta and "max" in meta:
         return f" from {meta['min']} to {meta['max']}"
     texts = {"min": "of at least", "above": "above", "max": "of at most", "below": "below"}

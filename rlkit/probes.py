@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class Probe:
     expected: tuple[Expectation, ...]
     part: str  # what a failure points at
     gamma: float = 0.0
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, object] = field(default_factory=dict)
     steps: int = 4_000  # of training
     memory: bool = False  # only a network that remembers can pass
 
@@ -175,7 +175,7 @@ def configure(probe: Probe, overrides: Sequence[str]) -> RunConfig:
     return compose([*quick, *overrides], values).config
 
 
-def _dotted(options: Mapping[str, Any], path: str) -> dict[str, str]:
+def _dotted(options: Mapping[str, object], path: str) -> dict[str, str]:
     """Nested options under dotted names: {"replay": {"batch": 8}} -> {"agent.replay.batch": "8"}."""
     found: dict[str, str] = {}
     for name, value in options.items():

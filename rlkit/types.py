@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from rlkit.spaces import MASK, Dict, Space, from_json, leaves, row_dtype, to_jso
 Obs: TypeAlias = "Tensor | dict[str, Tensor]"
 State: TypeAlias = "tuple[Tensor | State, ...]"  # () for a memoryless network; every leaf is [N, ...]
 Role: TypeAlias = Literal["input", "mask", "label"]
+Tree = TypeVar("Tree")  # a tensor, or nested dicts and tuples of tensors
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class EnvSpec:
         """What a leaf of the observation (a name of `spaces.leaves`) is for."""
         return "label" if leaf in self.labels else "mask" if leaf == MASK else "input"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """The specification as plain values for a JSON file."""
         return {
             "id": self.id,
             "observation": to_json(self.observation),
@@ -75,6 +77,7 @@ class Lanes:
     total: int = 0  # 0: there are no others
 
     def __len__(self) -> int:
+        """The number of these lanes."""
         return self.count
 
     @property
@@ -193,19 +196,24 @@ def mask_of(obs: Obs) -> Tensor | None:
     return obs[MASK].bool() if isinstance(obs, dict) and MASK in obs else None
 
 
-def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+def tree_map(function: Callable[..., object], tree: Tree, *others: object) -> Tree:
     """Apply `function` to every leaf of nested dicts, tuples, Spans and Batches (several trees: to matching leaves)."""
+    found: Tree = _mapped(function, tree, *others)
+    return found
+
+
+def _mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: tree_map(function, tree[key], *(other[key] for other in others)) for key in tree}
+        return {key: _mapped(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
-        return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
+        return tuple(_mapped(function, *parts) for parts in zip(tree, *others, strict=True))
     if isinstance(tree, Span | Batch):
-        return replace(tree, **tree_map(function, vars(tree), *map(vars, others)))
+        return replace(tree, **_mapped(function, vars(tree), *map(vars, others)))
     return function(tree, *others)
 
 
 def tree_leaves(tree: Any) -> Iterator[Tensor]:
-    """Every leaf, in order."""
+    """Every leaf of nested dicts and tuples, in order."""
     if isinstance(tree, dict):
         for value in tree.values():
             yield from tree_leaves(value)
@@ -218,7 +226,7 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
         yield tree
 
 
-def empty_rows(space: Space, leading: tuple[int, ...], device: torch.device | str = "cpu") -> Any:
+def empty_rows(space: Space, leading: tuple[int, ...], device: torch.device | str = "cpu") -> Obs:
     """Uninitialised storage [*leading, *shape] for `space`: a tensor, or a flat dict of dotted names for a Dict."""
     rows = {
         name: torch.empty((*leading, *leaf.shape), dtype=getattr(torch, row_dtype(leaf)), device=device)

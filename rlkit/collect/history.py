@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rlkit.contracts import Saved
+from rlkit.spaces import Array
 from rlkit.types import EnvStep, tree_leaves
-
-Array = npt.NDArray[Any]
 
 
 class History:

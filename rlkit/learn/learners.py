@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ BOOT = (
     "from rlkit.learn.learners import main; main(int(sys.argv[2]))"
 )
 DYING = 10.0  # seconds that a rank whose connection is closed may take to end
+Order: TypeAlias = dict[str, Any]  # a line of JSON for another rank: the run that it joins, then what to do
 LOST = 3  # exit status of a rank that could not go on because another was gone
 
 
@@ -197,7 +198,7 @@ class Learners:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _tell(self, op: str, tree: dict[str, Any]) -> dict[str, Any]:
+    def _tell(self, op: str, tree: Saved) -> Saved:
         """Give all ranks an order with tensors; returns what they get."""
         value, tensors = pack(tree, move=False)
         table = {
@@ -207,7 +208,7 @@ class Learners:
         for process in self.processes:
             process.send({"op": op, "tree": value, "tensors": table})
         ranks.broadcast(tensors.values())
-        told: dict[str, Any] = unpack(value, tensors)
+        told: Saved = unpack(value, tensors)
         return told
 
     @contextmanager
@@ -251,7 +252,8 @@ class _Process:
         os.close(theirs)
         self.report = os.fdopen(report)
 
-    def send(self, order: dict[str, Any]) -> None:
+    def send(self, order: Order) -> None:
+        """Send it an order. Raises ranks.Lost where it is gone."""
         assert self.process.stdin is not None, "made with a pipe"
         try:
             self.process.stdin.write(json.dumps(order) + "\n")
@@ -281,6 +283,7 @@ class _Process:
         return LearnerFault(self.rank, how)
 
     def close(self) -> None:
+        """Close its pipe, which ends it, and kill it where that takes more than 3 s."""
         assert self.process.stdin is not None, "made with a pipe"
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -296,7 +299,7 @@ def main(report: int) -> None:
     """Another rank: read orders from stdin and write to the file descriptor `report`, until rank 0 is gone."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)  # rank 0 decides what they mean
-    lines: queue.Queue[dict[str, Any]] = queue.Queue()
+    lines: queue.Queue[Order] = queue.Queue()
 
     def read() -> None:
         for line in sys.stdin:
@@ -315,14 +318,15 @@ def main(report: int) -> None:
             os._exit(1)
 
 
-def _serve(lines: queue.Queue[dict[str, Any]], out: TextIO) -> None:
+def _serve(lines: queue.Queue[Order], out: TextIO) -> None:
+    """Make the agent that the first order describes, join the other ranks, and do what further orders say."""
     order = lines.get()
     device = torch.device(order["device"])
     torch.set_num_threads(order["threads"])
     keep_memory()
     torch.manual_seed(order["seed"])
     algorithm = registry.algorithm(order["agent"])
-    config: Any = build(algorithm.Config, order["agent_config"], "agent")
+    config = build(algorithm.Config, order["agent_config"], "agent")
     network = build(NetworkConfig, order["network"], "network")
     optim = build(OptimConfig, order["optim"], "optim")
     policy = algorithm.Policy(EnvSpec.from_json(order["spec"]), network, config).to(device)
@@ -347,6 +351,7 @@ def _serve(lines: queue.Queue[dict[str, Any]], out: TextIO) -> None:
             agent.learn(Rollout(**told["rollout"]), told["progress"])
 
 
-def _say(out: TextIO, message: dict[str, Any]) -> None:
+def _say(out: TextIO, message: dict[str, object]) -> None:
+    """Write a line of JSON to rank 0."""
     out.write(json.dumps(message) + "\n")
     out.flush()

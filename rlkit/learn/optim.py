@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from rlkit import ranks
 from rlkit.compile import Compiled, from_flat, to_flat
 from rlkit.config.schema import OptimConfig
+from rlkit.contracts import Saved
 
-Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # batch -> loss, vector of metrics (detached)
+Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
 
 
 def schedule(kind: str, progress: float) -> float:
@@ -72,7 +73,7 @@ class Optimiser:
         """Set the learning rate that belongs to this share of the run."""
         self.lr = self.config.lr * schedule(self.config.lr_schedule, progress)
 
-    def minimise(self, *batch: Any) -> tuple[Tensor, Tensor]:
+    def minimise(self, *batch: object) -> tuple[Tensor, Tensor]:
         """One step on loss(*batch); returns the loss's metrics and the gradient's norm before clipping.
 
         The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
@@ -80,7 +81,7 @@ class Optimiser:
         gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
         return metrics, self._descend(gradient)
 
-    def minimise_sum(self, batches: Iterable[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+    def minimise_sum(self, batches: Iterable[tuple[object, ...]]) -> tuple[Tensor, Tensor]:
         """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics.
 
         A batch is this rank's share of a sum, and the step is on the sum over the ranks.
@@ -93,11 +94,11 @@ class Optimiser:
         total, sums = ranks.all_sum(total, torch.stack(metrics).sum(0))
         return sums, self._descend(total)
 
-    def _differentiate(self, *batch: Any) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
         with self.autocast:
             if self._compiled is not None:
-                return self._compiled(*batch)  # type: ignore[no-any-return]
+                return self._compiled(*batch)
             loss, metrics = self.loss(*batch)
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
@@ -112,11 +113,11 @@ class Optimiser:
         self.step(gradient, self.lr, ((norm + 1e-6) / limit).clamp_(min=1.0) if limit > 0 else None)
         return norm
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """Moments and step count; the parameters belong to the module."""
         return {name: value.clone() for name, value in self.step.state.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
         self.step.load(
             {
@@ -146,6 +147,7 @@ class _Adam:
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a value of `state`."""
         for name, value in state.items():
             self.state[name].copy_(value)
 
@@ -173,9 +175,11 @@ class _Torch:
 
     @property
     def state(self) -> dict[str, Tensor]:
+        """What torch.optim keeps of the past gradients, by its names."""
         return {name: x for name, x in self.torch.state.get(self.flat, {}).items() if isinstance(x, Tensor)}
 
     def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a value of `state`."""
         self.torch.state[self.flat] = state
 
     def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:

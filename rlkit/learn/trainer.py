@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rlkit.contracts import Feed, Learner
+from rlkit.contracts import Feed, Learner, Report, Saved
 from rlkit.learn.signals import shielded
 
 
@@ -30,14 +30,17 @@ class Clock:
 
     @property
     def progress(self) -> float:
+        """The share of the run that is done, from 0 to 1."""
         return min(self.step / self.total_steps, 1.0)
 
     @property
     def seconds(self) -> float:
+        """How long the run has taken so far."""
         return self._earlier + time.monotonic() - self._begun
 
     @property
     def finished(self) -> bool:
+        """Whether all steps are done, or a hook has found a reason to stop."""
         return bool(self.stop_reason) or self.step >= self.total_steps
 
     def due(self, every: int) -> bool:
@@ -45,13 +48,16 @@ class Clock:
         return every > 0 and self.step // every > self.previous // every
 
     def advance(self, steps: int) -> None:
+        """Count one update, and the environment steps that it has learned from."""
         self.previous, self.step, self.update = self.step, self.step + steps, self.update + 1
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
+        """How far the run is."""
         names = ("step", "previous", "update", "stop_reason")
         return {name: getattr(self, name) for name in names} | {"seconds": self.seconds}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
+        """Continue from `state_dict`'s value."""
         for name in ("step", "previous", "update"):  # a run that is continued has no reason to stop
             setattr(self, name, state[name])
         self._earlier, self._begun = state["seconds"], time.monotonic()
@@ -60,7 +66,7 @@ class Clock:
 class Hook:
     """Something that happens beside learning. `report` is the row of numbers that hooks add to and log."""
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         """Called after each update, in the order of the hooks."""
 
     def resume(self, clock: Clock) -> None:
@@ -77,11 +83,11 @@ def fit(learner: Learner[Any], feed: Feed, hooks: Sequence[Hook], clock: Clock) 
         while not clock.finished:
             batch, steps = feed.next()
             begin = time.perf_counter()
-            metrics: dict[str, Any] = learner.learn(batch, clock.progress)
+            metrics = learner.learn(batch, clock.progress)
             clock.learning += time.perf_counter() - begin
             clock.advance(steps)
             feed.learned(clock.update)
-            report = feed.report() | metrics
+            report: Report = feed.report() | metrics
             for hook in hooks:
                 hook.after_update(clock, report)
     except BaseException as raised:

@@ -21,6 +21,7 @@ from rlkit import checkpoint
 from rlkit.config import registry
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import Policy, Saved
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.spaces import (
@@ -34,15 +35,15 @@ from rlkit.spaces import (
     start_of,
     to_rows,
 )
-from rlkit.types import EnvSpec, Lanes, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
 
 
 class AgentPolicy:
     """A policy for one simulation: single observations in, single actions out, memory as a value."""
 
-    def __init__(self, policy: Any, path: Path) -> None:
+    def __init__(self, policy: Policy, path: Path) -> None:
         self.policy, self.path = policy, path
-        self.spec: EnvSpec = policy.spec
+        self.spec = policy.spec
 
     @torch.no_grad()
     def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
@@ -59,7 +60,7 @@ class AgentPolicy:
         action, state, _ = self.policy.act(self._row(obs), first, state, noise)
         return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
 
-    def _row(self, obs: Any) -> Any:
+    def _row(self, obs: Any) -> Obs:
         """One observation as a row of one lane: [1, ...]."""
         rows = {}
         for name, leaf in leaves(self.spec.observation):
@@ -82,7 +83,7 @@ class AgentPolicy:
         return rows if isinstance(self.spec.observation, Dict) else rows[""]
 
 
-def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
+def policy_parts(policy: Policy, config: RunConfig) -> Saved:
     """What rebuilds a policy, as a tree of tensors and plain values; copied."""
     return {
         "agent": config.agent_name,
@@ -93,10 +94,10 @@ def policy_parts(policy: Any, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def build_policy(parts: dict[str, Any]) -> Any:
+def build_policy(parts: Saved) -> Policy:
     """Inverse of `policy_parts`."""
     algorithm = registry.algorithm(parts["agent"])
-    config: Any = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
+    config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")
     policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from rlkit.contracts import Policy, VecEnv
 from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode, run_episodes
 
+Picture: TypeAlias = npt.NDArray[np.uint8]  # [H, W, 3]
+
 
 class VideoWriter:
     """Frames [H, W, 3] uint8 to one MP4; the file appears when it is complete.
@@ -27,14 +29,14 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float = 30.0) -> None:
         self.path, self.fps, self.frames = path, fps, 0
         self._part = path.with_name(f".{path.name}.part.mp4")
-        self._writer: Generator[None, Any, None] | None = None
+        self._writer: Generator[None, Picture | None, None] | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._part.touch()
         except OSError as error:
             raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
 
-    def add(self, frame: npt.NDArray[np.uint8]) -> None:
+    def add(self, frame: Picture) -> None:
         """Append one frame; all have the size of the first. H.264 wants even sizes: an odd one repeats its edge."""
         height, width = frame.shape[:2]
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from rlkit.config.compose import from_yaml
 from rlkit.config.schema import RunConfig
@@ -48,7 +48,7 @@ def new_folder(config: RunConfig) -> Path:
         ) from error
 
 
-def lock_folder(folder: Path) -> Any:
+def lock_folder(folder: Path) -> TextIO:
     """An exclusive lock on a run folder, held until closed (or until the process ends)."""
     try:
         descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlkit import checkpoint
 from rlkit.checkpoint import CheckpointError
-from rlkit.contracts import EndlessEpisode, Feed, Saved
+from rlkit.contracts import EndlessEpisode, Feed, Report, Saved
 from rlkit.device import Say
 from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
@@ -37,7 +37,7 @@ class AverageHook(Hook):
         self._loaded = False
 
     @torch.no_grad()
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         share = max(1 - self.decay, 1 / clock.update)
         torch._foreach_lerp_(list(self.module.parameters()), list(self.policy.parameters()), share)
         # not copied in place: they may change their size
@@ -76,7 +76,7 @@ class EvaluateHook(Hook):
         self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
         self.best: float | None = None
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
         try:
@@ -109,7 +109,7 @@ class VideoHook(Hook):
     def __init__(self, every: int, recorder: Recorder, say: Say) -> None:
         self.every, self.recorder, self.say = every, recorder, say
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         if clock.due(self.every):
             try:
                 self.say(f"video: {self.recorder.record(clock.step)}")
@@ -123,7 +123,7 @@ class StopHook(Hook):
     def __init__(self, reward: float | None, minutes: float | None, episodes: int = 100) -> None:
         self.reward, self.minutes, self.episodes = reward, minutes, episodes
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         mean = report.get("return/mean")
         enough = report.get("episodes", 0) >= self.episodes
         if self.reward is not None and enough and mean is not None and mean >= self.reward:
@@ -141,17 +141,13 @@ class LogHook(Hook):
         self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
         self._shown = self._waited = 0.0
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         due = clock.due(self.every) or clock.update == 1 or clock.finished or "evaluate/mean" in report
         now = time.monotonic()
         if not due and now - self._shown < 0.5:
             return
         self._shown = now
-        tensors = {name: value for name, value in report.items() if isinstance(value, torch.Tensor)}
-        if tensors:  # one transfer for all of them
-            values = torch.stack([value.float() for value in tensors.values()]).tolist()
-            report |= dict(zip(tensors, values, strict=True))
-        row = report | self._times(clock, reset=due)
+        row = _numbers(report) | self._times(clock, reset=due)
         if due:
             self.writer.write(clock.step, row)
             self.writer.histogram(clock.step, "source/lag", self.feed.lags())
@@ -191,6 +187,13 @@ class LogHook(Hook):
         self.console.close()
 
 
+def _numbers(report: Report) -> dict[str, float]:
+    """A report with its tensors as numbers; all of them come from their device in one transfer."""
+    tensors = [value.float() for value in report.values() if isinstance(value, Tensor)]
+    values = iter(torch.stack(tensors).tolist() if tensors else [])
+    return {name: next(values) if isinstance(value, Tensor) else value for name, value in report.items()}
+
+
 class Savable(Protocol):
     """What a CheckpointHook saves."""
 
@@ -225,7 +228,7 @@ class CheckpointHook(Hook):
         """Take the state before the first update."""
         self._take()
 
-    def after_update(self, clock: Clock, report: dict[str, Any]) -> None:
+    def after_update(self, clock: Clock, report: Report) -> None:
         due = clock.due(self.every) or clock.finished
         if due or time.monotonic() - self._taken > self.MIN_SECONDS or self.run.urgent:
             with shielded():

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -134,7 +133,7 @@ def _open(plan: Plan, folder: Path, console: Console) -> Session:
 
 
 def train(
-    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: Any
+    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: object
 ) -> Path:
     """Train a new agent and return the run's folder.
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rlkit.collect.actor import Actor
-from rlkit.contracts import Episodes, RolloutSource
+from rlkit.contracts import Episodes, RolloutSource, Saved
 from rlkit.types import Rollout
 
 
@@ -33,9 +31,9 @@ class SyncSource(RolloutSource):
     def close(self) -> None:
         self.actor.env.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         return {"actor": self.actor.state_dict(), "version": self.version}
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load_state_dict(self, state: Saved) -> str | None:
         self.version = state["version"]
         return self.actor.load_state_dict(state["actor"])

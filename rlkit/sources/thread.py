@@ -10,10 +10,9 @@ state at the start of the rollout under way, which is collected again on resume:
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from rlkit.collect.actor import Actor
-from rlkit.contracts import Episodes, Policy, RolloutSource
+from rlkit.contracts import Episodes, Policy, RolloutSource, Saved
 from rlkit.types import Rollout
 
 
@@ -25,11 +24,10 @@ class ThreadSource(RolloutSource):
         self.actor, self.learner, self.timing = actor, learner, actor.timing
         self.version = 0  # of the learner's weights
         self._acting = 0  # of the collector's weights
-        self._done: threading.Event | None = (
-            None  # set when the rollout under way is complete; None before the first
-        )
+        # set when the rollout under way is complete; None before the first
+        self._done: threading.Event | None = None
         self._result: tuple[Rollout, Episodes] | BaseException | None = None
-        self._begun: dict[str, Any] = {}  # state at the start of the rollout under way
+        self._begun: Saved = {}  # state at the start of the rollout under way
 
     def get(self) -> tuple[Rollout, Episodes]:
         if self._done is None:
@@ -40,11 +38,13 @@ class ThreadSource(RolloutSource):
         return result
 
     def _start(self) -> None:
+        """Give the collector the learner's weights, and start the next rollout."""
         self.actor.policy.load_state_dict(self.learner.state_dict())
         self._acting = self.version
         self._launch()
 
     def _launch(self) -> None:
+        """Collect a rollout in a thread, with the weights that the collector has."""
         self._begun = self.actor.state_dict()
         self._result, self._done = None, threading.Event()
         threading.Thread(target=self._collect, args=[self._done], name="rlkit-collector", daemon=True).start()
@@ -58,6 +58,7 @@ class ThreadSource(RolloutSource):
             done.set()
 
     def _wait(self) -> tuple[Rollout, Episodes]:
+        """The rollout under way, once it is complete; raises what ended the collector."""
         assert self._done is not None, "nothing to wait for"
         self._done.wait()  # unlike Thread.join, still truthful after a signal has interrupted it
         if isinstance(self._result, BaseException):
@@ -81,7 +82,7 @@ class ThreadSource(RolloutSource):
             self._done.wait(timeout=3)  # an environment that hangs is closed under it
         self.actor.env.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         policy = self.actor.policy.state_dict()
         return {
             "actor": self._begun,
@@ -91,7 +92,7 @@ class ThreadSource(RolloutSource):
             "acting": self._acting,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load_state_dict(self, state: Saved) -> str | None:
         self.version, self._acting = state["version"], state["acting"]
         warning = self.actor.load_state_dict(state["actor"])
         if state["started"]:

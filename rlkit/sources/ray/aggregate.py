@@ -16,13 +16,22 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rlkit.sources.ray.lanes import join_lanes, take_lanes
-from rlkit.sources.ray.wire import pack_rollout, unpack_rollout
+from rlkit.sources.ray.wire import (
+    ActorHandle,
+    Collected,
+    Failure,
+    Joined,
+    ObjectRef,
+    pack_rollout,
+    unpack_rollout,
+)
 from rlkit.types import Rollout
 
 
@@ -37,8 +46,8 @@ class Chunk:
     worker: int
     version: int
     rows: int
-    ref: Any
-    value: dict[str, Any] = field(default_factory=dict)
+    ref: ObjectRef
+    value: Collected = field(default_factory=Collected)
     column: int = 0
     handed: bool = False  # an aggregator has it
     direct: bool = False  # it is not for an aggregator
@@ -50,7 +59,7 @@ class Bundle:
 
     node: str
     chunks: list[Chunk]
-    ref: Any
+    ref: ObjectRef
 
 
 class Aggregator:
@@ -59,19 +68,15 @@ class Aggregator:
     def __init__(self) -> None:
         import ray
 
-        self.ray = ray
+        self.ray: ModuleType = ray
         torch.set_num_threads(1)
 
     def start(self) -> int:
         """The process id, once it runs."""
         return os.getpid()
 
-    def join(self, refs: list[Any]) -> dict[str, Any]:
-        """The chunks (Worker.collect's answers, of as many rollouts each) as one, with their lanes in this order.
-
-        Returns {"rollouts": those of all chunks that were had, joined, "values": for each reference what else the
-        worker answered, {"failure": text}, or None where the chunk could not be had}.
-        """
+    def join(self, refs: list[ObjectRef]) -> Joined:
+        """The chunks (Worker.collect's answers, of as many rollouts each) as one, with their lanes in this order."""
         self.ray.wait(refs, num_returns=len(refs), timeout=None)
         values = [self._get(ref) for ref in refs]
         had = [value.pop("rollouts") for value in values if value and "failure" not in value]
@@ -81,9 +86,11 @@ class Aggregator:
             joined.append(pack_rollout(rollout, copy=False))
         return {"rollouts": joined, "values": values}
 
-    def _get(self, ref: Any) -> dict[str, Any] | None:
+    def _get(self, ref: ObjectRef) -> Collected | Failure | None:
+        """A copy of a worker's answer; None where its chunk could not be had."""
         try:
-            return dict(self.ray.get(ref))
+            answer: Collected | Failure = self.ray.get(ref)
+            return answer.copy()
         except self.ray.exceptions.RayError:  # the learner will see for itself
             return None
 
@@ -94,14 +101,13 @@ class Tree:
     whole: a bundle has the next chunk of every worker of a node, finished or not; else those that are finished.
     """
 
-    def __init__(self, ray: Any, whole: bool) -> None:
+    def __init__(self, ray: ModuleType, whole: bool) -> None:
         self.ray, self.whole = ray, whole
-        self.aggregators: dict[str, Any] = {}  # by node
-        self.starting: dict[
-            str, Any
-        ] = {}  # references to Aggregator.start's answers until those are here, by node
+        self.aggregators: dict[str, ActorHandle] = {}  # by node
+        # references to Aggregator.start's answers until those are here, by node
+        self.starting: dict[str, ObjectRef] = {}
         self.bundles: dict[str, Bundle] = {}  # by node
-        self.pending: list[Any] = []  # references to unfinished chunks on nodes where nothing is under way
+        self.pending: list[ObjectRef] = []  # unfinished chunks on nodes where nothing is under way
 
     def hand_over(self, heads: Sequence[tuple[str, Chunk]]) -> None:
         """Give aggregators what they can join now. heads: (node, next chunk) of each worker that has one."""
@@ -142,19 +148,18 @@ class Tree:
             del self.starting[node]
         return node in self.aggregators and node not in self.starting
 
-    def receive(self, bundle: Bundle) -> tuple[list[tuple[Chunk, dict[str, Any]]], str]:
+    def receive(self, bundle: Bundle) -> tuple[list[tuple[Chunk, Collected | Failure]], str]:
         """The answer to a bundle: its chunks with their values, but for those to be taken directly.
 
         The second value says why the aggregator could not answer; it has been dropped then. "": it has answered.
         """
         del self.bundles[bundle.node]
+        answer: Joined
         try:
             answer, why = self.ray.get(bundle.ref), ""
         except self.ray.exceptions.RayError as error:
-            answer, why = (
-                {"rollouts": [], "values": [None] * len(bundle.chunks)},
-                " ".join(str(error).split()),
-            )
+            answer = {"rollouts": [], "values": [None] * len(bundle.chunks)}
+            why = " ".join(str(error).split())
             with contextlib.suppress(Exception):
                 self.ray.kill(self.aggregators[bundle.node])
             del self.aggregators[bundle.node]
@@ -197,6 +202,6 @@ def join_chunks(chunks: Sequence[Chunk], index: int, lanes: int, device: torch.d
     return joined
 
 
-def _lanes(places: Sequence[int], lanes: int) -> Any:
+def _lanes(places: Sequence[int], lanes: int) -> npt.NDArray[np.int64]:
     """The numbers of the lanes [len(places) * lanes] of workers at these places."""
     return (np.array(places)[:, None] * lanes + np.arange(lanes)).ravel()

@@ -7,7 +7,7 @@ lost; a new actor takes the worker's place with new episodes, numbered after all
     asked = arrived + lost + under way            [rows: steps of one lane]
 
 and no row arrives twice. Deaths and failures each have a budget (source.max_restarts, source.max_failures). Chunks
-come one by one, or joined by the aggregators of their nodes (tree.py).
+come one by one, or joined by the aggregators of their nodes (aggregate.py).
 """
 
 from __future__ import annotations
@@ -23,19 +23,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import Saved
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.sources.ray.aggregate import Bundle, Chunk, Tree
+from rlkit.sources.ray.wire import ActorHandle, Collected, Failure, ObjectRef
 from rlkit.sources.ray.worker import Worker
 from rlkit.types import EnvSpec
 
 PATIENCE = 30.0  # seconds without a worker that is waited for before it is told
+# the step at which a worker's lanes are, and the number of each one's episode
+Mark: TypeAlias = tuple[int, npt.NDArray[np.int64]]
 
 
 class WorkersLost(RuntimeError):
@@ -49,19 +54,18 @@ class Member:
     """The worker in charge of some lanes, whichever actor that is now."""
 
     index: int
-    origin: dict[str, Any] | None  # the state that the run began or resumed with
-    mark: (
-        tuple[int, npt.NDArray[np.int64]] | None
-    )  # (step, episodes) of its lanes after the last chunk that arrived
+    origin: Saved | None  # the state that the run began or resumed with
+    mark: Mark | None  # after the last chunk that arrived
     skip: int = 0  # episodes of each lane that may have begun after that
-    handle: Any = None
-    starting: Any = None  # the reference to Worker.start's answer until that is here
+    handle: ActorHandle = None
+    starting: ObjectRef = None  # the reference to Worker.start's answer until that is here
     pid: int = 0
     node: str = ""  # Ray's name of where it runs; "": not known
     chunks: deque[Chunk] = field(default_factory=deque)  # under way, in order
 
     @property
     def up(self) -> bool:
+        """Whether its environments are made, so that it can be asked for chunks."""
         return self.starting is None
 
 
@@ -87,15 +91,14 @@ class Fleet:
         self._idle = time.monotonic()  # since when nothing has happened
         self.open = True
 
-    def start(
-        self, states: list[dict[str, Any] | None], marks: list[tuple[int, npt.NDArray[np.int64]] | None]
-    ) -> None:
+    def start(self, states: list[Saved | None], marks: list[Mark | None]) -> None:
         """Start every worker: from a state, or with the episodes after a mark, or from the beginning."""
         for index, (state, mark) in enumerate(zip(states, marks, strict=True)):
             self.members.append(Member(index, state, mark))
             self._launch(self.members[-1])
 
     def _launch(self, member: Member) -> None:
+        """Start an actor for a member, told where to go on."""
         source, lanes = self.config.source, self.lanes
         actor = self.ray.remote(Worker).options(
             num_cpus=source.cpus_per_worker,
@@ -121,7 +124,7 @@ class Fleet:
         """Workers that can be asked."""
         return sum(member.up for member in self.members)
 
-    def ask(self, depth: int, version: int, weights: Any, rollouts: int) -> None:
+    def ask(self, depth: int, version: int, weights: ObjectRef, rollouts: int) -> None:
         """Ask every worker that is up for chunks until `depth` of its are under way or have arrived and lie here."""
         rows = rollouts * self.steps * self.lanes
         here = [chunk.worker for chunk in self.arrived]
@@ -138,7 +141,7 @@ class Fleet:
 
     def wait(self) -> None:
         """Until something has happened (a worker is up, a chunk has arrived or is lost), or a while."""
-        events: dict[Any, Member | Bundle | None] = {}
+        events: dict[ObjectRef, Member | Bundle | None] = {}
         for member in self.members:
             if not member.up:
                 events[member.starting] = member
@@ -162,7 +165,7 @@ class Fleet:
             elif isinstance(event, Bundle):
                 self._receive_bundle(event)
 
-    def _receive(self, member: Member, ref: Any) -> None:
+    def _receive(self, member: Member, ref: ObjectRef) -> None:
         """Take the answer of a worker, or replace the worker."""
         errors = self.ray.exceptions
         try:
@@ -196,8 +199,8 @@ class Fleet:
             if member.chunks and member.chunks[0] is chunk:  # not if the worker was replaced meanwhile
                 self._take(member, value)
 
-    def _take(self, member: Member, value: dict[str, Any]) -> None:
-        """What a worker answered to its oldest call."""
+    def _take(self, member: Member, value: Collected | Failure) -> None:
+        """Take what a worker answered to its oldest call."""
         if "failure" in value:
             self._replace(member, value["failure"], failed=not value["died"])
             return
@@ -240,6 +243,7 @@ class Fleet:
         self.say(f"{where} is replaced ({count} of {limit if limit >= 0 else 'any'}, source.{name})")
 
     def _tell_who_is_missing(self) -> None:
+        """Say which workers have not started, and what they need."""
         self._idle = time.monotonic()
         missing = [member.index for member in self.members if not member.up]
         if missing:
@@ -255,7 +259,7 @@ class Fleet:
                 f"{source.gpus_per_worker:g} GPUs and {source.resources or 'nothing else'}{beside}; free are {free}"
             )
 
-    def states(self) -> list[dict[str, Any]]:
+    def states(self) -> list[Saved]:
         """The state of every worker between two chunks; waits for workers that are being replaced."""
         while True:
             while self.up < len(self.members):
@@ -284,16 +288,15 @@ class Fleet:
             self.ray.shutdown()
 
 
-def connect(config: RunConfig) -> tuple[Any, bool]:
+def connect(config: RunConfig) -> tuple[ModuleType, bool]:
     """(the module `ray`, whether it was connected here), connected as config.ray says.
 
     A Ray that the program has connected already is used as it is. Raises ConfigError.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault(
-        "RAY_worker_niceness", "0"
-    )  # Ray's 15 lets workers wait for whatever else runs here
+    # Ray's own 15 lets workers wait for whatever else runs here
+    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         with local_only() if config.ray.address == "local" else contextlib.nullcontext():
             import ray
@@ -329,7 +332,7 @@ def _knock(address: str) -> None:
 
 
 def _arguments(config: RunConfig) -> dict[str, Any]:
-    """Of ray.init."""
+    """The arguments of ray.init."""
     common = {
         "address": config.ray.address,
         "runtime_env": config.ray.runtime_env or None,

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlkit.types import Rollout, tree_map
+from rlkit.contracts import Saved
+from rlkit.types import Rollout, Tree, tree_map
 
 # [T, N, ...]; state is [N, ...]
 TIME_MAJOR = ("obs", "first", "last", "action", "reward", "terminated", "extra")
@@ -42,28 +43,30 @@ def join_lanes(
                 host.index_copy_(dim, place, part)
         return host.to(device, non_blocking=True)
 
-    def of(name: str) -> Any:
+    def joined(name: str) -> Any:
+        """A field of all of them."""
         trees = [getattr(rollout, name) for rollout in rollouts]
         return tree_map(lambda *parts: cat(1 if name in TIME_MAJOR else 0, parts), *trees)
 
-    fields = {name: of(name) for name in (*TIME_MAJOR, "state")}
+    fields = {name: joined(name) for name in (*TIME_MAJOR, "state")}
     return Rollout(**fields, version=min(rollout.version for rollout in rollouts))
 
 
 def take_lanes(rollout: Rollout, lanes: Tensor) -> Rollout:
     """The lanes with these numbers (int64 [n]) of a rollout on the CPU, copied."""
 
-    def of(name: str) -> Any:
+    def taken(name: str) -> Any:
+        """These lanes of a field."""
         dim = 1 if name in TIME_MAJOR else 0
         return tree_map(lambda x: x.index_select(dim, lanes), getattr(rollout, name))
 
-    return replace(rollout, **{name: of(name) for name in (*TIME_MAJOR, "state")})
+    return replace(rollout, **{name: taken(name) for name in (*TIME_MAJOR, "state")})
 
 
-def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_states(states: Sequence[Saved]) -> Saved:
     """The `Actor.state_dict` of all lanes, from those of actors of consecutive lanes at the same step."""
     assert len({state["step"] for state in states}) == 1, "actors at different steps have no common state"
-    merged: dict[str, Any] = merge(*({**state, "log": None} for state in states))
+    merged = merge(*({**state, "log": None} for state in states))
     lengths = {entry["start"]: entry["actions"] for state in states for entry in state["log"]}
     merged["log"] = []
     for start, like in sorted(lengths.items()):  # an actor without an entry needs none of those actions
@@ -76,29 +79,24 @@ def merge_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def split_state(state: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+def split_state(state: Saved, start: int, stop: int) -> Saved:
     """The part of `merge_states`' value that lanes [start, stop) need."""
-    found: dict[str, Any] = cut({**state, "log": None}, slice(start, stop))
+    found = cut({**state, "log": None}, slice(start, stop))
     log = [{"start": each["start"], "actions": each["actions"][:, start:stop]} for each in state["log"]]
     return found | {"log": log}
 
 
-def merge(*parts: Any) -> Any:
+def merge(*parts: Tree) -> Tree:
     """One tree of the lanes of several: tensors and arrays [n, ...] end to end, all else the first one's."""
-    first = parts[0]
-    if isinstance(first, dict):
-        return {key: merge(*(part[key] for part in parts)) for key in first}
-    if isinstance(first, tuple):
-        return tuple(merge(*each) for each in zip(*parts, strict=True))
-    if isinstance(first, Tensor):
-        return torch.cat([part.cpu() for part in parts])
-    return np.concatenate(parts) if isinstance(first, np.ndarray) else first
+
+    def end_to_end(*leaves: Any) -> object:
+        if isinstance(leaves[0], Tensor):
+            return torch.cat([leaf.cpu() for leaf in leaves])
+        return np.concatenate(leaves) if isinstance(leaves[0], np.ndarray) else leaves[0]
+
+    return tree_map(end_to_end, *parts)
 
 
-def cut(tree: Any, lanes: slice) -> Any:
+def cut(tree: Tree, lanes: slice) -> Tree:
     """The part of `merge`'s value that belongs to some of its lanes."""
-    if isinstance(tree, dict):
-        return {key: cut(value, lanes) for key, value in tree.items()}
-    if isinstance(tree, tuple):
-        return tuple(cut(value, lanes) for value in tree)
-    return tree[lanes] if isinstance(tree, (Tensor, np.ndarray)) else tree
+    return tree_map(lambda x: x[lanes] if isinstance(x, (Tensor, np.ndarray)) else x, tree)

@@ -20,7 +20,8 @@ import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +30,25 @@ from torch import Tensor
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import VecEnv
+from rlkit.contracts import Saved, VecEnv
 from rlkit.sources.ray.lanes import cut, merge
+from rlkit.sources.ray.wire import Packed
+from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep, empty_rows, tree_map
 
-Array = npt.NDArray[Any]
+
+class Answer(TypedDict, total=False):
+    """What an environment actor answers: the value of a method, or the text of what it raised."""
+
+    value: Any
+    failure: str
+
+
+class Head(TypedDict):
+    """What an environment actor says of itself when its environments are made."""
+
+    pid: int
+    exact: Literal["replay", "snapshot", "none"]  # as its VecEnv says
 
 
 class EnvActorError(RuntimeError):
@@ -59,42 +74,43 @@ class EnvActor:
     env: the EnvConfig of its lanes, of which `first_lane` is the first one's number in the run; threads: of torch.
     """
 
-    def __init__(self, env: Any, seed: int, first_lane: int, threads: int) -> None:
+    def __init__(self, env: object, seed: int, first_lane: int, threads: int) -> None:
         self.env, self.seed, self.first_lane, self.threads = env, seed, first_lane, threads
 
-    def call(self, method: str, *args: Any) -> dict[str, Any]:
-        """{"value": what a method below returns}, or {"failure": text} of what it raised."""
+    def call(self, method: str, *args: object) -> Answer:
+        """What a method below returns or raises."""
         try:
             return {"value": getattr(self, method)(*args)}
         except Exception as error:
             return {"failure": error_text(error)}
 
-    def start(self) -> dict[str, Any]:
-        """Make the environments. Returns {"pid", "exact": as their VecEnv says}."""
+    def start(self) -> Head:
+        """Make the environments."""
         torch.set_num_threads(self.threads)
         self.vector = registry.env_package().make_vec(self.env, self.seed, first_lane=self.first_lane)
         return {"pid": os.getpid(), "exact": self.vector.exact}
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> dict[str, Any]:
-        """VecEnv.restore; the row as arrays."""
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> Packed:
+        """The row of `VecEnv.restore`, as arrays."""
         return _arrays(self.vector.restore(episode, actions))
 
-    def step(self, action: Array) -> dict[str, Any]:
-        """VecEnv.step of actions [n, ...]; the row as arrays."""
+    def step(self, action: Array) -> Packed:
+        """The row of `VecEnv.step` after actions [n, ...], as arrays."""
         return _arrays(self.vector.step(torch.from_numpy(action.copy())))  # what arrives is read-only
 
-    def snapshot(self) -> Any:
-        """VecEnv.snapshot."""
-        return self.vector.snapshot()
+    def snapshot(self) -> Saved:
+        """The state of its lanes (`VecEnv.snapshot`)."""
+        state: Saved = self.vector.snapshot()
+        return state
 
-    def load_snapshot(self, state: Any) -> None:
-        """VecEnv.load_snapshot."""
+    def load_snapshot(self, state: Saved) -> None:
+        """Continue from `snapshot`'s value."""
         self.vector.load_snapshot(state)
 
 
-def _arrays(step: EnvStep) -> dict[str, Any]:
+def _arrays(step: EnvStep) -> Packed:
     """A row's fields as arrays of its memory."""
-    found: dict[str, Any] = tree_map(lambda x: x.cpu().numpy(), vars(step))
+    found: Packed = tree_map(lambda x: x.cpu().numpy(), vars(step))
     return found
 
 
@@ -108,7 +124,7 @@ class RemoteVecEnv(VecEnv):
     def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
         import ray
 
-        self.ray: Any = ray
+        self.ray: ModuleType = ray
         self.spec, self.first_lane, self.lanes, self.device = spec, first_lane, lanes, torch.device("cpu")
         source = config.source
         share = lanes // source.env_actors
@@ -133,7 +149,7 @@ class RemoteVecEnv(VecEnv):
             for part in self.parts
         ]
         self.pids: list[int] = []
-        heads = self._ask("start", [()] * len(self.parts))
+        heads: list[Head] = self._ask("start", [()] * len(self.parts))
         self.pids = [head["pid"] for head in heads]
         self.exact = heads[0]["exact"]
 
@@ -156,28 +172,31 @@ class RemoteVecEnv(VecEnv):
             self.ray.kill(handle)
         self.handles = []
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Saved:
         """The state of all lanes, as one vector of them would save it."""
-        return merge(*self._ask("snapshot", [()] * len(self.parts)))
+        state: Saved = merge(*self._ask("snapshot", [()] * len(self.parts)))
+        return state
 
-    def load_snapshot(self, state: Any) -> None:
+    def load_snapshot(self, state: Saved) -> None:
+        """Continue from the state of all lanes."""
         self._ask("load_snapshot", [(cut(state, part),) for part in self.parts])
 
-    def _gather(self, rows: list[dict[str, Any]]) -> EnvStep:
+    def _gather(self, rows: list[Packed]) -> EnvStep:
+        """The rows of all actors, written into the one row."""
         for places, row in zip(self.places, rows, strict=True):
             tree_map(np.copyto, places, row)
         return self.row
 
-    def _ask(self, method: str, args: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _ask(self, method: str, args: Sequence[tuple[object, ...]]) -> list[Any]:
         """The values of a method of every actor; all of them work at once."""
         errors = self.ray.exceptions
         refs = [handle.call.remote(method, *each) for handle, each in zip(self.handles, args, strict=True)]
         answers = []
         for index, ref in enumerate(refs):
             try:
-                answer = self.ray.get(ref)
+                answer: Answer = self.ray.get(ref)
             except errors.RayError as error:
-                # RayTaskError: of a call that never answers so: what it needs is not there
+                # RayTaskError: `call` raises nothing, so something that it needs is missing where it runs
                 died = not isinstance(error, errors.RayTaskError)
                 raise EnvActorError(f"{self._where(index)}: {' '.join(str(error).split())}", died) from error
             if "failure" in answer:

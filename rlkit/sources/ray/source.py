@@ -21,7 +21,7 @@ chunks are of several rollouts (source.rollouts), handed out one by one, and max
 
 Weights lie once per version in shared memory, where workers read them; rollouts are used where they arrived, and with
 several workers copied once, into one batch (for a GPU into pinned memory). With many workers that is done on their
-nodes first (tree.py).
+nodes first (aggregate.py).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Episodes, Experience, Policy, Replayed, Rollouts, RolloutSource, Timing
+from rlkit.contracts import Episodes, Experience, Policy, Replayed, Rollouts, RolloutSource, Saved, Timing
 from rlkit.sources.ray.aggregate import Chunk, join_chunks
 from rlkit.sources.ray.fleet import Fleet
 from rlkit.sources.ray.lanes import merge_states, split_state
-from rlkit.sources.ray.wire import pack_weights
+from rlkit.sources.ray.wire import ObjectRef, pack_weights
 from rlkit.types import Rollout, tree_leaves
 
 CHUNK = 0.05  # seconds of work that are worth a message
@@ -59,9 +59,8 @@ class RaySource(RolloutSource):
         self.config, self.learner, self.device, self.say = config, learner, device, say
         self.asynchronous = config.source.mode == "async"
         self.steps = experience.steps
-        self.ahead = (
-            config.source.max_lag if self.asynchronous else 0
-        )  # chunks of a worker while the learner learns
+        # chunks that a worker is asked for while the learner learns
+        self.ahead = config.source.max_lag if self.asynchronous else 0
         self.ordered = not self.asynchronous or not isinstance(experience, Rollouts)
         self.rollouts = 1  # of a chunk
         self.measured = not (self.asynchronous and isinstance(experience, Replayed))
@@ -70,13 +69,13 @@ class RaySource(RolloutSource):
         self.fleet: Fleet | None = None
         self.version = 0
         self.timing = Timing()
-        self._weights: tuple[int, Any] = (-1, None)  # (version, reference)
-        self._ready: deque[tuple[Rollout, Episodes, list[int]]] = (
-            deque()
-        )  # not yet handed out, with their versions
-        self._restored: dict[str, Any] = {}  # what the workers are to begin with
+        self._weights: tuple[int, ObjectRef] = (-1, None)  # version, reference
+        # not yet handed out, with the versions of their chunks
+        self._ready: deque[tuple[Rollout, Episodes, list[int]]] = deque()
+        self._restored: dict[str, Saved] = {}  # what the workers are to begin with
         self._begun = False  # enough workers have come up
-        self._mark: dict[str, Any] = {}  # step and episode of every lane after what was taken
+        # step and episode of every lane after what was taken
+        self._mark: dict[str, npt.NDArray[np.int64]] = {}
         self._lags: list[int] = []
         self._row: dict[str, float] = {}
 
@@ -98,6 +97,7 @@ class RaySource(RolloutSource):
         self.version = version
 
     def _start(self) -> None:
+        """Start the workers, each with its part of the state that the run continues from."""
         config, lanes, workers = self.config, self.config.env.lanes, self.config.source.workers
         # with max_lag=1 a worker has one chunk at a time, so the first that arrive are all of them
         whole = self.ordered or self.ahead == 1
@@ -144,9 +144,8 @@ class RaySource(RolloutSource):
                 self.say(
                     f"the run begins with {fleet.up} of {len(fleet.members)} workers; others join as they start"
                 )
-        due = (
-            self.version - self.ahead
-        )  # chunks of this version would be too old for the batch after this one
+        # chunks of this version would be too old for the batch after this one
+        due = self.version - self.ahead
         oldest_first = sorted(fleet.arrived, key=lambda chunk: chunk.version)
         must = sum(chunk.version <= due for chunk in oldest_first)
         # several learner ranks share batches of one size
@@ -163,6 +162,7 @@ class RaySource(RolloutSource):
         return sorted(oldest_first[:count], key=lambda chunk: chunk.worker)
 
     def _unpack(self, chunks: list[Chunk]) -> None:
+        """Cut a batch into rollouts of all lanes, ready to be handed out, and note how far each lane is."""
         values = [chunk.value for chunk in chunks]
         for i in range(len(values[0]["rollouts"])):
             episodes = Episodes(
@@ -183,7 +183,7 @@ class RaySource(RolloutSource):
         self.timing.environment += sum(value["environment"] for value in values) / workers
         self.timing.policy += sum(value["policy"] for value in values) / workers
 
-    def _put(self) -> Any:
+    def _put(self) -> ObjectRef:
         """The reference to the newest weights, put once per version."""
         assert self.fleet is not None, "no workers"
         if self._weights[0] != self.version:
@@ -191,6 +191,7 @@ class RaySource(RolloutSource):
         return self._weights[1]
 
     def _numbers(self, rollout: Rollout, lags: list[int]) -> dict[str, float]:
+        """What `report` says after handing out this rollout."""
         fleet = self.fleet
         assert fleet is not None, "no workers"
         tensors = tree_leaves({name: value for name, value in vars(rollout).items() if name != "version"})
@@ -216,7 +217,7 @@ class RaySource(RolloutSource):
         if self.fleet is not None:
             self.fleet.close()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """sync: the actor's, of all lanes, as the local source has it. async: where each lane's next episode begins."""
         if self.fleet is None:
             return {"actor": {}, **self._restored, "version": self.version}
@@ -228,7 +229,7 @@ class RaySource(RolloutSource):
             "version": self.version,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> str | None:
+    def load_state_dict(self, state: Saved) -> str | None:
         """Continue from the state of this source or of the local one, whatever the number of workers was."""
         self.version = state["version"]
         self._restored = {name: state[name] for name in ("actor", "mark") if state.get(name)}

@@ -1,31 +1,83 @@
-"""Weights and rollouts as arrays, which Ray moves through shared memory without pickling their contents."""
+"""What travels between Ray actors: weights and rows as arrays, which Ray moves through shared memory without pickling
+their contents, and the messages that they are part of.
+"""
 
 from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, TypeAlias, TypedDict, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from rlkit.spaces import Array
 from rlkit.types import Rollout, tree_map
 
-Array = npt.NDArray[Any]
-
+ObjectRef: TypeAlias = Any  # Ray's reference to a value, which may not be there yet
+ActorHandle: TypeAlias = Any  # through which Ray calls the methods of an actor
+Packed: TypeAlias = dict[
+    str, Any
+]  # the fields of a Rollout or an EnvStep, with arrays in the place of tensors
+# where a tensor lies in the flat weights: name, first byte, shape, stride, dtype
+Place: TypeAlias = tuple[str, int, tuple[int, ...], tuple[int, ...], str]
 
 ALIGN = 64  # bytes: where each tensor of the flat weights begins
 
 
-def pack_weights(module: nn.Module) -> dict[str, Any]:
+class Weights(TypedDict):
+    """The parameters and buffers of a module as one flat array (`pack_weights`)."""
+
+    bytes: npt.NDArray[np.uint8]  # [size]
+    layout: list[Place]
+
+
+class Started(TypedDict):
+    """A worker's answer when its environments are made."""
+
+    pid: int
+    node: str  # Ray's name of where it runs; "": not known
+    warning: str | None  # environments that did not come back as they were
+
+
+@final
+class Collected(TypedDict, total=False):
+    """A worker's answer to one call of `collect`; lists have an entry per rollout."""
+
+    rollouts: list[Packed]
+    returns: list[list[float]]  # of the episodes that ended
+    lengths: list[list[int]]
+    step: int  # transitions per lane so far
+    episode: npt.NDArray[np.int64]  # [lanes] number of each lane's current episode
+    seconds: float  # that the call took, of which
+    environment: float  # in the environments
+    policy: float  # in the policy
+
+
+@final
+class Failure(TypedDict):
+    """The answer of a worker that cannot go on."""
+
+    failure: str  # what there is to tell
+    died: bool  # whether an environment actor is gone; else an environment raised or hung
+
+
+class Joined(TypedDict):
+    """An aggregator's answer: several workers' chunks as one, and what else each of them answered."""
+
+    rollouts: list[Packed]
+    values: list[Collected | Failure | None]  # without their rollouts; None: the chunk could not be had
+
+
+def pack_weights(module: nn.Module) -> Weights:
     """Parameters and buffers as one flat array.
 
-    Returns {"bytes": uint8 [size], "layout": [(name, start, shape, stride, dtype)]}. Every tensor is there as it lies
-    in memory: in its order of axes, and at the same place of a block of 64 bytes.
+    Every tensor is there as it lies in memory: in its order of axes, and at the same place of a block of 64 bytes.
     """
-    layout, pieces, size = [], [], 0
+    layout: list[Place] = []
+    pieces, size = [], 0
     for name, value in module.state_dict().items():
         place = value.data_ptr() % ALIGN
         x = value.detach().cpu()
@@ -41,7 +93,7 @@ def pack_weights(module: nn.Module) -> dict[str, Any]:
     return {"bytes": packed, "layout": layout}
 
 
-def load_weights(module: nn.Module, packed: dict[str, Any]) -> None:
+def load_weights(module: nn.Module, packed: Weights) -> None:
     """Copy `pack_weights`' value, which may be read-only memory, into a module like the one that was packed."""
     flat, tensors = tensor(packed["bytes"]), {}
     for name, start, shape, stride, dtype in packed["layout"]:
@@ -49,7 +101,7 @@ def load_weights(module: nn.Module, packed: dict[str, Any]) -> None:
     module.load_state_dict(tensors)
 
 
-def lay_out(module: nn.Module, layout: list[tuple[Any, ...]]) -> None:
+def lay_out(module: nn.Module, layout: list[Place]) -> None:
     """Have the module's tensors lie in memory as the packed ones did: the last bits of products follow from that."""
     for name, value in module.state_dict(keep_vars=True).items():
         (entry,) = [entry for entry in layout if entry[0] == name]
@@ -81,7 +133,7 @@ def tensor(array: Array) -> Tensor:
         return torch.from_numpy(array)
 
 
-def pack_rollout(rollout: Rollout, copy: bool) -> dict[str, Any]:
+def pack_rollout(rollout: Rollout, copy: bool) -> Packed:
     """A rollout's fields as arrays of its memory, or copied."""
 
     def array(x: Tensor) -> Array:
@@ -91,7 +143,7 @@ def pack_rollout(rollout: Rollout, copy: bool) -> dict[str, Any]:
     return dict(vars(rollout.map(array)))  # type: ignore[arg-type]
 
 
-def unpack_rollout(fields: dict[str, Any]) -> Rollout:
+def unpack_rollout(fields: Packed) -> Rollout:
     """The rollout whose tensors are `pack_rollout`'s arrays."""
     tensors = {name: tree_map(tensor, value) for name, value in fields.items() if name != "version"}
     return Rollout(**tensors, version=fields["version"])

@@ -10,15 +10,25 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from rlkit.collect.make import make_actor
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
+from rlkit.contracts import Saved
 from rlkit.sources.ray.remote_env import EnvActorError, RemoteVecEnv, error_text
-from rlkit.sources.ray.wire import Array, lay_out, load_weights, pack_rollout
+from rlkit.sources.ray.wire import (
+    Collected,
+    Failure,
+    Started,
+    Weights,
+    lay_out,
+    load_weights,
+    pack_rollout,
+)
 from rlkit.types import EnvSpec
 
 
@@ -28,15 +38,12 @@ class Worker:
     def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
         self.config, self.spec, self.first_lane, self.lanes = config, spec, first_lane, lanes
         self.version = -1
-        self.failure: dict[str, Any] = {}
+        self.failure: Failure | None = None
 
     def start(
-        self, state: dict[str, Any] | None, step: int = 0, episode: Array | None = None
-    ) -> dict[str, Any]:
-        """Make the environments and go on from `state`, or at `step` with new episodes [lanes], or from the beginning.
-
-        Returns {"pid", "node", "warning"}, or {"failure": text, "died": whether an environment actor is gone}.
-        """
+        self, state: Saved | None, step: int = 0, episode: npt.NDArray[np.int64] | None = None
+    ) -> Started | Failure:
+        """Make the environments. Go on from `state`, or at `step` with new episodes [lanes], or from the beginning."""
         config = self.config
         torch.set_num_threads(max(int(config.source.cpus_per_worker), 1))
         wanted = config.source.gpus_per_worker > 0
@@ -59,14 +66,13 @@ class Worker:
             return _failure(error)
         return {"pid": os.getpid(), "node": node_id(), "warning": warning}
 
-    def collect(self, weights: dict[str, Any], version: int, rollouts: int) -> dict[str, Any]:
+    def collect(self, weights: Weights, version: int, rollouts: int) -> Collected | Failure:
         """A chunk: the next `rollouts` rollouts, acted for by the weights of this version.
 
-        Returns {"rollouts", "returns", "lengths", "step", "episode", "seconds", "environment", "policy"}, or
-        `start`'s {"failure", "died"} now and ever after once an environment has failed.
+        Once an environment has failed, this and every later call returns that failure.
         """
         begin = time.perf_counter()
-        if self.failure:
+        if self.failure is not None:
             return self.failure
         if version != self.version:
             if self.version < 0 and self.actor.device.type == "cpu":
@@ -97,19 +103,19 @@ class Worker:
             "policy": timing.policy - before[1],
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        """The actor's."""
+    def state_dict(self) -> Saved:
+        """The state of the worker's actor (`Actor.state_dict`)."""
         return self.actor.state_dict()
 
 
 def node_id() -> str:
-    """Of the Ray node that this process runs on; "" outside of Ray."""
+    """The name of the Ray node that this process runs on; "" outside of Ray."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return ""
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _failure(error: Exception) -> dict[str, Any]:
-    """What a worker answers that cannot go on."""
+def _failure(error: Exception) -> Failure:
+    """The answer of a worker that an error has ended."""
     return {"failure": error_text(error), "died": isinstance(error, EnvActorError) and error.died}
