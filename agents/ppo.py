@@ -267,5 +267,5 @@ def shared(policy: Policy, config: Config) -> Minibatches:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where PPO cannot act in `spec`."""
-    registry.check_actions("ppo", spec.action)
+    registry.check_actions(__name__, spec.action)
     action_head(spec.action, config.distribution)

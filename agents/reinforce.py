@@ -249,5 +249,5 @@ def exempt(config: Config) -> dict[str, str]:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where REINFORCE cannot act in `spec`."""
-    registry.check_actions("reinforce", spec.action)
+    registry.check_actions(__name__, spec.action)
     action_head(spec.action, config.distribution)

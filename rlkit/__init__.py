@@ -21,6 +21,7 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "train"):
-        return getattr(importlib.import_module("rlkit.run.session"), name)
+    rooms = {"load": "rlkit.play.saved", "train": "rlkit.run.session"}
+    if name in rooms:
+        return getattr(importlib.import_module(rooms[name]), name)
     raise AttributeError(f"module 'rlkit' has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from rlkit.own import is_function
+
 T = TypeVar("T")
 Kind: TypeAlias = Any  # the type of an option: a class, or what typing makes of them, such as int | None
 Meta: TypeAlias = Mapping[str, Any]  # what `option` says about a field: min, max, above, below, choices, help
@@ -59,15 +61,17 @@ def option(
     max: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    choices: Sequence[object] | None = None,
+    choices: Sequence[object] | Callable[[], Sequence[object]] | None = None,
+    own: bool = False,
     help: str = "",
 ) -> Any:
     """A dataclass field with a default and what it allows; for tuples the limits hold for every element.
 
-    `min` and `max` are allowed themselves, `above` and `below` are not.
+    `min` and `max` are allowed themselves, `above` and `below` are not. `choices` may be a function that finds them
+    when they are asked for; own: code of one's own, module:function, is allowed beside them.
     """
     limits = {"min": min, "max": max, "above": above, "below": below, "choices": choices}
-    metadata = {key: limit for key, limit in limits.items() if limit is not None} | {"help": help}
+    metadata = {key: limit for key, limit in limits.items() if limit is not None} | {"help": help, "own": own}
     return field(default=default, metadata=metadata)
 
 
@@ -212,7 +216,9 @@ def _convert(name: str, value: object, kind: Kind, meta: Meta) -> object:
     if kind in _READERS:
         read = _READERS[kind](value, refuse)
         if "choices" in meta:
-            return _choice(read, meta["choices"], refuse)
+            if meta.get("own") and isinstance(read, str) and is_function(read):
+                return read
+            return _choice(read, _choices(meta), refuse)
         _check_range(read, meta, refuse)
         return read
     if origin in (tuple, list):
@@ -286,6 +292,12 @@ _READERS: dict[Kind, Callable[[object, Refuse], bool | int | float | str]] = {
 }
 
 
+def _choices(meta: Meta) -> Sequence[object]:
+    """The choices of an option, which may be found only when they are asked for."""
+    given = meta["choices"]
+    return given() if callable(given) else given  # type: ignore[no-any-return]
+
+
 def _choice(value: object, choices: Sequence[object], refuse: Refuse) -> object:
     """The one of `choices` that equals `value`."""
     for choice in choices:
@@ -319,7 +331,7 @@ def _allowed(kind: Kind, meta: Meta) -> str:
             return f"a list, each {_allowed(arguments[0], meta)}"
         return f"a list of {len(arguments)}, each {_allowed(arguments[0], meta)}"
     if "choices" in meta:
-        return ", ".join(map(show, meta["choices"]))
+        return ", ".join([*map(show, _choices(meta)), *(["or module:function"] if meta.get("own") else [])])
     word = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}.get(kind, "")
     if not word:
         return "anything" if kind is Any else "a group of options"

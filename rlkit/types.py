@@ -44,6 +44,15 @@ class EnvSpec:
     agents: tuple[str, ...] = ("agent",)  # of one game, by name; lane n is agent n % A of game n // A
     labels: tuple[str, ...] = ()  # leaves of the observation that are answers to learn, never an input
 
+    @property
+    def inputs(self) -> Space:
+        """What a network reads: the observation without masks and labels, a flat Dict where it is a Dict."""
+        if not isinstance(self.observation, Dict):
+            return self.observation
+        return Dict(
+            tuple((name, leaf) for name, leaf in leaves(self.observation) if self.role(name) == "input")
+        )
+
     def role(self, leaf: str) -> Role:
         """What a leaf of the observation (a name of `spaces.leaves`) is for."""
         return "label" if leaf in self.labels else "mask" if leaf == MASK else "input"

@@ -29,8 +29,11 @@ def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="a run folder, for example runs/ppo-cartpole-0")
     parser.add_argument(
         "--trust",
-        metavar="ID",
-        help="allow the run's environment ID (module:Name) to be imported, if it was made elsewhere",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="allow code that a run made elsewhere names to be imported: an agent's module, or module:Name of an "
+        "environment, encoder or core; may be given several times",
     )
     return parser
 
@@ -60,8 +63,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     """
     import torch
 
-    from rlkit.config.compose import with_env
-    from rlkit.config.trust import remember, require
+    from rlkit.config.compose import to_plain, with_env
+    from rlkit.config.trust import code_of, remember, require
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
     from rlkit.run.check import has_pixels, probe_env
@@ -69,16 +72,16 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     from rlkit.spaces import describe, to_json
 
     folder = Path(arguments.run)
+    remember(*arguments.trust)
     config = run_config(folder)
-    if arguments.trust:
-        remember(arguments.trust)
     trained = config.env.id
     if arguments.env:
         config = with_env(config, arguments.env)
+    code = code_of(to_plain(config))
     if config.env.id == trained:
-        require(trained)
+        require(*code)
     else:
-        remember(config.env.id)  # it was typed
+        remember(*code)  # it was typed
     agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
     if arguments.env:
         probe = probe_env(config)

@@ -15,6 +15,5 @@ def main(argv: list[str]) -> int:
     from rlkit.config import trust
     from rlkit.run.session import resume
 
-    if arguments.trust:
-        trust.remember(arguments.trust)
+    trust.remember(*arguments.trust)
     return run_to_end(lambda: resume(arguments.run))

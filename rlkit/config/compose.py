@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from rlkit.config import registry
+from rlkit import own
+from rlkit.config import registry, trust
 from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
@@ -84,9 +85,12 @@ def to_yaml(config: RunConfig) -> str:
 def from_yaml(path: str | Path) -> RunConfig:
     """The configuration saved in a run folder, checked as strictly as a typed one.
 
-    Raises ConfigError (not YAML, unknown options, values out of range) and OSError.
+    Code of one's own that it names must have been typed on this machine (rlkit.config.trust), but for its environment,
+    which may be exchanged (`with_env`): who makes that asks for it. Raises ConfigError (not YAML, unknown options,
+    values out of range, code that is not trusted) and OSError.
     """
     plain = read_plain(path)
+    trust.require(*trust.code_of({key: value for key, value in plain.items() if key != "env"}))
     for group in ("agent", "env", "network"):
         if isinstance(plain.get(group), Mapping):
             plain[group] = modern(group, plain[group])
@@ -172,12 +176,17 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
         chosen["preset"] = pair if pair in registry.names("presets") else "none"
     for key, choice in chosen.items():
         group, noun = CHOICES[key]
+        if key == "agent":
+            registry.algorithm_of(choice)  # refuses what is neither an agent nor a module's name
+            continue
         if choice not in registry.names(group) and (key, choice) != ("preset", "none"):
             extra = ["none", "auto"] if key == "preset" else []
             remedy = nearest(choice, registry.names(group) + extra)
             raise ConfigError(f"{key}={show(choice)}: no such {noun}; {remedy}")
     typed = [
-        f"{key}={choice}" for key, choice in choices.items() if key != "preset"
+        f"{key}={choice}" if not (key == "agent" and own.is_module(choice)) else "~agent"  # has no YAML file
+        for key, choice in choices.items()
+        if key != "preset"
     ]  # stronger than a preset's
     plain = _compose_groups([*typed, f"preset={chosen['preset']}"])
     plain["env"]["name"] = chosen["env"]

@@ -1,8 +1,10 @@
 """What there is, by name: YAML files of rlkit.configs; the algorithms are files of rlkit.agents.
 
 `agent=td3` chooses configs/agent/td3.yaml, whose `name: ddpg` says which algorithm runs with its options. There is no
-table to keep: a new file is a new name. The engine reaches algorithms and environments only through here, and only
-through names that are in the installation, so no name found in a run folder can import anything else.
+table to keep: a new file is a new name. `agent=my_pkg.mod` is an algorithm of one's own: a name with a dot is a module,
+from the current folder or an installed package, and a name without one is never anything but a file listed here.
+The engine reaches algorithms and environments only through here; a module named in a run folder must be trusted first
+(rlkit.config.trust).
 
 What an algorithm's file offers is written in `rlkit.contracts.Algorithm`. Its literal ACTIONS and the return type of
 its function `feed` are read without running it.
@@ -18,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from rlkit import own
 from rlkit.options import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -59,9 +62,14 @@ def names(group: str) -> list[str]:
 
 
 def algorithm_of(name: str) -> str:
-    """The file of rlkit.agents that `agent=name` runs. Raises ConfigError where there is no such agent."""
+    """The algorithm that `agent=name` runs: a file of rlkit.agents, or a module of one's own.
+
+    Raises ConfigError where there is no such agent.
+    """
+    if own.is_module(name):
+        return name
     if name not in names("agents"):
-        raise ConfigError(f"agent={name}: no such agent; {nearest(name, names('agents'))}")
+        raise _unknown(name, names("agents"))
     import yaml  # type: ignore[import-untyped]
 
     plain = yaml.safe_load((config_folder() / "agent" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
@@ -69,23 +77,38 @@ def algorithm_of(name: str) -> str:
 
 
 def agent_file(algorithm: str) -> Path:
-    """The source of an algorithm. Raises ConfigError where there is no such file."""
+    """The source of an algorithm, which is not run. Raises ConfigError where there is no such file."""
+    if own.is_module(algorithm):
+        try:
+            return own.find_file(algorithm, f"agent={algorithm}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     folder = _package_folder("rlkit.agents")
     files = [file.stem for file in folder.glob("[!_]*.py")]
     if algorithm not in files:
-        raise ConfigError(f"agent={algorithm}: no such agent; {nearest(algorithm, files)}")
+        raise _unknown(algorithm, files)
     return folder / f"{algorithm}.py"
 
 
+def _unknown(name: str, known: list[str]) -> ConfigError:
+    return ConfigError(
+        f"agent={name}: no such agent; {nearest(name, known)} (a module of your own has a dot in its name: "
+        "agent=my_pkg.mod for my_pkg/mod.py)"
+    )
+
+
 def algorithm(name: str) -> Algorithm:
-    """What the file rlkit.agents.<name> offers; imports it, and so torch.
+    """What the file rlkit.agents.<name>, or the module `name` of one's own, offers; imports it, and so torch.
 
     Raises ConfigError where there is no such file, or where it lacks something.
     """
     from rlkit.contracts import Algorithm
 
     path = agent_file(name)
-    module = importlib.import_module(f"rlkit.agents.{name}")
+    try:
+        module = own.find_module(name if own.is_module(name) else f"rlkit.agents.{name}", f"agent={name}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     lacking = [
         each
         for each in ("Config", "Policy", "Agent", "ACTIONS", "feed", "check")
@@ -94,6 +117,11 @@ def algorithm(name: str) -> Algorithm:
     if lacking:
         raise ConfigError(
             f"agent={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.Algorithm says what a file offers"
+        )
+    if module.Config.__module__ != module.__name__:  # its module is how a configuration names its algorithm
+        raise ConfigError(
+            f"agent={name}: its Config is {module.Config.__module__}'s; write in {path}: "
+            "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
         )
     return Algorithm(
         name,
@@ -138,10 +166,11 @@ def learns_from(algorithm: str) -> str:
 def check_actions(algorithm: str, action: Space) -> None:
     """Raise ValueError where an algorithm does not act in a space: it says what each is, and which agents do.
 
-    What every agent's `check` calls first: `registry.check_actions("ppo", spec.action)`.
+    What every agent's `check` calls first: `registry.check_actions(__name__, spec.action)`.
     """
     from rlkit.spaces import describe, kinds
 
+    algorithm = algorithm.removeprefix("rlkit.agents.")
     asked = kinds(action)
     if asked <= set(actions(algorithm)):
         return

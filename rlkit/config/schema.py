@@ -298,5 +298,5 @@ class RunConfig:
 
     @property
     def agent_name(self) -> str:
-        """The file of rlkit.agents that `agent` configures."""
-        return type(self.agent).__module__.rpartition(".")[2]
+        """The file of rlkit.agents that `agent` configures, or the module of one's own: "ppo", "my_pkg.mod"."""
+        return type(self.agent).__module__.removeprefix("rlkit.agents.")

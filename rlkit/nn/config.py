@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rlkit.nn import registry
 from rlkit.options import option
+
+
+def encoders() -> list[str]:
+    """What network.encoder can be, beside a function of one's own."""
+    return ["auto", *registry.names("encoder")]
+
+
+def cores() -> list[str]:
+    """What network.core can be, beside a function of one's own."""
+    return registry.names("core")
 
 
 @dataclass(frozen=True)
@@ -13,12 +24,14 @@ class NetworkConfig:
 
     encoder: str = option(
         "auto",
-        choices=("auto", "mlp", "nature_cnn", "impala_cnn", "small_cnn"),
+        choices=encoders,
+        own=True,
         help="what reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
     )
     core: str = option(
         "identity",
-        choices=("identity", "lstm", "gru", "transformer"),
+        choices=cores,
+        own=True,
         help="what remembers earlier rows of the episode; identity: nothing",
     )
     core_size: int = option(64, min=1, help="width of what remembers and of its output")

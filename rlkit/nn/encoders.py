@@ -10,15 +10,15 @@
                                                      stride 2, then 256 features
     auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for smaller ones
 
-A Dict gets one encoder per entry, concatenated: the named one for images, mlp for the rest. Its entry
-"action_mask" is not encoded: the action head reads it.
+A Dict gets one encoder per entry, concatenated: the named one for images, mlp for the rest. One of your own reads every
+entry of a Dict that holds no image. Masks and labels do not come here: a network encodes `EnvSpec.inputs`.
 
-An encoder is one function `(space, stack, config) -> Encoder` under `@encoder("name")`.
+An encoder is one function `(space, stack, config) -> Encoder` under `@encoder("name")`, in any file of this folder; or
+the same without a decorator in a module of one's own, network.encoder=my_pkg.mod:function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
@@ -27,10 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.norm import RunningNorm
-from rlkit.options import nearest
-from rlkit.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
+from rlkit.nn.registry import encoder
+from rlkit.own import is_function
+from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
 from rlkit.types import Obs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
@@ -46,34 +48,33 @@ class Encoder(nn.Module):
         """Let normalizers take in unstacked rows [..., *shape], those that valid [...] marks."""
 
 
-Build = Callable[[Space, int, NetworkConfig], Encoder]
-B = TypeVar("B", bound=Build)
 M = TypeVar("M", bound=nn.Module)
-ENCODERS: dict[str, Build] = {}
-
-
-def encoder(name: str) -> Callable[[B], B]:
-    """Register a function that builds an encoder under `name`."""
-
-    def register(build: B) -> B:
-        ENCODERS[name] = build
-        return build
-
-    return register
 
 
 def make_encoder(space: Space, stack: int = 1, config: NetworkConfig | None = None) -> Encoder:
     """The encoder that `config.encoder` names, for observations of `space` with `stack` frames.
 
-    Raises ValueError for an unknown name and for a space that the encoder cannot read.
+    Raises ValueError for an unknown name, for a space that the encoder cannot read, and for what is no encoder.
     """
     config = config or NetworkConfig()
-    name = config.encoder
-    if name != "auto" and name not in ENCODERS:
-        raise ValueError(f"network.encoder={name}: no such encoder; {nearest(name, ['auto', *ENCODERS])}")
+    if config.encoder != "auto":
+        registry.find(
+            "encoder", config.encoder
+        )  # an unknown name is refused, even where nothing would use it
     if isinstance(space, Dict):
         return DictEncoder(space, stack, config)
-    return ENCODERS[_auto(space) if name == "auto" else name](space, stack, config)
+    return _make(space, stack, config, config.encoder)
+
+
+def _make(space: Space, stack: int, config: NetworkConfig, name: str) -> Encoder:
+    """The encoder `name` for a leaf space."""
+    made = registry.find("encoder", _auto(space) if name == "auto" else name)(space, stack, config)
+    if not isinstance(made, Encoder) or not isinstance(getattr(made, "features", None), int):
+        raise ValueError(
+            f"network.encoder={name}: made {type(made).__name__}, which is no rlkit.nn.encoders.Encoder with its width "
+            "in `features`"
+        )
+    return made
 
 
 @encoder("mlp")
@@ -178,16 +179,19 @@ class DictEncoder(Encoder):
 
     def __init__(self, space: Dict, stack: int, config: NetworkConfig) -> None:
         super().__init__()
-        entries = {name: leaf for name, leaf in leaves(space) if name != MASK}
+        entries = dict(leaves(space))
         if not entries:
-            raise ValueError("the observation Dict has nothing to encode; add an entry beside action_mask")
+            raise ValueError(
+                "the observation Dict has nothing to encode; add an entry beside masks and labels"
+            )
+        images = {name for name, leaf in entries.items() if isinstance(leaf, Box) and leaf.image}
+        # an encoder of one's own reads everything where there is no image
+        named = images or (entries.keys() if is_function(config.encoder) else set())
         self.names = list(entries)
         self.entries = nn.ModuleList()
         for name, leaf in entries.items():
-            image = isinstance(leaf, Box) and leaf.image
-            build = config.encoder if image and config.encoder != "auto" else _auto(leaf)
             try:
-                self.entries.append(ENCODERS[build](leaf, stack, config))
+                self.entries.append(_make(leaf, stack, config, config.encoder if name in named else "auto"))
             except ValueError as error:
                 raise ValueError(f"observation entry {name!r}: {error}") from error
         self.features = sum(entry.features for entry in self._encoders())

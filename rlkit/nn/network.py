@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.cores import make_core
+from rlkit.nn.core import make_core
 from rlkit.nn.encoders import make_encoder
 from rlkit.nn.stack import stack_rows
 from rlkit.spaces import Box, leaves, row_dtype
@@ -46,7 +46,7 @@ class Network(nn.Module):
         names = list(heads)
         groups = [names] if shared else [[name] for name in names]
         self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}
-        encoders = [make_encoder(spec.observation, spec.stack, config) for _ in groups]
+        encoders = [make_encoder(spec.inputs, spec.stack, config) for _ in groups]
         cores = [make_core(config, encoder.features) for encoder in encoders]
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)

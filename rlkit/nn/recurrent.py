@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.core import Core, core
+from rlkit.nn.core import Core
+from rlkit.nn.registry import core
 from rlkit.types import State
 
 

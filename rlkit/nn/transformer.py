@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.core import Core, core
+from rlkit.nn.core import Core
+from rlkit.nn.registry import core
 from rlkit.types import State
 
 GATE_BIAS = 2.0

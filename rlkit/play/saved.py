@@ -3,7 +3,8 @@
     policy = rlkit.load("runs/ppo-cartpole-0")
     action, state = policy(obs, state)        # state None opens an episode
 
-What is read is safetensors and JSON; the agent's name is looked up among the installed agents.
+What is read is safetensors and JSON. The agent is one of the installed ones; where it, its encoder or its core is code
+of one's own, that code is imported only if its name was typed on this machine before (rlkit.config.trust).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from rlkit import checkpoint
-from rlkit.config import registry
+from rlkit.config import registry, trust
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
@@ -95,7 +96,8 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
 
 
 def build_policy(parts: Saved) -> Policy:
-    """Inverse of `policy_parts`."""
+    """Inverse of `policy_parts`. Raises ConfigError where it would import code that nobody named on this machine."""
+    trust.require(*trust.code_of({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")
@@ -132,7 +134,8 @@ def load(folder: str | Path, which: str = "", *, say: Callable[[str], None] = wa
     """The policy of a run folder (its best one, by default) or of a checkpoint folder.
 
     which: "best", "last" or a step number. Where "" or "last" finds a damaged one, `say` hears of it and the one
-    before is used. Raises ConfigError where there is none, CheckpointError where all are damaged.
+    before is used. Raises ConfigError where there is none, or where it needs code that was never named on this machine
+    (`rlkit.config.trust.remember("my_pkg.mod")` allows it), and CheckpointError where all are damaged.
     """
     path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
     return AgentPolicy(build_policy(parts["policy"]), path)

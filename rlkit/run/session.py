@@ -14,7 +14,7 @@ import torch
 
 from rlkit import checkpoint
 from rlkit.config import registry, trust
-from rlkit.config.compose import compose, to_yaml
+from rlkit.config.compose import compose, to_plain, to_yaml
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
 from rlkit.learn.feeds import part_names
@@ -146,7 +146,7 @@ def train(
 def start(config: RunConfig, console: Console | None = None) -> Path:
     """Train a new run of this configuration in a folder of its own; returns the folder."""
     plan = check(config)
-    trust.remember(config.env.id)
+    trust.remember(*trust.code_of(to_plain(config)))
     folder = new_folder(config)
     with lock_folder(folder):
         try:
@@ -170,7 +170,7 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
     """
     folder = Path(folder)
     config = run_config(folder)
-    trust.require(config.env.id)
+    trust.require(*trust.code_of(to_plain(config)))
     console = console or Console(config.total_steps, folder.name)
     lock = lock_folder(folder)
     try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.cores import make_core
+from rlkit.nn.core import make_core
 from rlkit.nn.recurrent import GRU, LSTM, Recurrent, gru_backward, gru_forward, lstm_backward, lstm_forward
 
 FEATURES, SIZE = 5, 6

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.cores import make_core
+from rlkit.nn.core import make_core
 from rlkit.nn.transformer import BLOCK, Gate, Layer, Transformer
 
 FEATURES = 5
