@@ -15,9 +15,7 @@ import torch
 
 from rlkit import checkpoint
 from rlkit.metrics import read_metrics
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import environment, launch, rlkit, wait_for
+from tests.helpers.runs import environment, launch, rlkit, wait_for
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 OWN = """

@@ -24,9 +24,7 @@ from rlkit.options import ConfigError
 from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.video import VideoWriter
 from rlkit.run.folder import run_config
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import launch, rlkit, wait_for
+from tests.helpers.runs import launch, rlkit, wait_for
 
 OWN = '''
 import gymnasium, numpy as np

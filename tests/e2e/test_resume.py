@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import digest, launch, rlkit, wait_for
+from tests.helpers.runs import digest, launch, rlkit, wait_for
 
 CARTPOLE = [
     "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalize=true",

@@ -68,7 +68,7 @@ def test_cue_without_memory_is_guessed(tmp_path: Path) -> None:
 
 def test_forbidden_actions_do_not_count(tmp_path: Path) -> None:
     """Best 0.5; the unmasked maximum of the next state is a forbidden action that would pay 1."""
-    options = {"env": "tests.learning.bait:Bait", "total_steps": 6000}
+    options = {"env": "tests.helpers.bait:Bait", "total_steps": 6000}
     assert trained(tmp_path, **options) > 0.45
 
 
@@ -85,5 +85,5 @@ def test_unmasked_bootstrap_falls_for_the_bait(tmp_path: Path, monkeypatch: pyte
         return true_targets(self, rows | {"obs": obs | {"action_mask": everything}})
 
     monkeypatch.setattr(dqn.Agent, "targets", unmasked)
-    options = {"env": "tests.learning.bait:Bait", "total_steps": 6000}
+    options = {"env": "tests.helpers.bait:Bait", "total_steps": 6000}
     assert trained(tmp_path, **options) < 0.4

@@ -93,7 +93,7 @@ def test_cartpole(tmp_path: Path, source: str) -> None:
 def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
     """An image task whose answer is only in the frame before: no stack, no score above chance."""
     options = {
-        "env": "tests.learning.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
+        "env": "tests.helpers.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
         "agent.gamma": 0.0, "agent.epochs": 4, "precision": "float32",
     }  # fmt: skip
     assert trained(tmp_path, **options, **{"env.stack": 2}) > 9
@@ -105,7 +105,7 @@ def test_value_of_a_constant_reward_through_truncation() -> None:
     from rlkit.run.session import Run
 
     values = COMMON | {
-        "env": "tests.learning.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
+        "env": "tests.helpers.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
         "optim.lr": 1e-2, "total_steps": 40_000, "agent.lam": 0.9, "threads": 1, "optim.clip_norm": 0.0,
     }  # fmt: skip
     config = compose(values=values).config

@@ -29,7 +29,7 @@ from rlkit.spaces import (
     native_action,
     to_json,
 )
-from tests.unit.masked import Masked
+from tests.helpers.masked import Masked
 
 NESTED = spaces.Dict(
     {
@@ -166,7 +166,7 @@ def random_actions(vector: Any, mask: Any, generator: np.random.Generator) -> to
 
 
 def masked(kind: str, form: str = "array") -> EnvConfig:
-    return EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": kind, "form": form})
+    return EnvConfig(id="tests.helpers.masked:Masked", kwargs={"kind": kind, "form": form})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -219,7 +219,7 @@ def test_the_choice_is_made_once() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_measuring_the_step_takes_allowed_actions(lanes: int) -> None:
-    config = EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
+    config = EnvConfig(id="tests.helpers.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
     assert choose_backend(config).backend == "inprocess"
 
 
@@ -250,7 +250,7 @@ def test_what_cannot_be_masked_is_refused() -> None:
 @pytest.mark.parametrize("backend", ["inprocess", "workers"])
 def test_broken_masks_are_faults_of_the_environment(name: str, message: str, backend: str) -> None:
     config = EnvConfig(
-        id=f"tests.unit.masked:{name}", lanes=2, workers=1, backend=backend, action_mask="info"
+        id=f"tests.helpers.masked:{name}", lanes=2, workers=1, backend=backend, action_mask="info"
     )
     vector = make_vec(config, 0)
     with pytest.raises(EnvFault, match=message):  # noqa: PT012

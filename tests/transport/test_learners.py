@@ -16,9 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from runs import digest, environment, launch, rlkit, wait_for
-
 from rlkit import checkpoint, ranks
 from rlkit import train as train_run
 from rlkit.collect.actor import Actor
@@ -29,6 +26,7 @@ from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.check import spec_of
 from rlkit.run.session import Run
+from tests.helpers.runs import digest, environment, launch, rlkit, wait_for
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",

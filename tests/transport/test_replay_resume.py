@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,8 @@ from rlkit.learn.trainer import Clock
 from rlkit.options import ConfigError
 from rlkit.replay.memory import Replay
 from rlkit.run.hooks import CheckpointHook
-from tests.unit.experience import Policy, Stream
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from runs import digest, hash_tree, launch, rlkit, wait_for
+from tests.helpers.experience import Policy, Stream
+from tests.helpers.runs import digest, hash_tree, launch, rlkit, wait_for
 
 KINDS = {
     "transitions": {},

@@ -21,7 +21,7 @@ from rlkit.replay import ring as ring_module
 from rlkit.replay.memory import Replay, following
 from rlkit.returns import n_step as n_step_returns
 from rlkit.types import Rollout
-from tests.unit.experience import Policy, Stream
+from tests.helpers.experience import Policy, Stream
 
 GAMMA = 0.9
 
