@@ -13,6 +13,8 @@ The process has one thread, as forking demands: nothing is computed before a for
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -23,7 +25,9 @@ import selectors
 import signal
 import socket
 import sys
-from typing import Any
+import threading
+import traceback
+from typing import Any, NoReturn
 
 LEFT_OUT = (
     "rlkit.__main__",
@@ -105,10 +109,34 @@ def become(request: dict[str, Any], installed: list[str]) -> None:
     sys.argv = ["rlkit", *request["argv"]]
 
 
+def run_to_end() -> NoReturn:
+    """What `python -m rlkit` does, up to the destruction of what is loaded.
+
+    That would take half a second, to write to every page that is shared with the server, and the operating system does
+    it as well.
+    """
+    code: object = 0
+    try:
+        runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter does at its end
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
 if __name__ == "__main__":
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     without = [path for path in sys.path[1:] if path not in given]  # [0] is the current folder, for -m
     preload()
     if (request := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
         become(request, without)
-        runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
+        run_to_end()
