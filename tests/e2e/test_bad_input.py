@@ -90,6 +90,7 @@ REFUSED = [  # what is typed, and what the one line must hold
     ("resume", "the following arguments are required: RUN; rlkit resume --help"),
 ]
 
+
 def outcome(folder: Path, command: str) -> tuple[int, str]:
     """(exit code, stderr) of one command."""
     return rlkit(folder, *command.split(), errors_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.runs import digest, launch, rlkit, wait_for
+from tests.helpers.runs import digest, launch, rlkit, start, wait_for
 
 CARTPOLE = [
     "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalize=true",
@@ -22,14 +22,16 @@ CARRACING = [
 ]  # fmt: skip
 
 
-def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int) -> None:
-    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it."""
-    process = launch(folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100")
+def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int, fresh: bool = False) -> None:
+    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it. fresh: in new interpreters."""
+    process = (start if fresh else launch)(
+        folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100"
+    )
     saved = folder / "runs" / "b" / "checkpoints"
     wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= at, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    code, output = rlkit(folder, "resume", "runs/b")
+    code, output = rlkit(folder, "resume", "runs/b", fresh=fresh)
     assert code == 0, output
     assert "resuming from" in output
 
@@ -49,7 +51,7 @@ def test_killed_cartpole_continues_exactly(tmp_path: Path, options: list[str]) -
     arguments = [*CARTPOLE, *options]
     code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=2000", "checkpoint.keep=100")
     assert code == 0, output
-    kill_and_resume(tmp_path, arguments, every=2000, at=2)
+    kill_and_resume(tmp_path, arguments, every=2000, at=2, fresh="evaluate.average=0.7" in options)
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
 
 

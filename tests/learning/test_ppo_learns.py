@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import rlkit
 from rlkit.config.compose import compose
-from rlkit.play.evaluate import evaluate_policy
-from rlkit.play.saved import load
 from rlkit.run.console import Console
-from rlkit.run.folder import run_config
+from tests.helpers.learning import COMMON, score
 
 TOY = "rlkit.envs.toys.tasks"
-COMMON = {"preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9}
 
 
-def trained(tmp_path: Path, **options: object) -> float:
+def trained(tmp_path: Path, stop: float | None = None, **options: Any) -> float:
     """Mean greedy return on held-out seeds of a freshly trained agent."""
-    options = COMMON | {"dir": str(tmp_path), "threads": 1} | options
-    folder = rlkit.train(console=Console(1, "test", plain=True), **options)
-    agent = load(folder, "last")
-    episodes = evaluate_policy(agent.policy, run_config(folder), 40, seed=99, device=torch.device("cpu"))
-    return float(np.mean([episode.result for episode in episodes]))
+    return score(tmp_path, 40, stop, **options)
 
 
 def test_identity(tmp_path: Path) -> None:
@@ -41,7 +33,8 @@ def test_identity(tmp_path: Path) -> None:
 
 def test_bandit_finds_the_better_arm(tmp_path: Path) -> None:
     """Best 1; an agent that settles for the consolation gets 0.5, one that ignores the context 1/3."""
-    score = trained(tmp_path, env=f"{TOY}:Bandit", total_steps=8000, **{"agent.steps": 32, "optim.lr": 3e-3})
+    options = {"agent.steps": 32, "optim.lr": 3e-3}
+    score = trained(tmp_path, 0.97, env=f"{TOY}:Bandit", total_steps=8000, **options)
     assert score > 0.95
 
 
