@@ -12,8 +12,8 @@ import pytest
 from tests.helpers.runs import digest, launch, rlkit, start, wait_for
 
 CARTPOLE = [
-    "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalize=true",
-    "agent.normalize_reward=true", "evaluate.every=4000", "evaluate.episodes=3", "log.every=500",
+    "train", "agent=ppo", "env=cartpole", "total_steps=8000", "env.backend=inprocess", "network.normalize=true",
+    "agent.normalize_reward=true", "evaluate.every=3000", "evaluate.episodes=3", "log.every=300",
 ]  # fmt: skip
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=64", "agent.epochs=2", "agent.minibatch=64",
@@ -49,9 +49,9 @@ def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int, fre
 )
 def test_killed_cartpole_continues_exactly(tmp_path: Path, options: list[str]) -> None:
     arguments = [*CARTPOLE, *options]
-    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=2000", "checkpoint.keep=100")
+    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=1500", "checkpoint.keep=100")
     assert code == 0, output
-    kill_and_resume(tmp_path, arguments, every=2000, at=2, fresh="evaluate.average=0.7" in options)
+    kill_and_resume(tmp_path, arguments, every=1500, at=2, fresh="evaluate.average=0.7" in options)
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
 
 
