@@ -57,7 +57,7 @@ CUE = {
 @pytest.mark.parametrize("core", ["lstm", "gru", "transformer"])
 def test_a_network_that_remembers_names_the_cue(tmp_path: Path, core: str) -> None:
     """Best 1, guessing 1/4: the cue was in the first of five rows, the reward is in the last."""
-    assert trained(tmp_path, 0.95, **CUE, **{"network.core": core}) >= 0.9
+    assert trained(tmp_path, 0.9, **CUE, **{"network.core": core}) >= 0.9
 
 
 def test_one_that_does_not_guesses(tmp_path: Path) -> None:
