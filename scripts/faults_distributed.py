@@ -3,7 +3,7 @@
     python scripts/faults_distributed.py [--kills 20] [--nodes 3] [--seed 0] [--seconds 0.02]
 
 A cluster of two nodes is simulated on this machine (ray.cluster_utils.Cluster); PPO trains in `source.mode=async` on an
-environment whose transitions have names and are written to files as they happen (tests/transport/ledger.py), so what
+environment whose transitions have names and are written to files as they happen (tests/helpers/ledger.py), so what
 the learner got is compared with what was done. About one episode in 50 raises and one in 500 hangs (1,000 steps are
 some 50 episodes); a step takes `--seconds`, so that workers are up longer than they take to start. Printed: seconds
 from each kill until those workers collect again, and the account at the end.
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "transport")]
+sys.path.insert(0, str(ROOT))
 
-from ledger import account, names  # noqa: E402
-from rayruns import add_node, cluster, make  # noqa: E402
+from tests.helpers.ledger import account, names  # noqa: E402
+from tests.helpers.rayruns import add_node, cluster, make  # noqa: E402
 
 
 class Trial:
@@ -36,7 +36,7 @@ class Trial:
         self.log = folder / "log"
         self.log.mkdir()
         self.run = make(
-            folder, "agent=ppo", "agent.steps=16", "env=tests.transport.ledger:Ledger", "source=ray",
+            folder, "agent=ppo", "agent.steps=16", "env=tests.helpers.ledger:Ledger", "source=ray",
             f"env.kwargs={{folder: {self.log}, faulty: [50, 500], seconds: {seconds}}}", "env.deadline=2",
             "source.mode=async", "source.workers=4", "source.max_failures=-1", "source.max_restarts=-1",
             f"ray.address={address}",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.helpers")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.ray.fleet starts Ray
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: one core each

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import torch
 
 from rlkit import checkpoint
 from rlkit.metrics import read_metrics
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import environment, launch, rlkit, wait_for
+from tests.helpers.runs import launch, rlkit, wait_for
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 OWN = """
@@ -93,32 +90,10 @@ REFUSED = [  # what is typed, and what the one line must hold
     ("resume", "the following arguments are required: RUN; rlkit resume --help"),
 ]
 
-EACH_IN_A_PROCESS = """
-import os, sys
-import rlkit.run.session, rlkit.agents.ppo, rlkit.envs.make, hydra, omegaconf  # once, not in every child
-from rlkit.cli.main import main
-for number, command in enumerate(sys.argv[1:]):
-    if os.fork() == 0:
-        os.dup2(os.open(f"{number}.stderr", os.O_CREAT | os.O_WRONLY), 2)
-        sys.exit(main(command.split()))
-    _, status = os.wait()
-    with open(f"{number}.stderr") as file, open(f"{number}.err", "w") as found:
-        found.write(f"{os.waitstatus_to_exitcode(status)}\\n{file.read()}")
-"""
-
 
 def outcome(folder: Path, command: str) -> tuple[int, str]:
     """(exit code, stderr) of one command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "rlkit", *command.split()],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stderr
+    return rlkit(folder, *command.split(), errors_only=True)
 
 
 def refused(folder: Path, command: str) -> str:
@@ -173,17 +148,9 @@ def test_what_cannot_be_used_is_refused_in_one_line_before_anything_is_made(tmp_
     cases = [*REFUSED]
     if not torch.cuda.is_available():
         cases.append(("train device=cuda", "device=cuda: "))
-    subprocess.run(
-        [sys.executable, "-c", EACH_IN_A_PROCESS, *(command for command, _ in cases)],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        timeout=120,
-        check=True,
-    )
-    for number, (command, words) in enumerate(cases):
-        code, _, text = (tmp_path / f"{number}.err").read_text().partition("\n")
-        assert code == "2", (command, code, text)
+    for command, words in cases:
+        code, text = outcome(tmp_path, command)
+        assert code == 2, (command, code, text)
         assert text.startswith("rlkit: ") and text.count("\n") == 1, (command, text)
         assert words in text, (command, text)
     assert not (tmp_path / "runs").exists()

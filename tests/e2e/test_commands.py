@@ -1,4 +1,7 @@
-"""What a person types, from the first training to an agent in their own loop: real processes, real files."""
+"""What a person types, from the first training to an agent in their own loop: real processes, real files.
+
+Every verb is once a new interpreter (fresh=True), so that an import that it lacks is noticed.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,7 @@ from rlkit.options import ConfigError
 from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.video import VideoWriter
 from rlkit.run.folder import run_config
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import launch, rlkit, wait_for
+from tests.helpers.runs import launch, rlkit, wait_for
 
 OWN = '''
 import gymnasium, numpy as np
@@ -84,8 +85,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where someone has trained CartPole, run `a`, for a few seconds."""
     folder = tmp_path_factory.mktemp("home")
     code, output = rlkit(
-        folder, *SHORT, "total_steps=8000", "seed=1", "name=a", "video.every=4000", "log.tensorboard=false"
-    )
+        folder, *SHORT, "total_steps=8000", "seed=1", "name=a", "video.every=4000", "log.tensorboard=false",
+        fresh=True,
+    )  # fmt: skip
     assert code == 0, output
     (folder / "output").write_text(output)
     return folder
@@ -132,14 +134,14 @@ def test_training_says_what_it_chose_and_what_to_type_next(home: Path) -> None:
 
 
 def test_list_runs(home: Path) -> None:
-    code, output = rlkit(home, "list", "runs")
+    code, output = rlkit(home, "list", "runs", fresh=True)
     assert code == 0
     assert [line.split()[0] for line in output.splitlines()] == ["run", "runs/a"]
     assert "CartPole-v1" in output and "complete" in output
 
 
 def test_evaluate_is_held_out_and_repeatable(home: Path) -> None:
-    code, output = rlkit(home, "evaluate", "runs/a", "--episodes", "7")
+    code, output = rlkit(home, "evaluate", "runs/a", "--episodes", "7", fresh=True)
     assert code == 0, output
     path = home / "runs" / "a" / "eval" / "best-greedy-seed1000000-7.csv"
     assert str(path.relative_to(home)) in output
@@ -190,7 +192,7 @@ def test_evaluate_in_another_environment(home: Path) -> None:
 def test_watch_writes_a_film_of_the_episode(home: Path) -> None:
     import imageio_ffmpeg
 
-    code, output = rlkit(home, "watch", "runs/a", "--video", "films/x.mp4", "--seed", "3")
+    code, output = rlkit(home, "watch", "runs/a", "--video", "films/x.mp4", "--seed", "3", fresh=True)
     assert code == 0, output
     assert "ALSA" not in output
     steps = int(output.partition(" steps")[0].rpartition(" ")[2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,12 @@ from rlkit.play.evaluate import evaluate_policy
 from rlkit.run.console import Console
 from rlkit.run.folder import run_config
 from rlkit.run.session import prepare
-from tests.unit.masked import COUNTS, Masked
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import digest, launch, wait_for
-from runs import rlkit as command
+from tests.helpers.masked import COUNTS, Masked
+from tests.helpers.runs import digest, launch, wait_for
+from tests.helpers.runs import rlkit as command
 
 SMALL = {
-    "env": "tests.unit.masked:Masked", "preset": "none", "env.lanes": 4, "threads": 1, "total_steps": 256,
+    "env": "tests.helpers.masked:Masked", "preset": "none", "env.lanes": 4, "threads": 1, "total_steps": 256,
     "evaluate.episodes": 4, "log.tensorboard": False, "agent.steps": 16, "agent.minibatch": 16, "agent.epochs": 2,
 }  # fmt: skip
 
@@ -117,7 +114,7 @@ def test_learning_reads_the_mask_of_its_own_row(kind: str, network: str, tmp_pat
 def test_killed_hybrid_run_with_masks_continues_exactly(tmp_path: Path) -> None:
     """Flat action rows are logged, saved and replayed like any other."""
     arguments = [
-        "train", "env=tests.unit.masked:Masked", "env.kwargs={kind:Dict,form:parts,length:7}", "total_steps=6000",
+        "train", "env=tests.helpers.masked:Masked", "env.kwargs={kind:Dict,form:parts,length:7}", "total_steps=6000",
         "env.backend=inprocess", "evaluate.every=2000", "evaluate.episodes=3", "log.every=500", "threads=1",
     ]  # fmt: skip
     code, output = command(tmp_path, *arguments, "name=a", "checkpoint.every=1000", "checkpoint.keep=100")

@@ -9,8 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import digest, environment, launch, rlkit, wait_for
+from tests.helpers.runs import digest, environment, launch, rlkit, wait_for
 
 CARTPOLE = [
     "train", "agent=ppo", "env=cartpole", "preset=none", "env.lanes=8", "env.backend=inprocess", "agent.steps=32",

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import digest, launch, rlkit, wait_for
+from tests.helpers.runs import digest, launch, rlkit, start, wait_for
 
 CARTPOLE = [
-    "train", "agent=ppo", "env=cartpole", "total_steps=12000", "env.backend=inprocess", "network.normalize=true",
-    "agent.normalize_reward=true", "evaluate.every=4000", "evaluate.episodes=3", "log.every=500",
+    "train", "agent=ppo", "env=cartpole", "total_steps=8000", "env.backend=inprocess", "network.normalize=true",
+    "agent.normalize_reward=true", "evaluate.every=3000", "evaluate.episodes=3", "log.every=300",
 ]  # fmt: skip
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=64", "agent.epochs=2", "agent.minibatch=64",
@@ -24,14 +22,16 @@ CARRACING = [
 ]  # fmt: skip
 
 
-def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int) -> None:
-    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it."""
-    process = launch(folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100")
+def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int, fresh: bool = False) -> None:
+    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it. fresh: in new interpreters."""
+    process = (start if fresh else launch)(
+        folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100"
+    )
     saved = folder / "runs" / "b" / "checkpoints"
     wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= at, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    code, output = rlkit(folder, "resume", "runs/b")
+    code, output = rlkit(folder, "resume", "runs/b", fresh=fresh)
     assert code == 0, output
     assert "resuming from" in output
 
@@ -49,9 +49,9 @@ def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int) -> 
 )
 def test_killed_cartpole_continues_exactly(tmp_path: Path, options: list[str]) -> None:
     arguments = [*CARTPOLE, *options]
-    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=2000", "checkpoint.keep=100")
+    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=1500", "checkpoint.keep=100")
     assert code == 0, output
-    kill_and_resume(tmp_path, arguments, every=2000, at=2)
+    kill_and_resume(tmp_path, arguments, every=1500, at=2, fresh="evaluate.average=0.7" in options)
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
 
 

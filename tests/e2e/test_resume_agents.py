@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import digest, launch, rlkit, wait_for
+from tests.helpers.runs import digest, launch, rlkit, wait_for
 
 COMMON = [
     "preset=none", "env.backend=inprocess", "env.lanes=4", "threads=1", "evaluate.every=1000", "evaluate.episodes=2",

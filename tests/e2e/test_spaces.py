@@ -12,11 +12,12 @@ from rlkit.envs import make_env
 from rlkit.options import ConfigError
 from rlkit.run.console import Console
 from rlkit.run.folder import run_config
-from tests.unit.anyspace import ACTIONS, OBSERVATIONS
+from tests.helpers.anyspace import ACTIONS, OBSERVATIONS
 
 SMALL = {
-    "env": "tests.unit.anyspace:AnySpace", "preset": "none", "env.lanes": 2, "env.backend": "inprocess", "threads": 1,
-    "total_steps": 32, "evaluate.episodes": 2, "log.tensorboard": False, "agent.steps": 8, "agent.minibatch": 16,
+    "env": "tests.helpers.anyspace:AnySpace", "preset": "none", "env.lanes": 2, "env.backend": "inprocess",
+    "threads": 1, "total_steps": 32, "evaluate.episodes": 2, "log.tensorboard": False, "agent.steps": 8,
+    "agent.minibatch": 16,
     "agent.epochs": 1, "precision": "float32",
 }  # fmt: skip
 

@@ -5,31 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import rlkit
-from rlkit.play.evaluate import evaluate_policy
-from rlkit.play.saved import load
-from rlkit.run.console import Console
-from rlkit.run.folder import run_config
+from tests.helpers.learning import score
 
 TOY = "rlkit.envs.toys.tasks"
 COMMON: dict[str, Any] = {
-    "preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9, "threads": 1,
     "network.hidden": [64, 64], "agent.noise_std": 0.3, "agent.tau": 0.02, "agent.replay.capacity": 20_000,
     "agent.replay.warmup": 500, "agent.replay.batch": 64, "agent.replay.ratio": 0.25,
 }  # fmt: skip
 
 
-def trained(tmp_path: Path, agent: str, env: str, steps: int, **options: object) -> float:
+def trained(
+    tmp_path: Path, agent: str, env: str, steps: int, stop: float | None = None, **options: Any
+) -> float:
     """Mean greedy return on held-out seeds of a freshly trained agent."""
     values = COMMON | {"agent": agent, "env": f"{TOY}:{env}", "total_steps": steps} | options
-    folder = rlkit.train(console=Console(1, "test", plain=True), **(values | {"dir": str(tmp_path)}))
-    policy = load(folder, "last").policy
-    episodes = evaluate_policy(policy, run_config(folder), 40, seed=99, device=torch.device("cpu"))
-    return float(np.mean([episode.result for episode in episodes]))
+    return score(tmp_path, 40, stop, **values)
 
 
 QUADRATIC = {"agent.gamma": 0.8, "env.reward_scale": 0.1}  # rewards begin at -100

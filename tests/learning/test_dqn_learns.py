@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-import rlkit
-from rlkit.play.evaluate import evaluate_policy
-from rlkit.play.saved import load
-from rlkit.run.console import Console
-from rlkit.run.folder import run_config
+from tests.helpers.learning import score
 
 TOY = "rlkit.envs.toys.tasks"
 COMMON = {
-    "agent": "dqn", "preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "threads": 1,
-    "evaluate.every": 10**9, "checkpoint.every": 10**9, "optim.lr": 3e-3, "optim.clip_norm": 10.0, "agent.steps": 8,
+    "agent": "dqn", "checkpoint.every": 10**9, "optim.lr": 3e-3, "optim.clip_norm": 10.0, "agent.steps": 8,
     "agent.replay.warmup": 200, "agent.replay.ratio": 0.05, "agent.replay.batch": 128, "agent.target_every": 10,
     "agent.epsilon_fraction": 0.5,
 }  # fmt: skip
@@ -29,25 +24,22 @@ ALL = {
 }  # fmt: skip
 
 
-def trained(tmp_path: Path, **options: object) -> float:
+def trained(tmp_path: Path, stop: float | None = None, **options: Any) -> float:
     """Mean greedy return on held-out seeds of a freshly trained agent."""
-    folder = rlkit.train(console=Console(1, "test", plain=True), **COMMON | {"dir": str(tmp_path)} | options)  # type: ignore[arg-type]
-    agent = load(folder, "last")
-    episodes = evaluate_policy(agent.policy, run_config(folder), 100, seed=99, device=torch.device("cpu"))
-    return float(np.mean([episode.result for episode in episodes]))
+    return score(tmp_path, 100, stop, **COMMON | options)
 
 
 @pytest.mark.parametrize("options", [PAPER, ALL], ids=["paper", "all"])
 def test_identity(tmp_path: Path, options: dict[str, object]) -> None:
     """Best 10, random 2.5: the value depends on the observation."""
-    score = trained(tmp_path, env=f"{TOY}:Identity", total_steps=6000, **{"agent.gamma": 0.5}, **options)
+    score = trained(tmp_path, 9.4, env=f"{TOY}:Identity", total_steps=6000, **{"agent.gamma": 0.5}, **options)
     assert score > 9.5
 
 
 @pytest.mark.parametrize("options", [PAPER, ALL], ids=["paper", "all"])
 def test_bandit_finds_the_better_arm(tmp_path: Path, options: dict[str, object]) -> None:
     """Best 1; an agent that settles for the consolation gets 0.5, one that ignores the context 1/3."""
-    assert trained(tmp_path, env=f"{TOY}:Bandit", total_steps=6000, **options) > 0.95
+    assert trained(tmp_path, 0.95, env=f"{TOY}:Bandit", total_steps=6000, **options) > 0.95
 
 
 MEMORY = {
@@ -59,7 +51,7 @@ MEMORY = {
 @pytest.mark.parametrize("core", ["lstm", "gru", "transformer"])
 def test_cue_needs_memory(tmp_path: Path, core: str) -> None:
     """Best 1, guessing 0.5: the cue was in the first of five rows, the reward is in the last."""
-    assert trained(tmp_path, **MEMORY, **{"network.core": core, "network.core_size": 32}) > 0.9
+    assert trained(tmp_path, 0.93, **MEMORY, **{"network.core": core, "network.core_size": 32}) > 0.9
 
 
 def test_cue_without_memory_is_guessed(tmp_path: Path) -> None:
@@ -68,7 +60,7 @@ def test_cue_without_memory_is_guessed(tmp_path: Path) -> None:
 
 def test_forbidden_actions_do_not_count(tmp_path: Path) -> None:
     """Best 0.5; the unmasked maximum of the next state is a forbidden action that would pay 1."""
-    options = {"env": "tests.learning.bait:Bait", "total_steps": 6000}
+    options = {"env": "tests.helpers.bait:Bait", "total_steps": 6000}
     assert trained(tmp_path, **options) > 0.45
 
 
@@ -85,5 +77,5 @@ def test_unmasked_bootstrap_falls_for_the_bait(tmp_path: Path, monkeypatch: pyte
         return true_targets(self, rows | {"obs": obs | {"action_mask": everything}})
 
     monkeypatch.setattr(dqn.Agent, "targets", unmasked)
-    options = {"env": "tests.learning.bait:Bait", "total_steps": 6000}
+    options = {"env": "tests.helpers.bait:Bait", "total_steps": 6000}
     assert trained(tmp_path, **options) < 0.4

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-import rlkit
 from rlkit.config.compose import compose
-from rlkit.play.evaluate import evaluate_policy
-from rlkit.play.saved import load
 from rlkit.run.console import Console
-from rlkit.run.folder import run_config
 from rlkit.types import Lanes
+from tests.helpers.learning import COMMON, score
 
 TOY = "rlkit.envs.toys.tasks"
-COMMON = {"preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9}
 
 
-def trained(tmp_path: Path, **options: object) -> float:
+def trained(tmp_path: Path, stop: float | None = None, **options: Any) -> float:
     """Mean greedy return on held-out seeds of a freshly trained agent."""
-    options = COMMON | {"dir": str(tmp_path), "threads": 1} | options
-    folder = rlkit.train(console=Console(1, "test", plain=True), **options)
-    agent = load(folder, "last")
-    episodes = evaluate_policy(agent.policy, run_config(folder), 40, seed=99, device=torch.device("cpu"))
-    return float(np.mean([episode.result for episode in episodes]))
+    return score(tmp_path, 40, stop, **options)
 
 
 def test_identity(tmp_path: Path) -> None:
@@ -42,7 +34,8 @@ def test_identity(tmp_path: Path) -> None:
 
 def test_bandit_finds_the_better_arm(tmp_path: Path) -> None:
     """Best 1; an agent that settles for the consolation gets 0.5, one that ignores the context 1/3."""
-    score = trained(tmp_path, env=f"{TOY}:Bandit", total_steps=8000, **{"agent.steps": 32, "optim.lr": 3e-3})
+    options = {"agent.steps": 32, "optim.lr": 3e-3}
+    score = trained(tmp_path, 0.97, env=f"{TOY}:Bandit", total_steps=8000, **options)
     assert score > 0.95
 
 
@@ -94,7 +87,7 @@ def test_cartpole(tmp_path: Path, source: str) -> None:
 def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
     """An image task whose answer is only in the frame before: no stack, no score above chance."""
     options = {
-        "env": "tests.learning.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
+        "env": "tests.helpers.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
         "agent.gamma": 0.0, "agent.epochs": 4, "precision": "float32",
     }  # fmt: skip
     assert trained(tmp_path, **options, **{"env.stack": 2}) > 9
@@ -106,7 +99,7 @@ def test_value_of_a_constant_reward_through_truncation() -> None:
     from rlkit.run.session import prepare
 
     values = COMMON | {
-        "env": "tests.learning.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
+        "env": "tests.helpers.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
         "optim.lr": 1e-2, "total_steps": 40_000, "agent.lam": 0.9, "threads": 1, "optim.clip_norm": 0.0,
     }  # fmt: skip
     config = compose(values=values).config

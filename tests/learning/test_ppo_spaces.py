@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
-
-import rlkit
-from rlkit.play.evaluate import evaluate_policy
-from rlkit.play.saved import load
-from rlkit.run.console import Console
-from rlkit.run.folder import run_config
-
-COMMON = {
-    "preset": "none", "env.backend": "inprocess", "log.tensorboard": False, "evaluate.every": 10**9, "threads": 1,
-}  # fmt: skip
+from tests.helpers.learning import score
 
 
-def trained(tmp_path: Path, **options: object) -> float:
+def trained(tmp_path: Path, stop: float | None = None, **options: Any) -> float:
     """Mean greedy return on held-out seeds of a freshly trained agent."""
-    folder = rlkit.train(console=Console(1, "test", plain=True), **COMMON | {"dir": str(tmp_path)} | options)
-    agent = load(folder, "last")
-    episodes = evaluate_policy(agent.policy, run_config(folder), 40, seed=99, device=torch.device("cpu"))
-    return float(np.mean([episode.result for episode in episodes]))
+    return score(tmp_path, 40, stop, **options)
 
 
 def test_a_gear_and_two_pedals(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rlkit.replay.memory import Replay
 from rlkit.replay.targets import warmed
 from rlkit.spaces import Box, Discrete
 from rlkit.types import EnvSpec, Lanes, Rollout, State
-from tests.unit.experience import Stream
+from tests.helpers.experience import Stream
 
 GAMMA, TOTAL, LANES, STEPS, WARM, LENGTH = 0.9, 40, 2, 4, 2, 6
 

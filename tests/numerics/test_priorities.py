@@ -10,7 +10,7 @@ from rlkit.config.schema import ReplayConfig
 from rlkit.replay import priorities
 from rlkit.replay.memory import Replay
 from rlkit.replay.priorities import EPSILON, SumTree, uniform
-from tests.unit.experience import Policy, Stream
+from tests.helpers.experience import Policy, Stream
 
 KEY = np.uint64(7)
 

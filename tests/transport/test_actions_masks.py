@@ -30,7 +30,7 @@ from rlkit.spaces import (
     native_action,
     to_json,
 )
-from tests.unit.masked import Masked
+from tests.helpers.masked import Masked
 
 NESTED = spaces.Dict(
     {
@@ -167,7 +167,7 @@ def random_actions(vector: Any, mask: Any, generator: np.random.Generator) -> to
 
 
 def masked(kind: str, form: str = "array") -> EnvConfig:
-    return EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": kind, "form": form})
+    return EnvConfig(id="tests.helpers.masked:Masked", kwargs={"kind": kind, "form": form})
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -225,7 +225,7 @@ def test_the_choice_is_made_once() -> None:
 @pytest.mark.parametrize("lanes", [1, 4])
 def test_measuring_the_step_takes_allowed_actions(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_module, "SLOW_STEP", math.inf)
-    config = EnvConfig(id="tests.unit.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
+    config = EnvConfig(id="tests.helpers.masked:Masked", kwargs={"kind": "Dict", "length": 50}, lanes=lanes)
     assert probe(config).config.backend == "inprocess"
 
 
@@ -256,7 +256,7 @@ def test_what_cannot_be_masked_is_refused() -> None:
 @pytest.mark.parametrize("backend", ["inprocess", "workers"])
 def test_broken_masks_are_faults_of_the_environment(name: str, message: str, backend: str) -> None:
     config = EnvConfig(
-        id=f"tests.unit.masked:{name}", lanes=2, workers=1, backend=backend, action_mask="info"
+        id=f"tests.helpers.masked:{name}", lanes=2, workers=1, backend=backend, action_mask="info"
     )
     vector = make_vec(config, 0)
     with pytest.raises(EnvFault, match=message):  # noqa: PT012

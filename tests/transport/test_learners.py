@@ -16,9 +16,6 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from runs import digest, environment, launch, rlkit, wait_for
-
 from rlkit import checkpoint, ranks
 from rlkit import train as train_run
 from rlkit.collect.actor import Actor
@@ -29,6 +26,7 @@ from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.check import spec_of
 from rlkit.run.session import prepare
+from tests.helpers.runs import Process, digest, environment, launch, rlkit, wait_for
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
@@ -204,7 +202,7 @@ def saved_updates(run: Path) -> int:
     return step
 
 
-def start_long(folder: Path, learning: bool, *options: str) -> tuple[subprocess.Popen[str], list[int]]:
+def start_long(folder: Path, learning: bool, *options: str) -> tuple[Process, list[int]]:
     """A run of two ranks that is learning, or that is just starting them, and its learner processes."""
     process = launch(folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", *options)
     metrics = folder / "runs" / "b" / "metrics.csv"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from rayruns import DQN, PPO, make, same, train
+from tests.helpers.rayruns import DQN, PPO, make, same, train
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from ledger import account, names
-from rayruns import add_node, cluster, make
-
 from rlkit.sources.ray.fleet import WorkersLost
+from tests.helpers.ledger import account, names
+from tests.helpers.rayruns import add_node, cluster, make
 
 
 def options(folder: Path, faulty: str = "[0, 0]") -> list[str]:
     folder.mkdir(parents=True)
     return [
-        "agent=ppo", "agent.steps=16", "env=tests.transport.ledger:Ledger", "source=ray", "source.mode=async",
+        "agent=ppo", "agent.steps=16", "env=tests.helpers.ledger:Ledger", "source=ray", "source.mode=async",
         f"env.kwargs={{folder: {folder}, faulty: {faulty}, seconds: 0.001}}",
     ]  # fmt: skip
 

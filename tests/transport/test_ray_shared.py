@@ -16,17 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fakeray import FakeRay
-from ledger import account, names
-from rayruns import DQN, PPO, make, same, train
-
 from rlkit import checkpoint
 from rlkit.config.compose import compose
 from rlkit.options import ConfigError
 from rlkit.sources.make import check_lanes
 from rlkit.sources.ray import fleet
 from rlkit.sources.ray.fleet import WorkersLost
+from tests.helpers.fakeray import FakeRay
+from tests.helpers.ledger import account, names
+from tests.helpers.rayruns import DQN, PPO, make, same, train
 
 LOCAL = ["source=sync", "source.group=2"]
 SHARED = ["source=ray", "source.inference=shared", "source.group=2"]
@@ -35,7 +33,7 @@ QUADRATIC = [
     "agent.epochs=2",
 ]  # fmt: skip
 HYBRID = [
-    "agent=ppo", "env=tests.unit.masked:Masked", "env.kwargs={kind: Dict, form: entry}", "agent.steps=8",
+    "agent=ppo", "env=tests.helpers.masked:Masked", "env.kwargs={kind: Dict, form: entry}", "agent.steps=8",
     "agent.minibatch=32", "agent.epochs=1", "network=gru", "network.core_size=8", "agent.sequence=4",
 ]  # fmt: skip
 
@@ -62,7 +60,7 @@ def ray() -> Iterator[Any]:
 def ledger(folder: Path, *options: str, faulty: str = "[0, 0]", seconds: float = 0.0) -> list[str]:
     (folder / "log").mkdir(parents=True)
     env = f"env.kwargs={{folder: {folder / 'log'}, faulty: {faulty}, seconds: {seconds}}}"
-    return ["agent=ppo", "agent.steps=8", "env=tests.transport.ledger:Ledger", env, *SHARED, *options]
+    return ["agent=ppo", "agent.steps=8", "env=tests.helpers.ledger:Ledger", env, *SHARED, *options]
 
 
 def halves(folder: Path, first: list[str], second: list[str], updates: int) -> dict[str, torch.Tensor]:

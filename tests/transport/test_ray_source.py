@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fakeray import FakeRay
-from ledger import account, names
-from rayruns import DQN, PPO, make, same, train
 
 from rlkit import checkpoint
 from rlkit.config.compose import compose
@@ -24,11 +18,14 @@ from rlkit.sources.ray import fleet
 from rlkit.sources.ray.fleet import WorkersLost
 from rlkit.sources.ray.worker import Worker
 from rlkit.types import Rollout, tree_leaves
+from tests.helpers.fakeray import FakeRay
+from tests.helpers.ledger import account, names
+from tests.helpers.rayruns import DQN, PPO, make, same, train
 
 RAY = ["source=ray", "source.group=2"]
 REINFORCE = ["agent=reinforce", "env=cartpole", "agent.steps=8", "agent.episodes=4"]
 HYBRID = [
-    "agent=ppo", "env=tests.unit.masked:Masked", "env.kwargs={kind: Dict, form: entry}", "agent.steps=8",
+    "agent=ppo", "env=tests.helpers.masked:Masked", "env.kwargs={kind: Dict, form: entry}", "agent.steps=8",
     "agent.minibatch=32", "agent.epochs=1", "network=gru", "network.core_size=8", "agent.sequence=4",
 ]  # fmt: skip
 
@@ -42,7 +39,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def ledger(folder: Path, *options: str) -> list[str]:
     (folder / "log").mkdir(parents=True)
-    env = [f"env.kwargs={{folder: {folder / 'log'}}}", "env=tests.transport.ledger:Ledger"]
+    env = [f"env.kwargs={{folder: {folder / 'log'}}}", "env=tests.helpers.ledger:Ledger"]
     return ["agent=ppo", "agent.steps=5", *env, *RAY, *options]
 
 

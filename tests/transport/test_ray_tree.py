@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,17 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fakeray import FakeRay
-from ledger import account, names
-from rayruns import DQN, PPO, add_node, cluster, make, same, train
-
 from rlkit.options import ConfigError
 from rlkit.sources.ray import fleet, worker
 from rlkit.sources.ray.aggregate import Aggregator, Bundle, Chunk, Tree, join_chunks
 from rlkit.sources.ray.lanes import TIME_MAJOR, join_lanes
 from rlkit.sources.ray.wire import pack_rollout
 from rlkit.types import Rollout, tree_map
+from tests.helpers.fakeray import FakeRay
+from tests.helpers.ledger import account, names
+from tests.helpers.rayruns import DQN, PPO, add_node, cluster, make, same, train
 
 RAY = ["source=ray", "source.group=2", "source.workers=4"]
 NODES = [f"{number:056x}" for number in (1, 2)]
@@ -40,7 +37,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 def ledger(folder: Path, *options: str) -> list[str]:
     (folder / "log").mkdir(parents=True)
-    env = [f"env.kwargs={{folder: {folder / 'log'}}}", "env=tests.transport.ledger:Ledger"]
+    env = [f"env.kwargs={{folder: {folder / 'log'}}}", "env=tests.helpers.ledger:Ledger"]
     return ["agent=ppo", "agent.steps=5", *env, *RAY, *options]
 
 

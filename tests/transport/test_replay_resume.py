@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,8 @@ from rlkit.options import ConfigError
 from rlkit.replay.memory import Replay
 from rlkit.run.hooks import CheckpointHook
 from rlkit.types import tree_leaves
-from tests.unit.experience import Policy, Stream
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-from runs import digest, hash_tree, launch, rlkit, wait_for
+from tests.helpers.experience import Policy, Stream
+from tests.helpers.runs import digest, hash_tree, launch, rlkit, wait_for
 
 KINDS = {
     "transitions": {},

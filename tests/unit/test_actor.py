@@ -163,7 +163,7 @@ def test_another_number_of_lanes_is_refused() -> None:
 @pytest.mark.parametrize("space", ["MultiDiscrete([3, 2])", "MultiBinary(3)", "Box(-1, 1, (2, 2))"])
 def test_every_action_space_reaches_the_environment(backend: str, space: str) -> None:
     config = EnvConfig(
-        id="tests.unit.echo:Echo", kwargs={"space": space}, lanes=2, backend=backend, workers=2
+        id="tests.helpers.echo:Echo", kwargs={"space": space}, lanes=2, backend=backend, workers=2
     )
     actor = make_actor(config, 12)
     try:
@@ -222,7 +222,7 @@ def test_an_evaluation_that_never_ends_says_what_to_type(monkeypatch: pytest.Mon
     from rlkit.play import evaluate
 
     monkeypatch.setattr(evaluate, "MAX_STEPS", 50)
-    config = EnvConfig(id="tests.learning.pixels:Constant", lanes=2, backend="inprocess")
+    config = EnvConfig(id="tests.helpers.pixels:Constant", lanes=2, backend="inprocess")
     env = make_vec(config, 0, evaluation=True)
     with pytest.raises(evaluate.EndlessEpisode, match="did not end in 50 steps; .*env.time_limit=1000"):
         evaluate.run_episodes(make_policy(config), env, 2, seed=0, device=CPU)

@@ -21,9 +21,9 @@ from rlkit.envs.driving.exact.car_racing import CarRacing
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.run.check import check, probe_env
-from tests.unit.counted import Counted, ThreadedBlock, Whole
+from tests.helpers.counted import Counted, ThreadedBlock, Whole
 
-HERE = "tests.unit.counted:"
+HERE = "tests.helpers.counted:"
 
 
 @pytest.fixture(autouse=True)

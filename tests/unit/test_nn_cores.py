@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from rlkit.nn.cores import Identity, make_core
 
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.core import CORES, Core, core
-from rlkit.nn.cores import Identity, make_core
 from rlkit.nn.network import Network
 from rlkit.spaces import Box, Dict, Discrete
 from rlkit.types import EnvSpec, tree_leaves, tree_map
-from tests.unit.core_contract import check_compiled, check_core
+from tests.helpers.core_contract import check_compiled, check_core
 
 
 class Leaky(Core):

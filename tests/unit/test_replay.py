@@ -22,7 +22,7 @@ from rlkit.replay.memory import Replay
 from rlkit.replay.targets import bootstrapped, warmed
 from rlkit.returns import n_step as n_step_returns
 from rlkit.types import Batch, Lanes, tree_leaves, tree_map
-from tests.unit.experience import Policy, Stream
+from tests.helpers.experience import Policy, Stream
 
 GAMMA = 0.9
 

@@ -88,7 +88,7 @@ class ThreadedBlock(Block):
 class Threaded(Counted):
     """Announces a block whose lanes several threads draw."""
 
-    block = "tests.unit.counted:ThreadedBlock"
+    block = "tests.helpers.counted:ThreadedBlock"
 
 
 class Whole(VecEnv):
@@ -102,7 +102,7 @@ class Whole(VecEnv):
     ) -> None:
         Whole.built = (*Whole.built, lanes)
         self.lanes, self.device = lanes, torch.device("cpu")
-        self.spec = EnvSpec("tests.unit.counted:Whole", Box((1,), "float32"), Discrete(2))
+        self.spec = EnvSpec("tests.helpers.counted:Whole", Box((1,), "float32"), Discrete(2))
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[npt.NDArray[Any]]) -> EnvStep:
         flags = [torch.zeros(self.lanes, dtype=torch.bool) for _ in range(3)]

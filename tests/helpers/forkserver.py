@@ -1,0 +1,142 @@
+"""A process that has loaded what every rlkit command loads, and forks a command from itself on request.
+
+    python -m tests.helpers.forkserver DESCRIPTOR
+
+A command so started is a process like any other (its own pid, session, signals, exit code, memory), but costs
+milliseconds where a new interpreter spends seconds on importing torch. DESCRIPTOR is a connected Unix socket. A request
+is a JSON object (argv, cwd, env) with three descriptors beside it: the command's stdout, its stderr, and a pipe that
+gets the wait status as decimal digits once it has ended. The answer is the process id, as digits. The server ends with
+the other end of its socket.
+
+The process has one thread, as forking demands: nothing is computed before a fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, NoReturn
+
+LEFT_OUT = (
+    "rlkit.__main__",
+    "rlkit.envs.",
+    "rlkit.sources.ray.",
+)  # what a command loads only where it is needed
+
+
+def preload() -> None:
+    """Import what commands import."""
+    import rlkit
+
+    for name in ("torch.utils.tensorboard", "hydra", "rich.console", "numba", "rlkit.envs.make"):
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(rlkit.__path__, "rlkit."):
+        if not module.name.startswith(LEFT_OUT):
+            importlib.import_module(module.name)
+    optional = {"ray", "ale_py", "mujoco", "pygame", "cv2"} & sys.modules.keys()
+    assert not optional, (
+        f"a command must load {optional} by itself, or an import that it lacks would not be noticed"
+    )
+    threads = os.listdir("/proc/self/task")
+    assert len(threads) == 1, (
+        f"the fork server has {len(threads)} threads; what started them must not be preloaded"
+    )
+    gc.collect()
+    gc.freeze()  # a collection in a child would write to, and so copy, every page
+
+
+def serve(control: socket.socket) -> dict[str, Any] | None:
+    """Fork for every request. Returns the request in the child, and None in the server once nobody asks any more."""
+    running = selectors.DefaultSelector()  # a pidfd of every command, with its process id and status pipe
+    running.register(control, selectors.EVENT_READ)
+    while True:
+        for key, _ in running.select():
+            if key.data is not None:
+                pid, pipe = key.data
+                _, status = os.waitpid(pid, 0)
+                running.unregister(key.fd)
+                os.close(key.fd)
+                os.write(pipe, str(status).encode())
+                os.close(pipe)
+                continue
+            data, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
+            if not data:
+                return None
+            request = json.loads(data)
+            pid = os.fork()
+            if pid == 0:
+                for other in running.get_map().values():
+                    os.close(other.fd)
+                    if other.data is not None:
+                        os.close(other.data[1])
+                running.close()
+                os.close(descriptors[2])
+                control.detach()
+                return request | {"stdout": descriptors[0], "stderr": descriptors[1]}
+            os.close(descriptors[0])
+            os.close(descriptors[1])
+            running.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[2]))
+            control.send(str(pid).encode())
+
+
+def become(request: dict[str, Any], installed: list[str]) -> None:
+    """Make this fork what `python -m rlkit ARGV` would be, started in that folder with that environment."""
+    os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as in a terminal, also where tests run under nohup
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for target in (1, 2):
+        descriptor = request["stdout" if target == 1 else "stderr"]
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    added = [path for path in request["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [request["cwd"], *added, *installed]
+    sys.path_importer_cache.clear()
+    sys.argv = ["rlkit", *request["argv"]]
+
+
+def run_to_end() -> NoReturn:
+    """What `python -m rlkit` does, up to the destruction of what is loaded.
+
+    That would take half a second, to write to every page that is shared with the server, and the operating system does
+    it as well.
+    """
+    code: object = 0
+    try:
+        runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter does at its end
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+if __name__ == "__main__":
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    without = [path for path in sys.path[1:] if path not in given]  # [0] is the current folder, for -m
+    preload()
+    if (request := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        become(request, without)
+        run_to_end()
