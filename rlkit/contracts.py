@@ -119,7 +119,10 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
-        """Memory of these lanes before any observation; every leaf is [len(lanes), ...]."""
+        """Memory of these lanes before any observation; every leaf is [len(lanes), ...].
+
+        Its first entry is the frame stack's, () where nothing is stacked; the others are the policy's own.
+        """
 
     @abstractmethod
     def act(

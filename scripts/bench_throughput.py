@@ -179,7 +179,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(compose(values=values).config, Path(folder), Console(10**9, case, plain=True))
         meter = Meter()
-        fit(run.learner, run.feed, [meter, run.log, run.checkpoints], run.clock)
+        fit(run.learner, run.feed, [meter, *run.hooks[-2:]], run.clock)
         run.feed.source.close()
     return {"rate": meter.steps / meter.seconds, "warmup_s": meter.begin - started}
 
