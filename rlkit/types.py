@@ -97,7 +97,7 @@ class EnvStep:
 
 @dataclass
 class Rollout:
-    """T transitions of N lanes: the one container of experience."""
+    """T transitions of N lanes, as they were collected."""
 
     obs: Obs  # [T+1, N, ...]
     first: Tensor  # [T+1, N] bool
@@ -199,7 +199,7 @@ def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
         return {key: tree_map(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
         return tuple(tree_map(function, *parts) for parts in zip(tree, *others, strict=True))
-    if isinstance(tree, Span | Batch):
+    if isinstance(tree, (Span, Batch)):
         return replace(tree, **tree_map(function, vars(tree), *map(vars, others)))
     return function(tree, *others)
 
@@ -212,7 +212,7 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, tuple):
         for value in tree:
             yield from tree_leaves(value)
-    elif isinstance(tree, Span | Batch):
+    elif isinstance(tree, (Span, Batch)):
         yield from tree_leaves(vars(tree))
     else:
         yield tree
