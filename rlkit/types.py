@@ -109,7 +109,7 @@ class EnvStep:
 
 @dataclass
 class Rollout:
-    """T transitions of N lanes: the one container of experience."""
+    """T transitions of N lanes, as they were collected."""
 
     obs: Obs  # [T+1, N, ...]
     first: Tensor  # [T+1, N] bool
@@ -216,7 +216,7 @@ def _mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
         return {key: _mapped(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):
         return tuple(_mapped(function, *parts) for parts in zip(tree, *others, strict=True))
-    if isinstance(tree, Span | Batch):
+    if isinstance(tree, (Span, Batch)):
         return replace(tree, **_mapped(function, vars(tree), *map(vars, others)))
     return function(tree, *others)
 
@@ -229,7 +229,7 @@ def tree_leaves(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, tuple):
         for value in tree:
             yield from tree_leaves(value)
-    elif isinstance(tree, Span | Batch):
+    elif isinstance(tree, (Span, Batch)):
         yield from tree_leaves(vars(tree))
     else:
         yield tree

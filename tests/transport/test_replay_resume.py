@@ -106,9 +106,21 @@ def test_snapshots_are_taken_before_rows_are_lost(tmp_path: Path) -> None:
     stream = Stream.make(400, LANES, seed=1)
     replay, policy = make(tmp_path)
     saved: list[dict[str, Any]] = []
-    hook = CheckpointHook(
-        10**9, replay.snapshot, lambda state: saved.append(replay.saved(state)), lambda: replay.urgent
-    )
+
+    class Run:
+        """What a checkpoint is made of: the memory alone."""
+
+        @property
+        def urgent(self) -> bool:
+            return replay.urgent
+
+        def state_dict(self) -> dict[str, Any]:
+            return replay.snapshot()
+
+        def save(self, state: Any) -> None:
+            saved.append(replay.saved(state))
+
+    hook = CheckpointHook(10**9, Run())
     hook.MIN_SECONDS = 1e9  # type: ignore[misc]
     clock = Clock(10**6)
     hook.begin()

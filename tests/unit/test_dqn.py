@@ -158,7 +158,7 @@ def test_lanes_explore_unequally() -> None:
     """epsilon_i = 0.4^(1 + 7 i / 3): 0.4, 0.047, 0.0056, 0.00066 of the actions of four lanes are random."""
     policy = make_agent(epsilon_spread=7.0).policy
     policy.epsilon.fill_(0.4)
-    noise = torch.rand(4 * 60_000, 2, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(60_000, 4, 3, generator=torch.Generator().manual_seed(0)).flatten(0, 1)[:, :2]
     obs, first = torch.zeros(4 * 60_000, 3), torch.zeros(4 * 60_000, dtype=torch.bool)
 
     def acted(lanes: Lanes, noise: Tensor | None) -> Tensor:
