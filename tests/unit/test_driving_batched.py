@@ -14,7 +14,7 @@ import torch
 
 from rlkit.checkpoint import pack, unpack
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.driving import paint, sensors, tyres
+from rlkit.envs.driving.batched import paint, sensors, tyres
 from rlkit.envs.driving.batched.driving import Driving, _split
 from rlkit.envs.driving.batched.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
 from rlkit.envs.make import make_vec, probe

@@ -8,7 +8,7 @@ import torch
 from gymnasium.envs.box2d import car_racing as stock
 
 from rlkit.envs import EnvConfig, make_env, make_vec
-from rlkit.envs.driving import canvas, car_racing, polygons
+from rlkit.envs.driving.exact import canvas, car_racing, polygons
 from rlkit.envs.driving.exact.car_racing import CarRacing, new_canvas
 
 
