@@ -48,27 +48,27 @@ QUICK = {"steps": 8, "sequence": 8, "epochs": 4, "minibatch": 64, "log_std_init"
 class Config:
     """The paper's hyperparameters, with its symbols."""
 
-    steps: int = option(128, min=1, help="T: transitions per lane and rollout")
-    epochs: int = option(10, min=1, help="passes over each rollout")
-    minibatch: int = option(256, min=1, help="transitions per gradient step")
-    sequence: int = option(16, min=1, help="L: rows of a sequence, where the network has memory")
-    gamma: float = option(0.99, min=0, max=1, help="discount")
-    lam: float = option(0.95, min=0, max=1, help="lambda of GAE: 0 is TD(0), 1 is Monte Carlo")
-    clip: float = option(0.2, above=0, help="eps: how far rho may leave 1")
-    clip_schedule: Literal["constant", "linear", "cosine"] = option("constant", help="its way to 0")
-    value_coef: float = option(0.5, min=0, help="c_V")
-    value_clip: float | None = option(None, above=0, help="clip V's change to this; null: do not")
-    entropy_coef: float = option(0.0, min=0, help="c_H")
-    normalize_advantage: bool = option(True, help="mean 0, deviation 1 over the rollout")
-    recompute_advantage: bool = option(False, help="new values and advantages at the start of every epoch")
-    target_kl: float | None = option(None, above=0, help="end the epochs at 1.5 times this KL(pi_old || pi)")
-    normalize_reward: bool = option(False, help="divide by the running deviation of the discounted return")
-    distribution: Literal["gaussian", "tanh"] = option("gaussian", help="of continuous actions")
-    log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
+    steps: int = option(128, min=1, help="T: how many transitions of each lane make a rollout")
+    epochs: int = option(10, min=1, help="How often a rollout is learned from")
+    minibatch: int = option(256, min=1, help="How many transitions make a gradient step")
+    sequence: int = option(16, min=1, help="L: the rows of a sequence, where the network has memory")
+    gamma: float = option(0.99, min=0, max=1, help="The discount of future rewards")
+    lam: float = option(0.95, min=0, max=1, help="The lambda of GAE: 0 is TD(0), 1 is Monte Carlo")
+    clip: float = option(0.2, above=0, help="eps: how far rho may be from 1")
+    clip_schedule: Literal["constant", "linear", "cosine"] = option("constant", help="How clip falls to 0")
+    value_coef: float = option(0.5, min=0, help="c_V: the weight of the value's loss")
+    value_clip: float | None = option(None, above=0, help="How far V may change on a rollout; null: any")
+    entropy_coef: float = option(0.0, min=0, help="c_H: the weight of the entropy")
+    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and deviation 1")
+    recompute_advantage: bool = option(False, help="Compute values and advantages anew for every epoch")
+    target_kl: float | None = option(None, above=0, help="End the epochs at 1.5 times this KL; null: never")
+    normalize_reward: bool = option(False, help="Divide rewards by the running deviation of the return")
+    distribution: Literal["gaussian", "tanh"] = option("gaussian", help="How continuous actions are drawn")
+    log_std_init: float = option(0.0, min=-10, max=3, help="Log deviation of continuous actions at the start")
 
 
 class Policy(contracts.Policy):
-    """pi and V. Observation scaling and reward scaling are saved with it."""
+    """The policy pi and the value V. Observation scaling and reward scaling are saved with it."""
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ class Agent:
 
 
 def feed(config: Config) -> Rollouts:
-    """Each rollout once."""
+    """PPO learns from each rollout once."""
     return Rollouts(config.steps)
 
 

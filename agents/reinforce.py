@@ -55,21 +55,21 @@ RATE = 0.1  # of the running mean of baseline=mean
 class Config:
     """How much experience makes a step, and what each action is credited with."""
 
-    steps: int = option(32, min=1, help="transitions per lane and rollout; memory learns over so many rows")
-    episodes: int = option(8, min=1, help="complete episodes that make a batch, at least")
-    gamma: float = option(0.99, min=0, max=1, help="discount")
+    steps: int = option(32, min=1, help="Transitions of each lane in a rollout; memory learns over as many")
+    episodes: int = option(8, min=1, help="How many complete episodes make a batch, at least")
+    gamma: float = option(0.99, min=0, max=1, help="The discount of future rewards")
     baseline: Literal["none", "mean", "value"] = option("value", help="b: 0, running mean of R, or learned V")
-    value_coef: float = option(0.5, min=0, help="c_V (baseline=value)")
-    bootstrap: bool = option(True, help="truncated episodes go on with V (baseline=value); false: with 0")
-    reward_to_go: bool = option(True, help="credit actions with what follows; false: with the whole return")
-    entropy_coef: float = option(0.0, min=0, help="c_H")
-    normalize_advantage: bool = option(True, help="mean 0, deviation 1 over the batch")
-    distribution: Literal["gaussian", "tanh"] = option("gaussian", help="of continuous actions")
-    log_std_init: float = option(0.0, min=-10, max=3, help="log deviation of continuous actions at the start")
+    value_coef: float = option(0.5, min=0, help="c_V: the weight of the value's loss (baseline=value)")
+    bootstrap: bool = option(True, help="Truncated episodes go on with V (baseline=value); false: with 0")
+    reward_to_go: bool = option(True, help="Credit actions with what follows; false: with the whole return")
+    entropy_coef: float = option(0.0, min=0, help="c_H: the weight of the entropy")
+    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and deviation 1")
+    distribution: Literal["gaussian", "tanh"] = option("gaussian", help="How continuous actions are drawn")
+    log_std_init: float = option(0.0, min=-10, max=3, help="Log deviation of continuous actions at the start")
 
 
 class Policy(contracts.Policy):
-    """pi, and V where it is the baseline."""
+    """The policy pi, and the value V where that is the baseline."""
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class Agent:
 
 
 def feed(config: Config) -> WholeEpisodes:
-    """Whole episodes, once."""
+    """REINFORCE learns from whole episodes, once."""
     return WholeEpisodes(config.steps, config.episodes)
 
 
@@ -241,7 +241,7 @@ def shared(policy: Policy, config: Config) -> LaneShares:
 
 
 def exempt(config: Config) -> dict[str, str]:
-    """Probes that do not hold with these options."""
+    """The probes of `rlkit doctor` that do not hold with these options, and why."""
     return (
         {} if config.bootstrap else {"truncation": "agent.bootstrap=false counts nothing after a truncation"}
     )

@@ -110,7 +110,7 @@ class EndlessEpisode(ValueError):
 
 
 class Policy(nn.Module, ABC):
-    """What acts. Its parameters and buffers are all that acting depends on: the same arguments give the same action."""
+    """Acts. Its parameters and buffers are all that acting depends on: the same arguments give the same action."""
 
     spec: EnvSpec
     noise_size: int  # K, uniforms per lane and step
@@ -157,7 +157,7 @@ class Timing:
 
 
 class RolloutSource(Stateful, Protocol):
-    """get, publish, close; and what a checkpoint needs to continue."""
+    """Hands out rollouts, is told of new weights, and says what a checkpoint needs to continue it."""
 
     timing: Timing  # seconds spent in the environments and in the policy so far
 
@@ -177,7 +177,7 @@ class RolloutSource(Stateful, Protocol):
         """Updates between the weights that acted and those that learned, of what was handed out since the last call."""
 
     def state_dict(self) -> Saved:
-        """What the next `get` depends on but the learner's policy, copied."""
+        """Everything that the next `get` depends on except the learner's policy, copied."""
 
     def load_state_dict(self, state: Saved, /) -> str | None:
         """Continue from there; a warning if the environments are not quite what they were."""
@@ -187,7 +187,7 @@ class RolloutSource(Stateful, Protocol):
 
 
 class Learner(Stateful, Protocol[BatchT]):
-    """What `fit` needs of an agent or of a supervised task."""
+    """An agent or a supervised task, as `fit` sees it."""
 
     def learn(self, batch: BatchT, progress: float) -> dict[str, Tensor]:
         """Learn from one batch at `progress` = step / total_steps; metrics as 0-dim tensors, not read here."""
@@ -216,7 +216,7 @@ class Feed(Protocol):
         """Updates between acting and learning, one per chunk since the last call; [] where nothing lags."""
 
     def state_dict(self) -> Saved:
-        """What the next batches depend on, copied, but for what `parts` adds to it."""
+        """Everything that the next batches depend on, copied, except what `parts` adds to it."""
 
     def parts(self, state: Saved) -> dict[str, Saved]:
         """Large parts of a checkpoint that this `state_dict` value only refers to, by their names."""

@@ -113,7 +113,7 @@ def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _cell(value: float | None) -> str:
-    """repr: float(repr(x)) == x for every float."""
+    """A number as text, with every digit: float(repr(x)) == x for every float."""
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else repr(float(value))

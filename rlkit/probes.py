@@ -186,7 +186,7 @@ def _dotted(options: Mapping[str, object], path: str) -> dict[str, str]:
 
 
 def run_probe(probe: Probe, config: RunConfig) -> Result:
-    """Train on one probe and compare."""
+    """Train on one probe, and compare what the agent says with the known answers."""
     if probe.memory and config.network.core == "identity":
         return Result(probe, "SKIP", "this network remembers nothing; network=lstm probes one that does")
     exempt = registry.algorithm(config.agent_name).exempt(config.agent)
@@ -236,7 +236,7 @@ class _Silent(Console):
     """A console for runs that nobody watches."""
 
     def say(self, text: str) -> None:
-        """Nothing is said."""
+        """Say nothing."""
 
 
 @torch.no_grad()

@@ -31,7 +31,7 @@ class Lost(Exception):
 
 
 def size() -> int:
-    """W, the number of ranks."""
+    """The number of ranks, W."""
     return _size
 
 

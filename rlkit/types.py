@@ -128,7 +128,7 @@ class Rollout:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(T, N)."""
+        """The numbers of transitions and of lanes: (T, N)."""
         return self.reward.shape[0], self.reward.shape[1]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Rollout:
@@ -212,6 +212,7 @@ def tree_map(function: Callable[..., object], tree: Tree, *others: object) -> Tr
 
 
 def _mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """`tree_map` without types, which do not follow a tree down to its leaves."""
     if isinstance(tree, dict):
         return {key: _mapped(function, tree[key], *(other[key] for other in others)) for key in tree}
     if isinstance(tree, tuple):

@@ -1,4 +1,4 @@
-"""What the verbs that open a run folder share."""
+"""Arguments and opening of a run folder, for the verbs that work on one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 
 def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """`run_parser` with what plays episodes."""
+    """A `run_parser` with the arguments of the verbs that play episodes."""
     parser = run_parser(verb, description)
     parser.add_argument(
         "env",

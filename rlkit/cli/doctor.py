@@ -1,5 +1,5 @@
-"""rlkit doctor: what this installation can do, and what to type for the rest. Fails where something
-essential is not. With agent=NAME: whether that algorithm works, by probes with known answers (rlkit.probes).
+"""rlkit doctor: tells what this installation can do and what to type for the rest; fails where something essential is
+missing. With agent=NAME it tells whether that algorithm works, by probes with known answers (rlkit.probes).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _examine(overrides: list[str]) -> int:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything there is to say, essentials first."""
+    """Every finding about this installation, essentials first."""
     yield "rlkit", f"{__version__} in {Path(__file__).resolve().parents[1]}", True
     python = ".".join(map(str, sys.version_info[:3]))
     new = sys.version_info >= (3, 11)

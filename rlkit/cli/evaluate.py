@@ -1,4 +1,4 @@
-"""rlkit evaluate: how good is the agent, with its uncertainty."""
+"""rlkit evaluate: measure how good an agent is, and how sure that is."""
 
 from __future__ import annotations
 

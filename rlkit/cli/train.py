@@ -51,7 +51,7 @@ def run_to_end(action: Callable[[], Path]) -> int:
 
 
 def report(folder: Path) -> None:
-    """What came out, and what to do with it."""
+    """Print the last evaluation, and the commands that watch and evaluate the agent."""
     from rlkit.metrics import read_metrics
 
     rows = [row for row in read_metrics(folder / "metrics.csv") if "evaluate/mean" in row]

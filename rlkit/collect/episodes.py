@@ -55,7 +55,7 @@ class Account:
         self._return[lanes], self._length[lanes] = 0.0, 0
 
     def state_dict(self) -> Saved:
-        """Copied."""
+        """The account of every lane's running episode, copied."""
         return {
             "episode": self.episode.copy(),
             "started": self.started.copy(),

@@ -1,4 +1,4 @@
-"""The actor of some of a run's lanes."""
+"""Makes the actor of some of a run's lanes."""
 
 from __future__ import annotations
 

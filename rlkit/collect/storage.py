@@ -1,4 +1,4 @@
-"""Preallocated rows of a rollout."""
+"""Memory for the rows of a rollout, allocated once and written again and again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rlkit.types import EnvSpec, EnvStep, Rollout, State, empty_rows, tree_map
 
 
 class Storage:
-    """Preallocated rows of one rollout on `device`."""
+    """Memory for T+1 rows of N lanes on `device`; T is `steps`, N is `lanes`."""
 
     def __init__(self, spec: EnvSpec, steps: int, lanes: int, device: torch.device) -> None:
         rows = (steps + 1, lanes)
@@ -48,6 +48,7 @@ class Storage:
         row.last.copy_(step.last)
 
     def write_action(self, t: int, action: Tensor, extra: dict[str, Tensor]) -> None:
+        """Copy the action chosen in row t, [N, ...], and what the policy reports about it."""
         if self.action is None:
             self.action = action.new_empty((self.steps, *action.shape))
             self.extra = {name: x.new_empty((self.steps, *x.shape)) for name, x in extra.items()}
@@ -58,6 +59,7 @@ class Storage:
             self._extras[t][name].copy_(value)
 
     def rollout(self, state: State) -> Rollout:
+        """The rows as a rollout that shares their memory; state: the policy's before row 0."""
         assert self.action is not None, "rollout before any action"
         return Rollout(
             obs=self.obs,

@@ -103,7 +103,7 @@ class MultiCategorical(Distribution):
         self.choices = Categorical(torch.stack(parts, -2))  # [..., k, max(nvec)]
 
     def sample(self, noise: Tensor) -> Tensor:
-        """noise [..., k]."""
+        """The sampled choices [..., k] at noise [..., k]."""
         return self.choices.sample(noise.unsqueeze(-1))
 
     def mode(self) -> Tensor:
@@ -209,7 +209,7 @@ class TanhGaussian(Distribution):
         return torch.atanh(expected).to(self.base.mean.dtype)
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """Of the density of a: log N(x) - sum log(1 - tanh(x)^2)."""
+        """The log-density of a: log N(x) - sum log(1 - tanh(x)^2)."""
         return self.base.log_prob(action) - _log_slope(action).sum(-1)
 
     def entropy(self) -> Tensor:
@@ -223,7 +223,7 @@ class TanhGaussian(Distribution):
         return (function(x) * torch.softmax(-0.5 * z * z, 0)).sum(-1)
 
     def kl(self, other: Distribution) -> Tensor:
-        """That of the Gaussians: KL does not change under a bijection."""
+        """The KL of the Gaussians, because it does not change under a bijection."""
         return self.base.kl(_same(self, other).base)
 
 
@@ -287,7 +287,7 @@ class Composite(Distribution):
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
-    """Their sum, term by term."""
+    """The sum of tensors of one shape, term by term."""
     return torch.stack(terms).sum(0)
 
 

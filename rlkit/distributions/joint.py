@@ -68,7 +68,7 @@ def check_choices(spec: EnvSpec) -> None:
 
 
 def _nvec(space: Space) -> tuple[int, ...]:
-    """How many there are of each choice."""
+    """How many values each choice has."""
     if isinstance(space, Discrete):
         return (space.n,)
     if isinstance(space, MultiDiscrete):

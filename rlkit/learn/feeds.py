@@ -1,4 +1,4 @@
-"""What the learner eats: a feed hands out batches and hears what was learned.
+"""Feeds: they hand out the batches that a learner learns from, and hear what was learned.
 
 RolloutFeed is a source of rollouts, each learned from once, with the account of finished episodes. The function
 `feed` of an algorithm's file says which feed it learns from (`rlkit.contracts.Experience`).
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class RolloutFeed(Feed):
-    """Each rollout once, on-policy."""
+    """Hands out every rollout of a source once, and keeps the account of finished episodes."""
 
     def __init__(self, source: RolloutSource, window: int = 100) -> None:
         self.source, self.timing = source, source.timing

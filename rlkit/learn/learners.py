@@ -181,11 +181,11 @@ class Learners:
             return self.agent.learn(Rollout(**told["rollout"]), progress)
 
     def state_dict(self) -> Saved:
-        """The agent's: every rank has the same."""
+        """The state of the agent, which is the same in every rank."""
         return self.agent.state_dict()
 
     def load_state_dict(self, state: Saved, /) -> None:
-        """Continue the agent; the other ranks are given its state when they start."""
+        """Continue from the agent's state; the other ranks are given it when they start."""
         assert self.folder is None, "the other ranks have been given another state"
         self.agent.load_state_dict(state)
 
@@ -262,7 +262,7 @@ class _Process:
             raise ranks.Lost(f"rank {self.rank} has closed its pipe") from error
 
     def wait_ready(self) -> None:
-        """Until it has made its agent."""
+        """Wait until it has made its agent. Raises LearnerFault where that failed."""
         line = self.report.readline()
         if not line:
             raise ranks.Lost(f"rank {self.rank} ended at its start")

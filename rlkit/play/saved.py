@@ -85,7 +85,7 @@ class AgentPolicy:
 
 
 def policy_parts(policy: Policy, config: RunConfig) -> Saved:
-    """What rebuilds a policy, as a tree of tensors and plain values; copied."""
+    """A policy as a tree of tensors and plain values from which `build_policy` makes it again; copied."""
     return {
         "agent": config.agent_name,
         "agent_config": asdict(config.agent),
@@ -96,7 +96,7 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
 
 
 def build_policy(parts: Saved) -> Policy:
-    """Inverse of `policy_parts`. Raises ConfigError where it would import code that nobody named on this machine."""
+    """The policy that `policy_parts` took apart. Raises ConfigError where it would import code that nobody named on this machine."""
     trust.require(*trust.code_of({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")

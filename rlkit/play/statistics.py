@@ -1,4 +1,4 @@
-"""What a set of episode returns says: mean, median, deviation, inter-quartile mean, and how sure they are.
+"""Statistics of episode returns: mean, median, deviation, inter-quartile mean, and how sure they are.
 
 The inter-quartile mean drops the lowest and the highest quarter and averages the rest: it resists outliers
 like the median and wastes less. With the n sorted returns x_0 <= ... <= x_{n-1}, each of mass 1,
@@ -32,8 +32,7 @@ _CHUNK = 1_000_000  # resampled values held at once: 8 MB
 
 @dataclass(frozen=True)
 class Summary:
-    """Statistics of n returns; `*_ci` are 95% intervals, (nan, nan) for a single return, which bounds
-    nothing."""
+    """Statistics of n returns; `*_ci` are 95% intervals, (nan, nan) for a single return, which bounds nothing."""
 
     n: int
     mean: float
@@ -84,7 +83,7 @@ def iqm_weights(n: int) -> Floats:
 
 
 def table(summary: Summary) -> str:
-    """Plain text, one statistic per line."""
+    """The summary as plain text, one statistic per line."""
     rows = [
         ("mean", summary.mean, summary.mean_ci),
         ("median", summary.median, summary.median_ci),

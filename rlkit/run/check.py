@@ -1,4 +1,4 @@
-"""What can be said of a run before anything of it exists: `check` refuses it, or makes every choice that is open."""
+"""Checks a run before anything of it exists: `check` refuses it, or makes every choice that is open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live panel in a terminal, plain lines anywhere else."""
+"""Shows a run to a person: a live panel in a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """What a person sees of a run: a live panel in a terminal, plain lines anywhere else.
+    """Shows a run's messages and newest numbers, as a live panel in a terminal and as plain lines anywhere else.
 
     Plain: at most one line in ten seconds, the first row at once and the last one at `close`. plain=None
     decides by whether standard output is a terminal. Cheap enough to be called after every update.
@@ -47,7 +47,7 @@ class Console:
             self._console.print(text, soft_wrap=True)
 
     def update(self, step: int, row: Row) -> None:
-        """The newest numbers. Keys that the row lacks keep their last value."""
+        """Show the newest numbers. Keys that the row lacks keep their last value."""
         if self._first_step is None:
             self._first_step = step
         self._last = step, {**(self._last[1] if self._last else {}), **row}
@@ -153,7 +153,7 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
 
 
 def plain_line(step: int, total: int, row: Row, left: float | None) -> str:
-    """One line without a terminal's means; `left` in seconds."""
+    """The row as one line of plain text; left: seconds that the run still takes."""
     parts = [f"step {step:,}/{total:,} ({min(100 * step // max(total, 1), 100)}%)"]
     parts += [
         f"{name} {text}"
@@ -171,7 +171,7 @@ def number(value: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """m:ss or h:mm:ss."""
+    """A duration as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

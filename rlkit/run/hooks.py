@@ -1,4 +1,4 @@
-"""What happens beside learning: stop, average, evaluate, record, log, save. In this order after every update."""
+"""Hooks, which run after every update in this order: stop, average, evaluate, record, log, save."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _numbers(report: Report) -> dict[str, float]:
 
 
 class Savable(Protocol):
-    """What a CheckpointHook saves."""
+    """The run, as a CheckpointHook sees it."""
 
     @property
     def urgent(self) -> bool:
@@ -205,7 +205,7 @@ class Savable(Protocol):
         """The parts of a checkpoint, copied."""
 
     def save(self, parts: Mapping[str, Saved], /) -> None:
-        """Write them."""
+        """Write the parts to a checkpoint."""
 
 
 class CheckpointHook(Hook):

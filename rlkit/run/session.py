@@ -36,7 +36,7 @@ class Diverged(RuntimeError):
 
 
 class Session:
-    """What was built, in its folder. `train` runs it to its end; a signal saves it and raises Interrupted."""
+    """A run that was built, in its folder. `train` runs it to its end; a signal saves it and raises Interrupted."""
 
     def __init__(self, built: Built, config: RunConfig, folder: Path, console: Console) -> None:
         self.built, self.config, self.folder, self.console = built, config, folder, console

@@ -8,7 +8,7 @@ from rlkit.types import Rollout
 
 
 class SyncSource(RolloutSource):
-    """Collects when asked."""
+    """Collects a rollout when it is asked for one."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor, self.timing = actor, actor.timing

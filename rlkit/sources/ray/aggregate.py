@@ -63,7 +63,7 @@ class Bundle:
 
 
 class Aggregator:
-    """What runs on each node: waits for the chunks of its workers and joins them."""
+    """The actor of a node that waits for the chunks of the node's workers and joins them."""
 
     def __init__(self) -> None:
         import ray
@@ -72,7 +72,7 @@ class Aggregator:
         torch.set_num_threads(1)
 
     def start(self) -> int:
-        """The process id, once it runs."""
+        """The id of its process; the answer arrives when the actor runs."""
         return os.getpid()
 
     def join(self, refs: list[ObjectRef]) -> Joined:
@@ -136,7 +136,7 @@ class Tree:
             self.bundles[node] = Bundle(node, chunks, ref)
 
     def _up(self, node: str) -> bool:
-        """Whether the node's aggregator can be asked (or has failed, which asking will show); else it is started."""
+        """Whether the node's aggregator can be asked (or has failed, which asking will show); if not, it is started."""
         if node and node not in self.aggregators:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

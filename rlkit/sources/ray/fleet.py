@@ -121,7 +121,7 @@ class Fleet:
 
     @property
     def up(self) -> int:
-        """Workers that can be asked."""
+        """How many workers can be asked for chunks."""
         return sum(member.up for member in self.members)
 
     def ask(self, depth: int, version: int, weights: ObjectRef, rollouts: int) -> None:
@@ -140,7 +140,7 @@ class Fleet:
             self.tree.hand_over([(node, head) for node, head in heads if not head.handed and not head.direct])
 
     def wait(self) -> None:
-        """Until something has happened (a worker is up, a chunk has arrived or is lost), or a while."""
+        """Wait until something happens: a worker is up, a chunk arrives or is lost; or for PATIENCE seconds."""
         events: dict[ObjectRef, Member | Bundle | None] = {}
         for member in self.members:
             if not member.up:

@@ -63,13 +63,13 @@ class EnvActorError(RuntimeError):
 
 
 def error_text(error: Exception) -> str:
-    """What to tell of an error: an environment's fault has its own traceback."""
+    """The text that tells of an error; an environment's fault has its own traceback in its message."""
     told = isinstance(error, EnvActorError) or hasattr(error, "trace")
     return str(error) if told else "".join(traceback.format_exception(error))
 
 
 class EnvActor:
-    """What runs in a Ray actor that only steps environments. Imports no Ray.
+    """The Ray actor that only steps environments; the class itself imports no Ray.
 
     env: the EnvConfig of its lanes, of which `first_lane` is the first one's number in the run; threads: of torch.
     """
@@ -78,14 +78,14 @@ class EnvActor:
         self.env, self.seed, self.first_lane, self.threads = env, seed, first_lane, threads
 
     def call(self, method: str, *args: object) -> Answer:
-        """What a method below returns or raises."""
+        """Call a method below; the answer holds what it returns, or the text of what it raises."""
         try:
             return {"value": getattr(self, method)(*args)}
         except Exception as error:
             return {"failure": error_text(error)}
 
     def start(self) -> Head:
-        """Make the environments."""
+        """Make the environments of its lanes."""
         torch.set_num_threads(self.threads)
         self.vector = registry.env_package().make_vec(self.env, self.seed, first_lane=self.first_lane)
         return {"pid": os.getpid(), "exact": self.vector.exact}

@@ -191,7 +191,7 @@ class RaySource(RolloutSource):
         return self._weights[1]
 
     def _numbers(self, rollout: Rollout, lags: list[int]) -> dict[str, float]:
-        """What `report` says after handing out this rollout."""
+        """The numbers that `report` gives after this rollout was handed out."""
         fleet = self.fleet
         assert fleet is not None, "no workers"
         tensors = tree_leaves({name: value for name, value in vars(rollout).items() if name != "version"})

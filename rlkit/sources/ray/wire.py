@@ -18,9 +18,8 @@ from rlkit.types import Rollout, tree_map
 
 ObjectRef: TypeAlias = Any  # Ray's reference to a value, which may not be there yet
 ActorHandle: TypeAlias = Any  # through which Ray calls the methods of an actor
-Packed: TypeAlias = dict[
-    str, Any
-]  # the fields of a Rollout or an EnvStep, with arrays in the place of tensors
+# the fields of a Rollout or an EnvStep, with arrays in the place of tensors
+Packed: TypeAlias = dict[str, Any]
 # where a tensor lies in the flat weights: name, first byte, shape, stride, dtype
 Place: TypeAlias = tuple[str, int, tuple[int, ...], tuple[int, ...], str]
 
@@ -44,7 +43,10 @@ class Started(TypedDict):
 
 @final
 class Collected(TypedDict, total=False):
-    """A worker's answer to one call of `collect`; lists have an entry per rollout."""
+    """A worker's answer to one call of `collect`; lists have an entry per rollout.
+
+    It is empty before it has arrived, and without `rollouts` where an aggregator has joined these.
+    """
 
     rollouts: list[Packed]
     returns: list[list[float]]  # of the episodes that ended
