@@ -17,7 +17,10 @@ from rlkit.options import ConfigError
 from rlkit.own import is_module
 
 _OURS = re.compile(r"rlkit\.envs\.\w+\.\w+:")  # environments only: other functions of rlkit import by name
-_FILES = ("trusted", "trusted-environments")  # the second one is version 0.1.0's, which knew environments only
+_FILES = (
+    "trusted",
+    "trusted-environments",
+)  # the second one is version 0.1.0's, which knew environments only
 
 
 def code_of(plain: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,9 +57,7 @@ def remember(*names: str) -> None:
 
 def require(*names: str) -> None:
     """Raise ConfigError where one of the names, found in a file, would import code that the user never named."""
-    new = [
-        name if name.isprintable() else repr(name) for name in names if name not in _trusted()
-    ]
+    new = [name if name.isprintable() else repr(name) for name in names if name not in _trusted()]
     if new:
         raise ConfigError(
             f"this run imports code that was never named on this machine: {', '.join(new)}; if you trust it, call "

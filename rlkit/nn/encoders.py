@@ -58,7 +58,9 @@ def make_encoder(space: Space, stack: int = 1, config: NetworkConfig | None = No
     """
     config = config or NetworkConfig()
     if config.encoder != "auto":
-        registry.find("encoder", config.encoder)  # an unknown name is refused, even where nothing would use it
+        registry.find(
+            "encoder", config.encoder
+        )  # an unknown name is refused, even where nothing would use it
     if isinstance(space, Dict):
         return DictEncoder(space, stack, config)
     return _make(space, stack, config, config.encoder)
@@ -179,7 +181,9 @@ class DictEncoder(Encoder):
         super().__init__()
         entries = dict(leaves(space))
         if not entries:
-            raise ValueError("the observation Dict has nothing to encode; add an entry beside masks and labels")
+            raise ValueError(
+                "the observation Dict has nothing to encode; add an entry beside masks and labels"
+            )
         images = {name for name, leaf in entries.items() if isinstance(leaf, Box) and leaf.image}
         # an encoder of one's own reads everything where there is no image
         named = images or (entries.keys() if is_function(config.encoder) else set())
