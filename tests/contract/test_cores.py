@@ -1,4 +1,4 @@
-"""What every core promises (rlkit.nn.core): the registered ones, whatever they are, and one from outside the package."""
+"""What every core promises (rlkit.nn.core): the registered ones, whatever they are, and one from outside."""
 
 from __future__ import annotations
 
