@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlkit.config import registry
 from rlkit.config.compose import options, read_plain
+from rlkit.nn.config import cores, encoders
 from rlkit.options import ConfigError, nearest, show
 
 Row = tuple[str, ...]
@@ -41,7 +42,15 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"list {group}: no such list; {remedy}")
     print(columns(rows))
     if group == "agents":
-        print("\nEvery agent takes every network, with memory or without (rlkit list networks).")
+        print(
+            "\nEvery agent takes every network, with memory or without (rlkit list networks).\n"
+            "agent=my_pkg.mod is one of your own: rlkit.contracts.Algorithm says what is in its file."
+        )
+    if group == "networks":
+        print(
+            f"\nnetwork.encoder={'|'.join(encoders())}, or your own: network.encoder=my_pkg.mod:function\n"
+            f"network.core={'|'.join(cores())}, or your own: network.core=my_pkg.mod:function"
+        )
     return 0
 
 

@@ -10,7 +10,7 @@ USAGE = """usage: rlkit train [OPTION=VALUE ...]
 
 Train an agent. Options are KEY=VALUE; `rlkit list options` shows all of them.
 
-  agent=ppo              the algorithm             (rlkit list agents)
+  agent=ppo              the algorithm             (rlkit list agents), or a module of your own (agent=my_pkg.mod)
   env=carracing          a named configuration     (rlkit list environments), a Gymnasium id (env=LunarLander-v3),
                          module:Id, or a class of your own (env=my_pkg.mod:MyEnv)
   network=cnn            the network               (rlkit list networks)

@@ -43,7 +43,7 @@ def code_of(plain: Mapping[str, Any]) -> tuple[str, ...]:
 
 def remember(*names: str) -> None:
     """Record that the user has typed these names, or has said otherwise that their code may be imported."""
-    new = [name for name in names if name not in _trusted()]
+    new = [name for name in dict.fromkeys(names) if name not in _trusted()]
     if not new:
         return
     path = _folder() / _FILES[0]

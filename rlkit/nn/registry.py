@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 Kind: TypeAlias = Literal["encoder", "core"]
 BuildT = TypeVar("BuildT", bound="Callable[..., nn.Module]")
 
+ARGUMENTS: dict[Kind, tuple[str, ...]] = {
+    "encoder": ("space", "stack", "config"),
+    "core": ("features", "config"),
+}
 _registered: dict[Kind, dict[str, Callable[..., Any]]] = {"encoder": {}, "core": {}}
 
 
@@ -50,7 +55,14 @@ def find(kind: Kind, name: str) -> Callable[..., Any]:
     """
     given = f"network.{kind}={name}"
     if own.is_function(name):
-        return own.find_function(name, given)
+        found = own.find_function(name, given)
+        try:
+            inspect.signature(found).bind(*ARGUMENTS[kind])
+        except TypeError as error:
+            raise ValueError(
+                f"{given}: cannot be called with ({', '.join(ARGUMENTS[kind])}), as what builds the {kind} is: {error}"
+            ) from error
+        return found
     if name not in _registered[kind] and name in _files()[kind]:
         importlib.import_module(_files()[kind][name])  # its decorator registers it
     if name not in _registered[kind]:

@@ -1,4 +1,4 @@
-"""What every core promises (`rlkit.nn.cores`), as one check that any core can be put through."""
+"""What every core promises (`rlkit.nn.core`), as one check that any core can be put through."""
 
 import torch
 

@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.encoders import CNN, ENCODERS, MLP, Encoder, Flatten, Pixels, encoder, impala_cnn, make_encoder
+from rlkit.nn.encoders import CNN, MLP, Encoder, Flatten, Pixels, impala_cnn, make_encoder
+from rlkit.nn.network import Network
 from rlkit.nn.norm import RunningNorm
-from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, row_dtype
+from rlkit.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, row_dtype
+from rlkit.types import EnvSpec
 
 CONFIG = NetworkConfig()
 PIXELS = Box((84, 84, 3), "uint8", 0.0, 255.0)
@@ -18,17 +21,16 @@ DICT = Dict(
     (
         ("camera", Box((40, 48, 3), "uint8", 0.0, 255.0)),
         ("body", Dict((("speed", Box((2,), "float32")), ("gear", Discrete(5))))),
-        ("action_mask", MultiBinary(4)),
     )
 )
+MASKED = Dict((*DICT, (MASK, MultiBinary(4)), ("answer", Box((3, 3), "uint8", 0.0, 255.0))))
 
 
 def rows(space, leading=(5,), seed=0):
     g = torch.Generator().manual_seed(seed)
     if isinstance(space, Dict):
         flat = {"camera": DICT["camera"], "body.speed": Box((2,), "float32"), "body.gear": Discrete(5)}
-        out = {name: rows(leaf, leading, seed) for name, leaf in flat.items()}
-        return out | {"action_mask": torch.ones(*leading, 4, dtype=torch.int8)}
+        return {name: rows(leaf, leading, seed) for name, leaf in flat.items()}
     dtype = getattr(torch, row_dtype(space))
     shape = (*leading, *space.shape)
     if dtype == torch.float32:
@@ -37,7 +39,6 @@ def rows(space, leading=(5,), seed=0):
     return torch.randint(0, high, shape, generator=g, dtype=dtype)
 
 
-@pytest.mark.parametrize("stack", [1, 4])
 @pytest.mark.parametrize(
     ("space", "name", "kind", "features"),
     [
@@ -63,21 +64,21 @@ def rows(space, leading=(5,), seed=0):
         (DICT, "impala_cnn", Encoder, 256 + 64 + 64),
     ],
 )
-def test_every_space_becomes_features(space, name, kind, features, stack):
-    torch.manual_seed(0)
-    net = make_encoder(space, stack, replace(CONFIG, encoder=name))
+def test_which_encoder_reads_what(space, name, kind, features, monkeypatch):
+    """That rows become features, whatever the encoder: tests/contract/test_encoders.py."""
+    monkeypatch.setattr(torch.nn.init, "orthogonal_", lambda weight, gain: weight)  # the most of the time
+    net = make_encoder(space, 2, replace(CONFIG, encoder=name))
     assert isinstance(net, kind)
     assert net.features == features
-    obs = rows(space, (5, stack) if stack > 1 else (5,))
-    out = net(obs)
-    assert out.shape == (5, features)
-    assert out.dtype == torch.float32
-    assert out.isfinite().all()
-    # a row's features do not depend on its neighbours; what another batch size rounds differently is proportional to
-    # the numbers that are summed, so the tolerance is relative to the largest feature
-    two = {k: v[2:4] for k, v in obs.items()} if isinstance(obs, dict) else obs[2:4]
-    torch.testing.assert_close(net(two), out[2:4], rtol=0.0, atol=1e-5 * float(out.detach().abs().max()))
-    out.sum().backward()
+
+
+def test_a_dict_is_read_entry_by_entry():
+    net = make_encoder(DICT, 1, replace(CONFIG, encoder="small_cnn"))
+    obs = rows(DICT)
+    camera, speed, gear = (entry(x) for entry, x in zip(net.entries, obs.values(), strict=True))
+    assert torch.equal(net(obs), torch.cat([camera, speed, gear], -1))
+    assert camera.shape == (5, 256) and speed.shape == gear.shape == (5, 64)
+    net(obs).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
@@ -220,39 +221,43 @@ def test_only_numbers_are_normalized():
         )
 
 
-def test_action_mask_is_not_read():
-    net = make_encoder(DICT)
-    obs = rows(DICT)
-    out = net(obs)
-    obs["action_mask"] = 0 * obs["action_mask"]
-    assert torch.equal(net(obs), out)
-    del obs["action_mask"]
-    assert torch.equal(net(obs), out)
+def test_masks_and_labels_are_not_inputs():
+    """Networks encode `EnvSpec.inputs`: rows may hold the others, or not, and they change nothing."""
+    spec = EnvSpec("test", MASKED, Discrete(4), labels=("answer",))
+    assert [name for name, _ in spec.inputs] == ["camera", "body.speed", "body.gear"]
+    assert EnvSpec("test", VECTOR, Discrete(4)).inputs is VECTOR
+    net = Network(spec, replace(CONFIG, encoder="small_cnn"), {"a": (2, 1.0)})
+    first, obs = torch.ones(1, 5, dtype=torch.bool), rows(DICT, (1, 5))
+    for mask in (0, 1):
+        obs[MASK] = torch.full((1, 5, 4), mask, dtype=torch.int8)
+        obs["answer"] = torch.full((1, 5, 3, 3), 255 * mask, dtype=torch.uint8)
+        net.observe(obs)
+        out, _ = net(obs, first, net.initial_state(5))
+        alone, _ = net(rows(DICT, (1, 5)), first, net.initial_state(5))
+        assert torch.equal(out["a"], alone["a"])
     obs["body.gear"] = (obs["body.gear"] + 1) % 5
-    assert not torch.equal(net(obs), out)
+    assert not torch.equal(net(obs, first, net.initial_state(5))[0]["a"], out["a"])
 
 
 # ---------------------------------------------------------------- registry, errors, compile
 
 
-def test_a_new_encoder_is_one_function():
+def test_a_new_encoder_is_one_function(monkeypatch):
     class Sum(Encoder):
         features = 1
 
         def forward(self, obs):
             return obs.flatten(1).sum(-1, keepdim=True)
 
-    @encoder("sum")
-    def build(space, stack, config):
-        return Sum()
-
-    try:
-        config = object.__new__(NetworkConfig)
-        for name, value in {"encoder": "sum", "normalize": False}.items():
-            object.__setattr__(config, name, value)
-        assert make_encoder(VECTOR, 1, config)(torch.ones(2, 3)).tolist() == [[3], [3]]
-    finally:
-        del ENCODERS["sum"]
+    monkeypatch.setitem(registry._registered["encoder"], "sum", lambda space, stack, config: Sum())
+    config = replace(CONFIG, encoder="sum")
+    assert make_encoder(VECTOR, 1, config)(torch.ones(2, 3)).tolist() == [[3], [3]]
+    # in a Dict it reads the images, as every registered one; one's own (module:function) all where there is none
+    parts = Dict((("near", Box((2,), "float32")), ("far", Box((4,), "float32"))))
+    assert make_encoder(parts, 1, config).features == 2 * 64
+    monkeypatch.setattr(registry.own, "find_function", lambda name, given: lambda space, stack, config: Sum())
+    assert make_encoder(parts, 1, replace(CONFIG, encoder="mine:sum")).features == 2
+    assert make_encoder(DICT, 1, replace(CONFIG, encoder="mine:sum")).features == 1 + 2 * 64
 
 
 def test_errors_name_sizes_and_choices():
@@ -266,7 +271,7 @@ def test_errors_name_sizes_and_choices():
     with pytest.raises(ValueError, match="entry 'camera': encoder nature_cnn reads images of at least"):
         make_encoder(small, 1, replace(CONFIG, encoder="nature_cnn"))
     with pytest.raises(ValueError, match="nothing to encode"):
-        make_encoder(Dict((("action_mask", MultiBinary(2)),)))
+        make_encoder(EnvSpec("test", Dict(((MASK, MultiBinary(2)),)), Discrete(2)).inputs)
 
 
 @pytest.mark.parametrize("space", [PIXELS, DICT, MultiDiscrete((3, 2), (0, 0))])

@@ -23,15 +23,15 @@ def test_names_are_the_files(group: str, folder: str) -> None:
 
 
 def test_an_agent_is_its_module() -> None:
-    module = registry.agent_module("ppo")
-    assert module.__name__ == "rlkit.agents.ppo"
-    assert Path(str(module.__file__)).name == registry.agent_file("ppo").name
+    algorithm = registry.algorithm("ppo")
+    assert algorithm.name == "ppo" and algorithm.Config.__module__ == "rlkit.agents.ppo"
+    assert Path(str(sys.modules["rlkit.agents.ppo"].__file__)).name == registry.agent_file("ppo").name
 
 
-@pytest.mark.parametrize("name", ["os", "__init__", "../ppo", "ppo.Config", "", "ppo/../ppo"])
+@pytest.mark.parametrize("name", ["os", "__init__", "../ppo", "", "ppo/../ppo", "ppo:Config", "ppo.", ".ppo"])
 def test_only_files_of_the_package_are_imported(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^agent={name}: no such agent; "):
-        registry.agent_module(name)
+        registry.algorithm(name)
 
 
 def test_an_unknown_group_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_every_algorithm_has_a_name_and_says_what_it_can_do() -> None:
     for path in (ROOT / "agents").glob("[!_]*.py"):
         assert registry.algorithm_of(path.stem) == path.stem
         assert set(registry.actions(path.stem)) <= {"Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict"}
-        assert registry.feed(path.stem) in ("rollouts", "episodes", "replay")
+        assert registry.learns_from(path.stem) in ("rollouts", "episodes", "replay")
 
 
 @pytest.fixture
@@ -136,8 +136,8 @@ def test_who_cannot_act_is_told_who_can(tmp_path: Path, monkeypatch: pytest.Monk
         registry.check_actions("all", Box((2,), "int64", 0.0, 3.0))
     with pytest.raises(ConfigError, match="agent=nobody: no such agent"):
         registry.check_actions("nobody", steer)
-    with pytest.raises(ValueError, match="does not say FEED"):
-        registry.feed("all")
+    with pytest.raises(ValueError, match=r"agent=all: .*all\.py has no feed\(config\) -> Rollouts \| "):
+        registry.learns_from("all")
 
 
 def test_when_nobody_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,214 @@
+"""Code of one's own by name: found in the current folder, refused in one line, imported only where it is trusted."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rlkit
+from rlkit import own
+from rlkit.cli.main import main
+from rlkit.config import registry, trust
+from rlkit.config.compose import compose, from_yaml, options, to_plain
+from rlkit.nn import registry as networks
+from rlkit.options import ConfigError
+from rlkit.play.saved import load
+from rlkit.run.session import resume
+
+OUTSIDE = Path(__file__).parents[1] / "contract" / "outside"
+SMALL = {
+    "agent.steps": 8, "env.lanes": 2, "env.backend": "inprocess", "total_steps": 64, "evaluate.episodes": 1,
+    "device": "cpu", "threads": 1, "log.tensorboard": False, "network.hidden": [8],
+}  # fmt: skip
+NAMES = ("mine.a2c", "mine.nets:wide", "mine.nets:Leaky")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with a package of one's own, whose import leaves a trace."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(OUTSIDE, tmp_path / "mine", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "mine" / "__init__.py").write_text("open('touched', 'w').close()\n")
+    forget()
+    return tmp_path
+
+
+def forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        del sys.modules[name]
+
+
+def train(**more: object) -> Path:
+    typed = {"network.encoder": "mine.nets:wide", "network.core": "mine.nets:Leaky", "name": "run"}
+    return rlkit.train("mine.a2c", "cartpole", **SMALL | typed | more)  # type: ignore[arg-type]
+
+
+def test_a_run_of_ones_own_code_is_trained_continued_and_loaded(folder: Path) -> None:
+    run = train()
+    text = (run / "config.yaml").read_text()
+    assert "name: mine.a2c\n" in text and "encoder: mine.nets:wide\n" in text and "alias: ''\n" in text
+    config = from_yaml(run / "config.yaml")
+    assert config.agent_name == "mine.a2c"
+    assert trust.code_of(to_plain(config)) == NAMES
+    (run / "config.yaml").write_text(text.replace("total_steps: 64", "total_steps: 128"))
+    resume(run)
+    policy = load(run, "last")
+    action, state = policy(np.zeros(4, np.float32))
+    assert action in (0, 1)
+    assert policy(np.ones(4, np.float32), state)[0] in (0, 1)
+    assert compose(["agent=mine.a2c", "env=cartpole"]).config.run_name == "mine.a2c-cartpole-0"
+    assert compose(["agent=mine.a2c", "env=cartpole"]).preset is None
+
+
+def test_what_was_never_named_here_is_not_imported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train()
+    (folder / "touched").unlink()
+    forget()
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "another-machine"))
+    asked = " ".join(f"--trust {name}" for name in NAMES)
+    for verb in ("resume", "evaluate", "watch"):
+        assert main([verb, str(run)]) == 2
+        assert capsys.readouterr().err.endswith(f"or add {asked}\n")
+    for which in ("best", "last"):
+        with pytest.raises(ConfigError, match=r"call rlkit\.config\.trust\.remember\('mine\.a2c', "):
+            load(run, which)
+    trust.remember(*NAMES[:2])  # not its core
+    with pytest.raises(ConfigError, match=r"^this run imports code .* this machine: mine\.nets:Leaky; .*"):
+        load(run)
+    assert not (folder / "touched").exists() and not any(name.startswith("mine") for name in sys.modules)
+    assert main(["evaluate", str(run), "--episodes", "1", "--trust", "mine.nets:Leaky"]) == 0
+    assert (folder / "touched").exists()
+
+
+def test_what_version_0_1_0_remembered_is_still_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "rlkit").mkdir()
+    (tmp_path / "rlkit" / "trusted-environments").write_text("own:Line\n")
+    trust.require("own:Line")
+    trust.remember("mine.a2c", "mine.a2c")
+    trust.remember("mine.a2c")
+    trust.require("mine.a2c", "own:Line")
+    assert (tmp_path / "rlkit" / "trusted").read_text() == "mine.a2c\n"
+    with pytest.raises(ConfigError, match="mine.a2d"):
+        trust.require("mine.a2c", "mine.a2d")
+
+
+@pytest.mark.parametrize(
+    ("plain", "code"),
+    [
+        ({}, ()),
+        ({"agent": {"name": "ppo"}, "env": {"id": "CartPole-v1"}, "network": {"encoder": "mlp"}}, ()),
+        ({"agent": {"name": "os.path"}}, ("os.path",)),
+        ({"agent": {"name": "../evil"}}, ()),  # no module's name: there is no such agent
+        ({"env": {"id": "rlkit.envs.toys.probes:Seen"}}, ()),
+        ({"network": {"encoder": "rlkit.envs.toys.probes:Seen"}}, ("rlkit.envs.toys.probes:Seen",)),
+        ({"env": {"id": "rlkit.run.session:train"}}, ("rlkit.run.session:train",)),
+        ({"env": {"id": "a:b"}, "network": {"encoder": "a:b", "core": "os:system"}}, ("a:b", "os:system")),
+        ({"agent": 3, "env": [], "network": {"core": {"os": "system"}}}, ()),
+    ],
+)
+def test_what_a_configuration_imports(plain: dict[str, object], code: tuple[str, ...]) -> None:
+    assert trust.code_of(plain) == code
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / "mine" / f"{name}.py").write_text(text)
+
+
+def test_agents_that_cannot_be_are_one_line(folder: Path) -> None:
+    write(folder, "broken", "import json\nraise RuntimeError('two\\nlines')\n")
+    write(folder, "typo", "def f(:\n")
+    write(folder, "needy", "import not_installed_anywhere\n")
+    write(
+        folder,
+        "borrowed",
+        "from rlkit.agents.ppo import *\nfrom rlkit.agents.ppo import Config, Policy, Agent\n",
+    )
+    for typed, said in {
+        "a2c": r"no such agent; .*\(a module of your own has a dot in its name: agent=my_pkg\.mod for my_pkg/",
+        "mine/a2c.py": "no such agent; ",
+        "mine.nothing": r"there is no file of a module mine\.nothing; it is looked for in .* and in the installed",
+        "nowhere.a2c": r"there is no module nowhere; it is looked for in ",
+        "mine.broken": r"mine\.broken cannot be imported: RuntimeError: two lines \(.*broken\.py:2; --traceback",
+        "mine.typo": r"mine\.typo cannot be imported: SyntaxError: .*typo\.py:1; ",
+        "mine.needy": r"mine\.needy needs the package not_installed_anywhere; pip install it$",
+        "mine.nets": r".*nets\.py has no Config, no Policy, no Agent, no ACTIONS, no feed, no check; ",
+        "mine.borrowed": r"its Config is rlkit\.agents\.ppo's; write in .*borrowed\.py: @dataclass",
+    }.items():
+        with pytest.raises(ConfigError, match=f"^agent={typed}: {said}") as caught:
+            compose([f"agent={typed}"])
+        assert "\n" not in str(caught.value)
+
+
+def test_encoders_and_cores_that_cannot_be_are_one_line(folder: Path) -> None:
+    write(
+        folder, "odd", "def build(space, stack, config):\n    return 3\n\ndef core(features, config): ...\n"
+    )
+    for option, typed, said in [
+        (
+            "encoder",
+            "wide",
+            "no such choice; allowed: auto, impala_cnn, mlp, nature_cnn, small_cnn, or module:",
+        ),
+        ("encoder", "mlq", "no such choice, did you mean mlp; allowed: "),
+        ("encoder", "mine.nets:wader", "mine.nets has no function wader"),
+        ("encoder", "nowhere:wide", "there is no module nowhere; it is looked for in "),
+        ("encoder", "mine.odd:build", r"made int, which is no rlkit\.nn\.encoders\.Encoder"),
+        (
+            "encoder",
+            "mine.odd:core",
+            r"cannot be called with \(space, stack, config\), as what builds the encoder ",
+        ),
+        ("core", "mine.odd:core", r"made NoneType, which is no rlkit\.nn\.core\.Core"),
+        ("core", "mine.odd:build", r"cannot be called with \(features, config\), as "),
+        (
+            "core",
+            "lstn",
+            "no such choice, did you mean lstm; allowed: gru, identity, lstm, transformer, or module:",
+        ),
+    ]:
+        with pytest.raises(ConfigError, match=f"^network.{option}={typed}: {said}") as caught:
+            train(**{"network.encoder": "mlp", "network.core": "identity", f"network.{option}": typed})
+        assert "\n" not in str(caught.value)
+    assert not (folder / "runs").exists()
+
+
+def test_lists_show_what_there_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {each.name: each for each, _ in options(["agent=mine.a2c"])}
+    assert shown["agent.lam"].help == "lambda of GAE: 0 is TD(0), 1 is Monte Carlo"
+    assert shown["network.core"].allowed == "gru, identity, lstm, transformer, or module:function"
+    assert main(["list", "networks"]) == 0
+    assert "network.core=gru|identity|lstm|transformer, or your own: " in capsys.readouterr().out
+
+
+def test_a_file_tells_its_names_without_being_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new.py").write_text(
+        'raise SystemExit\n\n@encoder("brand_new")\ndef build(space, stack, config): ...\n\n'
+        '"""\n@encoder("in_a_text")\n"""\n\n@core("fresh")\nclass Fresh: ...\n'
+    )
+    monkeypatch.setattr(networks, "__file__", str(tmp_path / "registry.py"))
+    networks._files.cache_clear()
+    try:
+        assert "brand_new" in networks.names("encoder") and "in_a_text" not in networks.names("encoder")
+        assert "fresh" in networks.names("core")
+    finally:
+        networks._files.cache_clear()
+
+
+def test_names_of_code() -> None:
+    assert own.is_module("a.b") and own.is_module("a.b.c")
+    assert not any(own.is_module(name) for name in ("a", "", "a.", ".a", "a..b", "a/b.c", "a.b:c", "a.b c"))
+    assert own.is_function("a:b") and own.is_function("a.b:c")
+    assert not any(
+        own.is_function(name) for name in ("a", "a.b", ":b", "a:", "a:b:c", "a:b.c", "a b:c", "../a:b")
+    )
+    assert registry.algorithm_of("a.b") == "a.b"
