@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rlkit.envs.backends import BACKENDS
+from rlkit.envs.abilities import ABILITIES
 from rlkit.options import build, option
 
 CHECKS = ("space", "finite", "none")
@@ -26,8 +26,9 @@ class EnvConfig:
     lanes: int = option(8, min=1, max=65536, help="environments stepped together")
     backend: str = option(
         "auto",
-        choices=("auto", *BACKENDS),
-        help="; ".join(f"{name}: {backend.about}" for name, backend in BACKENDS.items()) + "; auto: measured",
+        choices=("auto", *ABILITIES),
+        help="; ".join(f"{name}: {backend.about}" for name, backend in ABILITIES.items())
+        + "; auto: measured",
     )
     workers: int = option(0, min=0, max=4096, help="worker processes (envpool: threads); 0: one per core")
     skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
@@ -69,7 +70,7 @@ class EnvConfig:
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
-        backend = BACKENDS.get(self.backend)
+        backend = ABILITIES.get(self.backend)
         if backend is None:  # auto
             return
         if backend.unmasked and self.action_mask == "info":

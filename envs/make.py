@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlkit.envs.backends import BACKENDS
+from rlkit.envs.abilities import ABILITIES
+from rlkit.envs.backends import FACTORIES
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import agents_of, find_class, threaded_block
 from rlkit.envs.single import make_env
@@ -64,7 +65,7 @@ def make_vec(
     if "auto" in (config.backend, config.action_mask):
         config = probe(config).config
     seeds = Seeds(seed, evaluation, first_lane, config.lanes)
-    return BACKENDS[config.backend].make(config, seeds, render, torch.device(device))
+    return FACTORIES[config.backend](config, seeds, render, torch.device(device))
 
 
 def settled(config: EnvConfig) -> EnvConfig:
@@ -98,7 +99,7 @@ def settled(config: EnvConfig) -> EnvConfig:
         config = replace(config, backend="inprocess")
     if config.backend == "auto":
         return config
-    backend = BACKENDS[config.backend]
+    backend = ABILITIES[config.backend]
     workers = min(config.workers or cores(), config.lanes) if backend.workers else 0
     return replace(config, workers=workers, action_mask="none" if backend.unmasked else config.action_mask)
 
@@ -200,7 +201,7 @@ def _alone(config: EnvConfig, render: bool = False) -> VecEnv:
     import torch
 
     seeds = Seeds(0, False, 0, config.lanes)
-    return BACKENDS[config.backend].make(config, seeds, render, torch.device("cpu"))
+    return FACTORIES[config.backend](config, seeds, render, torch.device("cpu"))
 
 
 def _draw_alone(config: EnvConfig) -> None:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlkit.play.saved import load as load
-    from rlkit.run.session import train as train
+    from rlkit.run.start import train as train
 
 __all__ = ["__version__", "load", "train"]
 __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    rooms = {"load": "rlkit.play.saved", "train": "rlkit.run.session"}
+    rooms = {"load": "rlkit.play.saved", "train": "rlkit.run.start"}
     if name in rooms:
         return getattr(importlib.import_module(rooms[name]), name)
     raise AttributeError(f"module 'rlkit' has no attribute {name!r}; it has {', '.join(__all__)}")

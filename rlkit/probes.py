@@ -24,7 +24,7 @@ from rlkit.contracts import Policy
 from rlkit.learn.trainer import fit
 from rlkit.options import ConfigError
 from rlkit.run.console import Console
-from rlkit.run.session import prepare
+from rlkit.run.start import prepare
 from rlkit.spaces import Box
 from rlkit.types import Lanes
 

@@ -79,7 +79,7 @@ def rate_of(options: list[str], measure: float, learn: bool) -> float:
     """Steps per second of collecting as `options` say, and of learning where `learn`."""
     from rlkit.config.compose import compose
     from rlkit.run.console import Console
-    from rlkit.run.session import prepare
+    from rlkit.run.start import prepare
 
     common = ["agent=ppo", "preset=none", "threads=1", "log.tensorboard=false", "total_steps=1000000000"]
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +142,7 @@ def memory(steps: int) -> list[dict[str, float]]:
     """MB at ten points of `steps` steps of CartPole: the learner, both workers, and what they see of Ray's store."""
     from rlkit.config.compose import compose
     from rlkit.run.console import Console
-    from rlkit.run.session import prepare
+    from rlkit.run.start import prepare
 
     options = [
         "agent=ppo",

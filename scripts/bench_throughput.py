@@ -138,7 +138,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
     from rlkit.config.compose import compose
     from rlkit.learn.trainer import Clock, Hook, fit
     from rlkit.run.console import Console
-    from rlkit.run.session import prepare
+    from rlkit.run.start import prepare
 
     p = CASES[case]
     values = {

@@ -1,4 +1,4 @@
-"""What steps the lanes of a vector environment: one entry for every value of env.backend but auto.
+"""What steps the lanes of a vector environment: a factory for every value of env.backend but auto.
 
 A factory imports its backend when it is called: this package itself loads neither torch nor Gymnasium.
 """
@@ -6,8 +6,7 @@ A factory imports its backend when it is called: this package itself loads neith
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -15,35 +14,6 @@ if TYPE_CHECKING:
     from rlkit.contracts import VecEnv
     from rlkit.envs.config import EnvConfig
     from rlkit.seeding import Seeds
-
-WRAPPED = (
-    "skip",
-    "gray",
-    "size",
-    "keep",
-    "stuck_after",
-    "time_limit",
-)  # options that wrap a single environment
-OWN_MASK = "shows masks as an entry action_mask of its observations"
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One way to step lanes.
-
-    make(config, seeds, render, device) makes the vector of a configuration in which nothing is left to choose; the
-    device is that of batched environments.
-    """
-
-    make: Callable[[EnvConfig, Seeds, bool, torch.device], VecEnv]
-    about: str  # for people who choose one
-    exact: Literal["replay", "snapshot", "none"] | None = (
-        "replay"  # as VecEnv.exact; None: its environments say it
-    )
-    workers: bool = False  # whether it takes env.workers
-    refused: tuple[str, ...] = ()  # options of EnvConfig that must keep their defaults
-    instead: str = ""  # what an error about those says
-    unmasked: str = ""  # why env.action_mask=info is refused; "" where it is not
 
 
 def _inprocess(config: EnvConfig, seeds: Seeds, render: bool, device: torch.device) -> VecEnv:
@@ -84,40 +54,13 @@ def _batched(config: EnvConfig, seeds: Seeds, render: bool, device: torch.device
     return make_batched(config, seeds, device)
 
 
-BACKENDS = {
-    "inprocess": Backend(_inprocess, "one after the other here"),
-    "threads": Backend(
-        _threads,
-        "as inprocess, drawn by threads (rlkit/CarRacing)",
-        workers=True,
-        refused=("keep",),
-        instead="allowed with env.backend=inprocess or workers",
-        unmasked="draws pictures, which have no masks beside them",
-    ),
-    "workers": Backend(_workers, "in processes", workers=True),
-    "native": Backend(
-        _native,
-        "the environment's own Gymnasium vector",
-        exact="none",
-        refused=WRAPPED,
-        instead="allowed with env.backend=inprocess or workers",
-    ),
-    "envpool": Backend(
-        _envpool,
-        "EnvPool's version of it",
-        exact="none",
-        workers=True,
-        refused=WRAPPED,
-        instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
-        "allowed with env.backend=inprocess or workers",
-        unmasked=OWN_MASK,
-    ),
-    "batched": Backend(
-        _batched,
-        "its own torch vector",
-        exact=None,
-        refused=(*WRAPPED, "reward_scale"),
-        instead="its own options go into env.kwargs",
-        unmasked=OWN_MASK,
-    ),
+# name -> make(config, seeds, render, device): the vector of a configuration in which nothing is left to choose; the
+# device is that of batched environments
+FACTORIES: dict[str, Callable[[EnvConfig, Seeds, bool, torch.device], VecEnv]] = {
+    "inprocess": _inprocess,
+    "threads": _threads,
+    "workers": _workers,
+    "native": _native,
+    "envpool": _envpool,
+    "batched": _batched,
 }

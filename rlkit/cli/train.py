@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     config = composed.config
     if composed.preset:
         print(f"preset: {composed.preset} (tuned options for this pair; preset=none turns it off)")
-    from rlkit.run.session import start
+    from rlkit.run.start import start
 
     return run_to_end(lambda: start(config))
 

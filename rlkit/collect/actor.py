@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rlkit.collect.episodes import Account
+from rlkit.collect.account import Account
 from rlkit.collect.history import History, differing
 from rlkit.collect.storage import Storage
 from rlkit.compile import Compiled

@@ -96,7 +96,10 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
 
 
 def build_policy(parts: Saved) -> Policy:
-    """The policy that `policy_parts` took apart. Raises ConfigError where it would import code that nobody named on this machine."""
+    """The policy that `policy_parts` took apart.
+
+    Raises ConfigError where that would import code that nobody named on this machine.
+    """
     trust.require(*trust.code_of({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")

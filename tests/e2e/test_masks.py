@@ -20,7 +20,7 @@ from rlkit.envs import make_env
 from rlkit.play.evaluate import evaluate_policy
 from rlkit.run.console import Console
 from rlkit.run.folder import run_config
-from rlkit.run.session import prepare
+from rlkit.run.start import prepare
 from tests.helpers.masked import COUNTS, Masked
 from tests.helpers.runs import digest, launch, wait_for
 from tests.helpers.runs import rlkit as command

@@ -13,7 +13,8 @@ import torch
 from rlkit.config.compose import compose
 from rlkit.learn.trainer import fit
 from rlkit.run.console import Console
-from rlkit.run.session import Session, prepare
+from rlkit.run.session import Session
+from rlkit.run.start import prepare
 from rlkit.sources.ray import fleet
 
 PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]

@@ -96,7 +96,7 @@ def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
 
 def test_value_of_a_constant_reward_through_truncation() -> None:
     """Reward 1 for ever, cut by a time limit: V = 1 / (1 - gamma), which only bootstrapping at truncation finds."""
-    from rlkit.run.session import prepare
+    from rlkit.run.start import prepare
 
     values = COMMON | {
         "env": "tests.helpers.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,

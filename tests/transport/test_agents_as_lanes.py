@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import rlkit
+from rlkit.collect.account import Account
 from rlkit.collect.actor import Actor
-from rlkit.collect.episodes import Account
 from rlkit.config.compose import compose
 from rlkit.contracts import Policy
 from rlkit.metrics import read_metrics

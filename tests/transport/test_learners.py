@@ -25,7 +25,7 @@ from rlkit.config.schema import RunConfig
 from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.check import spec_of
-from rlkit.run.session import prepare
+from rlkit.run.start import prepare
 from tests.helpers.runs import Process, digest, environment, launch, rlkit, wait_for
 
 SMALL = {

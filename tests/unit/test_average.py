@@ -14,7 +14,8 @@ from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.saved import load
 from rlkit.run.console import Console
 from rlkit.run.hooks import AverageHook
-from rlkit.run.session import Session, prepare
+from rlkit.run.session import Session
+from rlkit.run.start import prepare
 
 OPTIONS = [
     "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.lanes=4", "agent.steps=64", "agent.epochs=2",

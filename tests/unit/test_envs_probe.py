@@ -11,12 +11,8 @@ import torch
 
 from rlkit.config.compose import compose
 from rlkit.envs import EnvConfig, EnvFault, make_env, make_vec, probe
-from rlkit.envs.backends import BACKENDS
 from rlkit.envs.backends.batched import MEMBERS
-from rlkit.envs.backends.envpool import Pool
-from rlkit.envs.backends.gymnasium import Native
 from rlkit.envs.backends.inprocess import InProcess
-from rlkit.envs.backends.workers import Workers
 from rlkit.envs.driving.exact.car_racing import CarRacing
 from rlkit.machine import cores
 from rlkit.options import ConfigError
@@ -127,20 +123,6 @@ def test_a_fault_at_work_stays_one() -> None:
 
 
 # ---------------------------------------------------------------- backends
-
-
-def test_the_table_says_what_the_classes_are() -> None:
-    classes = {
-        "inprocess": InProcess,
-        "threads": InProcess,
-        "workers": Workers,
-        "native": Native,
-        "envpool": Pool,
-    }
-    assert {name: kind.exact for name, kind in classes.items()} == {
-        name: backend.exact for name, backend in BACKENDS.items() if name != "batched"
-    }
-    assert BACKENDS["batched"].exact is None  # each of its classes says it
 
 
 @pytest.mark.parametrize("backend", ["inprocess", "workers"])

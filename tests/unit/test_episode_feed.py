@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from rlkit.checkpoint import pack, unpack
-from rlkit.collect.episodes import complete
 from rlkit.contracts import EndlessEpisode, Episodes, Timing
-from rlkit.learn.feeds import EpisodeFeed
+from rlkit.learn.episodes import EpisodeFeed, complete
 from rlkit.types import Rollout
 
 

@@ -13,7 +13,7 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import OptimConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.run.console import Console
-from rlkit.run.session import prepare
+from rlkit.run.start import prepare
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space
 from rlkit.types import EnvSpec, Lanes, Rollout
 

@@ -1,0 +1,98 @@
+"""A run from Python: begin it, or continue the one in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+from rlkit import checkpoint
+from rlkit.config import registry, trust
+from rlkit.config.compose import compose, to_plain, to_yaml
+from rlkit.config.schema import RunConfig
+from rlkit.learn.feeds import part_names
+from rlkit.run.build import build
+from rlkit.run.check import Plan, check
+from rlkit.run.console import Console
+from rlkit.run.folder import lock_folder, new_folder, run_config
+from rlkit.run.session import Session
+
+
+def prepare(config: RunConfig, folder: Path, console: Console) -> Session:
+    """The session of a new run of this configuration in an existing folder. Raises ConfigError."""
+    return _open(check(config), folder, console)
+
+
+def _open(plan: Plan, folder: Path, console: Console) -> Session:
+    for note in plan.notes:
+        console.say(note)
+    return Session(build(plan, folder, console), plan.config, folder, console)
+
+
+def train(
+    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: object
+) -> Path:
+    """Train a new agent and return the run's folder.
+
+    options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
+    Raises ConfigError (a ValueError) for anything that cannot be used, before anything starts.
+    """
+    return start(compose(values={"agent": agent, "env": env, **options}).config, console)
+
+
+def start(config: RunConfig, console: Console | None = None) -> Path:
+    """Train a new run of this configuration in a folder of its own; returns the folder."""
+    plan = check(config)
+    trust.remember(*trust.code_of(to_plain(config)))
+    folder = new_folder(config)
+    with lock_folder(folder):
+        try:
+            console = console or Console(config.total_steps, folder.name)
+            session = _open(plan, folder, console)
+            (folder / "config.yaml").write_text(to_yaml(plan.config), encoding="utf-8")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained in it
+            raise
+        try:
+            session.train()
+        finally:
+            console.close()
+    return folder
+
+
+def resume(folder: str | Path, console: Console | None = None) -> Path:
+    """Continue the run in `folder` exactly where its newest whole checkpoint is; returns the folder.
+
+    Raises ConfigError where it is no run folder, CheckpointError where no checkpoint is whole.
+    """
+    folder = Path(folder)
+    config = run_config(folder)
+    trust.require(*trust.code_of(to_plain(config)))
+    console = console or Console(config.total_steps, folder.name)
+    lock = lock_folder(folder)
+    try:
+        experience = registry.algorithm(config.agent_name).feed(config.agent)
+        names = ("policy", "state", *part_names(experience))
+        step, path, parts = checkpoint.newest(folder / "checkpoints", *names, say=console.say)
+        reason = parts["state"]["clock"]["stop_reason"]
+        stopped = reason and parts["state"]["stop"] == asdict(config.stop)
+        if stopped or step >= config.total_steps:
+            reason = reason if stopped else f"all {config.total_steps:,} steps are done"
+            option = "other stop options" if stopped else "a larger total_steps"
+            console.say(
+                f"{folder} is complete: {reason} ({option} in {folder / 'config.yaml'} trains it longer)"
+            )
+            return folder
+        session = prepare(config, folder, console)
+        session.load_state_dict(parts)
+        for newer, damaged in checkpoint.steps(folder / "checkpoints"):
+            if newer > step:  # it could not be read; the run will pass this step again
+                aside = damaged.with_name(f"damaged-{damaged.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                damaged.rename(aside)
+        console.say(f"resuming from {path} (step {step:,})")
+        session.train()
+    finally:
+        console.close()
+        lock.close()
+    return folder
