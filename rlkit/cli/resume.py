@@ -13,7 +13,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     from rlkit.cli.train import run_to_end
     from rlkit.config import trust
-    from rlkit.run.start import resume
+    from rlkit.run.resume import resume
 
     trust.remember(*arguments.trust)
     return run_to_end(lambda: resume(arguments.run))

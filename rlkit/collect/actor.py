@@ -16,8 +16,6 @@ on which other groups are acted for beside it: actors of one group each and one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +23,13 @@ import torch
 from torch import Tensor
 
 from rlkit.collect.account import Account
-from rlkit.collect.history import History, differing
+from rlkit.collect.groups import Decide, Grouped
+from rlkit.collect.history import History
 from rlkit.collect.storage import Storage
 from rlkit.compile import Compiled
 from rlkit.contracts import Episodes, Policy, Saved, Timing, VecEnv
 from rlkit.seeding import uniforms
 from rlkit.types import EnvStep, Lanes, Obs, Rollout, State, tree_map
-
-# (obs, first, state, noise) -> (action, the same in the environment's units, state, what the policy reports)
-Decide: TypeAlias = Callable[[Obs, Tensor, State, Tensor], tuple[Tensor, Tensor, State, dict[str, Tensor]]]
 
 
 class Stopped(Exception):
@@ -70,7 +66,7 @@ class Actor:
         self.timing = Timing()
         self.stop = False  # set by another thread: `collect` raises Stopped at its next step
         decide: Decide = Compiled(policy, self._act) if compile else self._act
-        self._decide = _Grouped(decide, group, env.lanes) if group else decide
+        self._decide = Grouped(decide, group, env.lanes) if group else decide
         self._storage = [Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
         self.step = 0  # transitions per lane so far: the counter of the noise
@@ -171,47 +167,10 @@ class Actor:
         self.state = (*memory, *self.state[len(memory) :])
         self.account.load_state_dict(state)
         self._history = History(state["log"])
-        self._row = EnvStep(**tree_map(lambda x: x.to(self.device), state["row"]))
+        row = EnvStep(**tree_map(lambda x: x.to(self.device), state["row"]))
         if state["snapshot"] is not None:
             self.env.load_snapshot(state["snapshot"])
+            self._row = row
             return None
-        return self._replay()
-
-    def _replay(self) -> str | None:
-        """Bring every lane back by its actions; lanes that are not as they were open new episodes."""
-        assert self._row is not None, "nothing to go on from"
-        lanes, account = self.env.lanes, self.account
-        if self.env.exact == "replay":
-            histories = [self._history.of(lane, account.started[lane]) for lane in range(lanes)]
-            lost = differing(self.env.restore(account.episode, histories), self._row)  # [N]
-            if not lost.any():
-                return None
-        else:
-            histories, lost = [np.zeros(0)] * lanes, np.ones(lanes, bool)
-        account.open(lost, account.episode + 1, self.step)
-        for lane in np.flatnonzero(lost):
-            histories[lane] = histories[lane][:0]
-        fresh = self.env.restore(account.episode, histories)
-        self._row = EnvStep(**tree_map(lambda x: x.clone().to(self.device), dict(vars(fresh))))
-        return (
-            f"environment {self.env.spec.id} did not come back as it was from its seed and actions, so "
-            f"{int(lost.sum())} of {lanes} lanes open new episodes: the run continues, but not exactly "
-            "(is there randomness that reset(seed=...) does not seed?)"
-        )
-
-
-class _Grouped:
-    """`decide` for `lanes` lanes, `group` at a time, each in memory of its own (sums may follow its alignment)."""
-
-    def __init__(self, decide: Decide, group: int, lanes: int) -> None:
-        self.decide = decide
-        self.groups = [slice(start, start + group) for start in range(0, lanes, group)]
-
-    def __call__(
-        self, obs: Obs, first: Tensor, state: State, noise: Tensor
-    ) -> tuple[Tensor, Tensor, State, dict[str, Tensor]]:
-        parts = [
-            self.decide(*tree_map(lambda x: x[group].clone(), (obs, first, state, noise)))  # noqa: B023
-            for group in self.groups
-        ]
-        return parts[0] if len(parts) == 1 else tree_map(lambda *leaves: torch.cat(leaves), *parts)
+        self._row, warning = self._history.bring_back(self.env, self.account, row, self.step)
+        return warning

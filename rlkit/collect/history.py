@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.contracts import Saved
+from rlkit.collect.account import Account
+from rlkit.contracts import Saved, VecEnv
 from rlkit.spaces import Array
-from rlkit.types import EnvStep, tree_leaves
+from rlkit.types import EnvStep, tree_leaves, tree_map
 
 
 class History:
@@ -33,6 +34,31 @@ class History:
         """The actions of a lane since step `begun`: [k, ...]."""
         pieces = [actions[max(begun - start, 0) :, lane] for start, actions in self._log]
         return np.concatenate(pieces) if pieces else np.zeros(0)
+
+    def bring_back(
+        self, env: VecEnv, account: Account, row: EnvStep, step: int
+    ) -> tuple[EnvStep, str | None]:
+        """Rebuild the environments of a checkpoint of `step`, in which the lanes showed `row`.
+
+        Lanes that do not come back as they were open new episodes. Returns the row to act on, and a warning.
+        """
+        lanes = env.lanes
+        histories, lost = [np.zeros(0)] * lanes, np.ones(lanes, bool)
+        if env.exact == "replay":
+            histories = [self.of(lane, account.started[lane]) for lane in range(lanes)]
+            lost = differing(env.restore(account.episode, histories), row)  # [N]
+            if not lost.any():
+                return row, None
+        account.open(lost, account.episode + 1, step)
+        for lane in np.flatnonzero(lost):
+            histories[lane] = histories[lane][:0]
+        fresh = env.restore(account.episode, histories)
+        row = EnvStep(**tree_map(lambda x: x.clone().to(row.reward.device), dict(vars(fresh))))
+        return row, (
+            f"environment {env.spec.id} did not come back as it was from its seed and actions, so "
+            f"{int(lost.sum())} of {lanes} lanes open new episodes: the run continues, but not exactly "
+            "(is there randomness that reset(seed=...) does not seed?)"
+        )
 
     def state_dict(self) -> list[Saved]:
         """A list entry per rollout; arrays are shared, as nobody writes to them again."""

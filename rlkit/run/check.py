@@ -13,7 +13,7 @@ from rlkit.contracts import Algorithm, Experience, Probe
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.sources.make import check_source
+from rlkit.sources.check import check_source
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec
 

@@ -14,7 +14,7 @@ from rlkit.config.compose import compose
 from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
 from rlkit.run.folder import run_config
-from rlkit.run.start import resume
+from rlkit.run.resume import resume
 from rlkit.types import Lanes
 
 OLD = Path(__file__).parents[1] / "data" / "version-0.1.0"

@@ -19,7 +19,7 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
 from rlkit.nn.config import NetworkConfig
 from rlkit.run.console import Console
-from rlkit.run.start import resume
+from rlkit.run.resume import resume
 from rlkit.types import tree_leaves
 
 pytestmark = pytest.mark.gpu

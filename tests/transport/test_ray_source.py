@@ -13,7 +13,7 @@ import torch
 from rlkit import checkpoint
 from rlkit.config.compose import compose
 from rlkit.options import ConfigError
-from rlkit.sources.make import check_lanes
+from rlkit.sources.check import check_lanes
 from rlkit.sources.ray import fleet
 from rlkit.sources.ray.fleet import WorkersLost
 from rlkit.sources.ray.worker import Worker

@@ -17,7 +17,7 @@ from rlkit.config.compose import compose, from_yaml, options, to_plain
 from rlkit.nn import registry as networks
 from rlkit.options import ConfigError
 from rlkit.play.saved import load
-from rlkit.run.start import resume
+from rlkit.run.resume import resume
 
 OUTSIDE = Path(__file__).parents[1] / "contract" / "outside"
 SMALL = {
