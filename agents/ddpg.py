@@ -63,17 +63,21 @@ PIXEL_HIDDEN = 256  # width of the last hidden layer where images are seen
 class Config:
     """The papers' hyperparameters, with their symbols."""
 
-    steps: int = option(1, min=1, help="T: transitions per lane between two calls of learn")
-    gamma: float = option(0.99, min=0, max=1, help="discount")
-    tau: float = option(0.005, above=0, max=1, help="how far the targets follow at each update")
-    noise: Literal["gaussian", "ou"] = option("gaussian", help="of exploration; ou: Ornstein-Uhlenbeck")
-    noise_std: float = option(0.1, min=0, help="sigma, where actions span [-1, 1]")
-    noise_decay: float = option(0.15, above=0, max=1, help="kappa: how fast noise=ou returns to 0")
+    steps: int = option(1, min=1, help="T: how many transitions of each lane lie between two calls of learn")
+    gamma: float = option(0.99, min=0, max=1, help="The discount of future rewards")
+    tau: float = option(0.005, above=0, max=1, help="How far the target networks move at each update")
+    noise: Literal["gaussian", "ou"] = option(
+        "gaussian", help="The noise of exploration; ou: Ornstein-Uhlenbeck"
+    )
+    noise_std: float = option(0.1, min=0, help="sigma: its standard deviation, where actions span [-1, 1]")
+    noise_decay: float = option(0.15, above=0, max=1, help="kappa: how fast the noise ou returns to 0")
     critics: int = option(1, min=1, max=2, help="2: the smaller of two estimates is the target (TD3)")
-    smoothing: float = option(0.0, min=0, help="deviation of the noise on target actions (TD3: 0.2)")
-    smoothing_clip: float = option(0.5, min=0, help="the largest such noise")
-    actor_every: int = option(1, min=1, help="updates of the critics per update of the actor (TD3: 2)")
-    actor_lr: float | None = option(None, above=0, help="learning rate of the actor; null: optim.lr")
+    smoothing: float = option(0.0, min=0, help="The standard deviation of noise on target actions (TD3: 0.2)")
+    smoothing_clip: float = option(0.5, min=0, help="The largest such noise")
+    actor_every: int = option(
+        1, min=1, help="How many updates of the critics one of the actor follows (TD3: 2)"
+    )
+    actor_lr: float | None = option(None, above=0, help="The learning rate of the actor; null: optim.lr")
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 

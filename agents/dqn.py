@@ -63,18 +63,24 @@ QUICK = {
 class Config:
     """What the papers call hyperparameters."""
 
-    steps: int = option(4, min=1, help="T: transitions per lane between two calls of learn")
-    gamma: float = option(0.99, min=0, max=1, help="discount")
-    double: bool = option(True, help="the online network chooses the action that the target network values")
-    dueling: bool = option(False, help="Q = V + A - mean A")
-    quantiles: int = option(1, min=1, help="M: of each action's return; 1: its expectation alone")
-    noisy: bool = option(False, help="explore by learned noise in the head's weights, not by epsilon")
-    target_every: int = option(500, min=1, help="updates between two moves of the target network")
-    tau: float = option(1.0, above=0, max=1, help="how far it then moves; 1: a copy")
-    epsilon_start: float = option(1.0, min=0, max=1, help="share of random actions after the warm-up")
-    epsilon_end: float = option(0.05, min=0, max=1, help="share of random actions at last")
-    epsilon_fraction: float = option(0.1, above=0, max=1, help="share of the run in which it falls to that")
-    epsilon_spread: float = option(0.0, min=0, help="alpha: how much less the later lanes explore; Ape-X: 7")
+    steps: int = option(4, min=1, help="T: how many transitions of each lane lie between two calls of learn")
+    gamma: float = option(0.99, min=0, max=1, help="The discount of future rewards")
+    double: bool = option(True, help="The online network chooses the action that the target network values")
+    dueling: bool = option(False, help="Estimate V and A apart: Q = V + A - mean A")
+    quantiles: int = option(1, min=1, help="M: quantiles of each action's return; 1: its mean alone")
+    noisy: bool = option(False, help="Explore by learned noise in the head's weights, not by epsilon")
+    target_every: int = option(
+        500, min=1, help="How many updates lie between two moves of the target network"
+    )
+    tau: float = option(
+        1.0, above=0, max=1, help="How far the target network moves then; 1: it becomes a copy"
+    )
+    epsilon_start: float = option(1.0, min=0, max=1, help="The share of random actions after the warm-up")
+    epsilon_end: float = option(0.05, min=0, max=1, help="The share of random actions at last")
+    epsilon_fraction: float = option(
+        0.1, above=0, max=1, help="The part of the run in which it falls to that"
+    )
+    epsilon_spread: float = option(0.0, min=0, help="alpha: how much less later lanes explore (Ape-X: 7)")
     replay: ReplayConfig = field(default_factory=ReplayConfig)
 
 

@@ -18,24 +18,34 @@ CHECKS = ("space", "finite", "none")
 class EnvConfig:
     """One environment and how its lanes are run. The order of work per step: skip, then gray, then size, then keep."""
 
-    name: str = option("", help="the configuration's name")
-    id: str = option("", help='Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
+    name: str = option("", help="The configuration's name")
+    id: str = option("", help='A Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
     kwargs: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "arguments of the environment's constructor"}
+        default_factory=dict, metadata={"help": "Arguments of the environment's constructor"}
     )
-    lanes: int = option(8, min=1, max=65536, help="environments stepped together")
+    lanes: int = option(8, min=1, max=65536, help="How many environments are stepped together")
     backend: str = option(
         "auto",
         choices=("auto", *ABILITIES),
         help="; ".join(f"{name}: {backend.about}" for name, backend in ABILITIES.items())
         + "; auto: measured",
     )
-    workers: int = option(0, min=0, max=4096, help="worker processes (envpool: threads); 0: one per core")
-    skip: int = option(1, min=1, max=1000, help="environment steps per action; their rewards are summed")
-    gray: bool = option(False, help="turn RGB frames [H, W, 3] into luminance [H, W]")
-    size: int = option(0, min=0, max=4096, help="shrink frames to size x size pixels; 0: keep")
+    workers: int = option(
+        0,
+        min=0,
+        max=4096,
+        help="How many worker processes there are (envpool, threads: threads); 0: one per core",
+    )
+    skip: int = option(
+        1,
+        min=1,
+        max=1000,
+        help="Every action is repeated for so many environment steps; their rewards are summed",
+    )
+    gray: bool = option(False, help="Turn RGB frames [H, W, 3] into luminance [H, W]")
+    size: int = option(0, min=0, max=4096, help="Shrink frames to size x size pixels; 0: keep their size")
     keep: tuple[int, ...] = option(
-        (), min=0, help="entries of a vector observation that the agent sees; (): all of them"
+        (), min=0, help="The entries of a vector observation that the agent sees; []: all of them"
     )
     action_mask: str = option(
         "auto",
@@ -44,22 +54,24 @@ class EnvConfig:
         "auto: info if the environment gives one",
     )
     stack: int = option(
-        1, min=1, max=64, help="frames that the policy sees at once; the environment emits one"
+        1, min=1, max=64, help="How many frames the policy sees at once; the environment emits one"
     )
     reward_scale: float = option(
-        1.0, above=0, help="factor of training rewards; evaluation keeps the true ones"
+        1.0, above=0, help="Training rewards are multiplied by this; evaluation keeps the true ones"
     )
     stuck_after: int = option(
-        0, min=0, help="actions without a reward above 0 that end a training episode as lost; 0: none do"
+        0, min=0, help="So many actions without a reward above 0 end a training episode as lost; 0: none do"
     )
-    time_limit: int = option(0, min=0, help="environment steps (before skip) per episode; 0: its own limit")
+    time_limit: int = option(
+        0, min=0, help="How many environment steps (before skip) an episode may have; 0: its own limit"
+    )
     check: str = option(
         "space",
         choices=CHECKS,
         help="space: shape, dtype, finite, in bounds; finite: shape and finite; none: trust the environment",
     )
     deadline: float = option(
-        60.0, above=0, max=1e6, help="seconds one vector step may take before it counts as hung"
+        60.0, above=0, max=1e6, help="How many seconds a step of all lanes may take before it counts as hung"
     )
 
     def __post_init__(self) -> None:

@@ -26,28 +26,32 @@ class NetworkConfig:
         "auto",
         choices=encoders,
         own=True,
-        help="what reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
+        help="What reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
     )
     core: str = option(
         "identity",
         choices=cores,
         own=True,
-        help="what remembers earlier rows of the episode; identity: nothing",
+        help="The recurrent part, which remembers earlier steps of the episode; identity: nothing",
     )
-    core_size: int = option(64, min=1, help="width of what remembers and of its output")
-    core_layers: int = option(1, min=1, help="layers of what remembers, each reading the one below")
-    core_heads: int = option(4, min=1, help="attention heads of core=transformer; they divide core_size")
+    core_size: int = option(64, min=1, help="The width of its hidden state and of its output")
+    core_layers: int = option(1, min=1, help="How many layers it has, each reading the one below")
+    core_heads: int = option(
+        4, min=1, help="How many attention heads core=transformer has; they divide core_size"
+    )
     window: int = option(
-        32, min=2, help="rows that each layer of core=transformer reads, the newest included"
+        32, min=2, help="How many steps each layer of core=transformer reads, the newest included"
     )
-    hidden: tuple[int, ...] = option((64, 64), min=1, help="widths of the layers of the mlp encoder")
+    hidden: tuple[int, ...] = option((64, 64), min=1, help="The widths of the layers of the mlp encoder")
     activation: str = option(
-        "tanh", choices=("tanh", "relu", "silu", "gelu"), help="between those layers (convolutions use relu)"
+        "tanh",
+        choices=("tanh", "relu", "silu", "gelu"),
+        help="The activation between those layers (convolutions use relu)",
     )
     shared: bool | None = option(
-        None, help="policy and value read the same trunk; null: shared for pixels, apart for numbers"
+        None, help="Policy and value share encoder and core; null: shared for pixels, apart for numbers"
     )
-    normalize: bool = option(False, help="scale observations by their running mean and deviation")
+    normalize: bool = option(False, help="Scale observations by their running mean and standard deviation")
 
     def __post_init__(self) -> None:
         if self.core == "transformer" and self.core_size % self.core_heads:
