@@ -1,6 +1,6 @@
 """Deep Deterministic Policy Gradient (Lillicrap et al., 2016, arXiv:1509.02971), with the three changes of TD3.
 
-A deterministic actor mu(s) in [-1, 1]^d and a critic Q(s, a) learn from transitions in a replay memory. With slowly
+A deterministic actor mu(s) in [-1, 1]^d and a critic Q(s, a) learn from transitions in a replay buffer. With slowly
 following copies Q' and mu', and d_t = gamma^m (1 - terminated) of the m-step transition that the memory hands out,
 
     y_t   = r_t + d_t Q'(s_{t+m}, mu'(s_{t+m}))
@@ -279,7 +279,7 @@ class Agent:
 
 
 def feed(config: Config) -> contracts.Replayed:
-    """A replay memory."""
+    """A replay buffer."""
     return contracts.Replayed(config.steps, config.replay, config.gamma)
 
 

@@ -1,6 +1,6 @@
 """Deep Q-learning (Mnih et al., Nature 2015) and the refinements of it that stay simple, each an option.
 
-With theta' an old copy of theta (the target network), transitions (s, a, r, s') drawn from a replay memory, and
+With theta' an old copy of theta (the target network), transitions (s, a, r, s') drawn from a replay buffer, and
 gamma' = gamma (1 - terminated):
 
     y = r + gamma' max_b Q(s', b; theta')                           the paper: double=false, the rest at its default
@@ -269,7 +269,7 @@ class Agent:
 
 
 def feed(config: Config) -> contracts.Replayed:
-    """A replay memory."""
+    """A replay buffer."""
     return contracts.Replayed(config.steps, config.replay, config.gamma)
 
 

@@ -59,12 +59,16 @@ class Config:
     value_coef: float = option(0.5, min=0, help="c_V: the weight of the value's loss")
     value_clip: float | None = option(None, above=0, help="How far V may change on a rollout; null: any")
     entropy_coef: float = option(0.0, min=0, help="c_H: the weight of the entropy")
-    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and deviation 1")
+    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and standard deviation 1")
     recompute_advantage: bool = option(False, help="Compute values and advantages anew for every epoch")
     target_kl: float | None = option(None, above=0, help="End the epochs at 1.5 times this KL; null: never")
-    normalize_reward: bool = option(False, help="Divide rewards by the running deviation of the return")
+    normalize_reward: bool = option(
+        False, help="Divide rewards by the running standard deviation of the return"
+    )
     distribution: Literal["gaussian", "tanh"] = option("gaussian", help="How continuous actions are drawn")
-    log_std_init: float = option(0.0, min=-10, max=3, help="Log deviation of continuous actions at the start")
+    log_std_init: float = option(
+        0.0, min=-10, max=3, help="The log standard deviation of continuous actions at the start"
+    )
 
 
 class Policy(contracts.Policy):

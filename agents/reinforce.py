@@ -63,9 +63,11 @@ class Config:
     bootstrap: bool = option(True, help="Truncated episodes go on with V (baseline=value); false: with 0")
     reward_to_go: bool = option(True, help="Credit actions with what follows; false: with the whole return")
     entropy_coef: float = option(0.0, min=0, help="c_H: the weight of the entropy")
-    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and deviation 1")
+    normalize_advantage: bool = option(True, help="Scale advantages to mean 0 and standard deviation 1")
     distribution: Literal["gaussian", "tanh"] = option("gaussian", help="How continuous actions are drawn")
-    log_std_init: float = option(0.0, min=-10, max=3, help="Log deviation of continuous actions at the start")
+    log_std_init: float = option(
+        0.0, min=-10, max=3, help="The log standard deviation of continuous actions at the start"
+    )
 
 
 class Policy(contracts.Policy):

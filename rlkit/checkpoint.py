@@ -2,12 +2,12 @@
 
     step-000123456/  policy.safetensors  policy.json     enough to act, watch, serve
                      state.safetensors   state.json      everything else that the run is
-                     replay.safetensors  replay.json     the rows of a replay memory, where the agent has one
+                     replay.safetensors  replay.json     the rows of a replay buffer, where the agent has one
                      manifest.json                       format, step, size and SHA-256 of each file
 
 A checkpoint is written to a temporary name, fsynced and renamed; older ones go only after that. `newest` verifies the
 sums and falls back to the one before. Nothing is unpickled or evaluated. Tensors go from where they lie to the file and
-come back as views of it, so even a replay memory that fills the machine is saved and read without a copy of it.
+come back as views of it, so even a replay buffer that fills the machine is saved and read without a copy of it.
 """
 
 from __future__ import annotations

@@ -252,7 +252,7 @@ class WholeEpisodes:
 
 @dataclass(frozen=True)
 class Replayed:
-    """An algorithm that learns from a replay memory, into which rollouts of `steps` transitions per lane go."""
+    """An algorithm that learns from a replay buffer, into which rollouts of `steps` transitions per lane go."""
 
     steps: int
     config: ReplayConfig

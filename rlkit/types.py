@@ -1,4 +1,4 @@
-"""The types that everything speaks: EnvStep (a row), Rollout (experience), Batch (of a replay memory), State (memory).
+"""The types that everything speaks: EnvStep (a row), Rollout (experience), Batch (of a replay buffer), State (memory).
 
 Time runs along the first axis, lanes (parallel environments, or agents of one) along the second:
 
@@ -168,7 +168,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Batch:
-    """B items of a replay memory; L rows of each are learned from, towards targets y = reward + discount V(later).
+    """B items of a replay buffer; L rows of each are learned from, towards targets y = reward + discount V(later).
 
     Without memory an item is a transition: L = 1, `now` is o_t and `later` o_{t+m}, each with its own frame history.
     With memory it is a sequence: `now` begins with W rows that only move the memory (burn-in), and `later` is `now` and
@@ -182,7 +182,7 @@ class Batch:
     reward: Tensor  # [L, B] f32, of a transition over m steps their discounted sum
     discount: Tensor  # [L, B] f32, gamma^m, and 0 after a termination
     weight: Tensor  # [B] f32, importance weights
-    index: Tensor  # [B] int64, what the replay memory knows the items by
+    index: Tensor  # [B] int64, what the replay buffer knows the items by
 
     @property
     def warm(self) -> int:

@@ -1,4 +1,4 @@
-"""Replay memory: adding and drawing, beside Stable-Baselines3's ReplayBuffer in the same run.
+"""Replay buffer: adding and drawing, beside Stable-Baselines3's ReplayBuffer in the same run.
 
     python scripts/bench_replay.py [--json bench_replay.json]
 

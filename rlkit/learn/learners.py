@@ -75,7 +75,7 @@ def check(config: RunConfig, experience: Experience, sharing: Sharing, device: t
     if sharing is None:
         why = "shares no work between processes"
         if isinstance(experience, Replayed):
-            why = "learns from a replay memory, in one process"
+            why = "learns from a replay buffer, in one process"
         able = [
             f"agent={name}"
             for name in registry.names("agents")

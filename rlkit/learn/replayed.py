@@ -1,4 +1,4 @@
-"""A feed that puts every rollout into a replay memory."""
+"""A feed that puts every rollout into a replay buffer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ReplayFeed(RolloutFeed):
-    """Every rollout goes into a replay memory; the batch is the memory itself, which knows how many updates are due."""
+    """Every rollout goes into a replay buffer; the batch is the memory itself, which knows how many updates are due."""
 
     def __init__(self, source: RolloutSource, replay: Replay, window: int = 100) -> None:
         super().__init__(source, window)

@@ -333,7 +333,7 @@ class Replay:
         fits = fits and (snapshot["priorities"] is None) == (self.tree is None)
         if not fits or {*saved["fields"]} != {*ring.fields}:
             raise ConfigError(
-                "the replay memory in the checkpoint has another size than agent.replay, agent.steps and env.lanes in "
+                "the replay buffer in the checkpoint has another size than agent.replay, agent.steps and env.lanes in "
                 "the run's config.yaml describe; take back what was changed there"
             )
         for name, array in ring.fields.items():

@@ -43,7 +43,7 @@ class Built:
 def build(plan: Plan, folder: Path, console: Console) -> Built:
     """The run of an agent: its policy from the configuration's seed, its experience, and what happens beside learning.
 
-    Raises ConfigError where a replay memory does not fit into this machine.
+    Raises ConfigError where a replay buffer does not fit into this machine.
     """
     config, algorithm, device = plan.config, plan.algorithm, plan.device
     torch.set_num_threads(config.threads)

@@ -161,7 +161,7 @@ def test_it_learns_from_what_its_feed_describes_and_continues_exactly(
         still = list(before)
         for _ in range(
             20
-        ):  # a replay memory is filled first, and an actor may learn less often than its critics
+        ):  # a replay buffer is filled first, and an actor may learn less often than its critics
             batch, steps = run.feed.next()
             assert steps > 0
             metrics = run.learner.learn(batch, 0.1)

@@ -13,14 +13,14 @@ from rlkit.types import Batch, EnvSpec, Lanes, Rollout, Span, State, tree_map
 
 
 def transitions(rollout: Rollout, gamma: float, weight: Any = None, after: State | None = None) -> Batch:
-    """The lanes of one transition [1, B] as a replay memory hands them out; `after`: memory before the second row."""
+    """The lanes of one transition [1, B] as a replay buffer hands them out; `after`: memory before the second row."""
     now, later = (_span(rollout, row, row + 1) for row in (0, 1))
     later = later if after is None else Span(later.obs, later.first, later.last, after)
     return _batch(rollout, now, later, 0, gamma, weight)
 
 
 def sequences(rollout: Rollout, gamma: float, warm: int, weight: Any = None) -> Batch:
-    """The lanes of a rollout as sequences that a replay memory hands out; the first `warm` rows are burn-in."""
+    """The lanes of a rollout as sequences that a replay buffer hands out; the first `warm` rows are burn-in."""
     steps = rollout.size[0]
     return _batch(rollout, _span(rollout, 0, steps), _span(rollout, 0, steps + 1), warm, gamma, weight)
 
@@ -40,7 +40,7 @@ def _batch(rollout: Rollout, now: Span, later: Span, warm: int, gamma: float, we
 
 
 class Policy:
-    """The shapes that a replay memory asks for: observations [2], actions int64 []; memory (h [3], (c [2],))."""
+    """The shapes that a replay buffer asks for: observations [2], actions int64 []; memory (h [3], (c [2],))."""
 
     def __init__(self, *, stack: int = 1, memory: bool = False, named: bool = False) -> None:
         box = Box((2,), "float32")

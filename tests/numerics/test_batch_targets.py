@@ -1,4 +1,4 @@
-"""The targets of batches that a replay memory drew, against stepping through the rows that were put in."""
+"""The targets of batches that a replay buffer drew, against stepping through the rows that were put in."""
 
 from __future__ import annotations
 

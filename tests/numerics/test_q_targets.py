@@ -55,7 +55,7 @@ def transitions(
     agent: Agent, states: list[int], actions: Any, rewards: list[float], after: list[int], discount: list[float],
     mask_after: Any = None, weight: list[float] | None = None,
 ) -> Batch:  # fmt: skip
-    """A batch [1, B] as the replay memory of a memoryless network hands it out."""
+    """A batch [1, B] as the replay buffer of a memoryless network hands it out."""
     size = len(states)
     obs: Any = torch.stack([one_hot(states), one_hot(after)])  # [2, B, S]
     if mask_after is not None:

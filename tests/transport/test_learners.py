@@ -255,8 +255,8 @@ def test_a_run_that_was_ended_leaves_no_process_and_continues_exactly(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"agent": "dqn"}, "replay memory, in one process; type learner.workers=1, or one of agent=ppo"),
-        ({"agent": "td3", "env": "pendulum"}, "agent=td3 learns from a replay memory"),
+        ({"agent": "dqn"}, "replay buffer, in one process; type learner.workers=1, or one of agent=ppo"),
+        ({"agent": "td3", "env": "pendulum"}, "agent=td3 learns from a replay buffer"),
         (PPO | {"agent.minibatch": 38}, "agent.minibatch=38 .* 5 minibatches .* type agent.minibatch=48"),
         (
             PPO | {"env.lanes": 5, "agent.steps": 31, "agent.minibatch": 31},

@@ -1,4 +1,4 @@
-"""A replay memory is part of the checkpoint: whatever happened between the snapshot and the save, or to the files."""
+"""A replay buffer is part of the checkpoint: whatever happened between the snapshot and the save, or to the files."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ B, L, OBS, D = 5, 7, 3, 2
 
 
 class Memory:
-    """A replay memory that hands out given batches."""
+    """A replay buffer that hands out given batches."""
 
     def __init__(self, *batches: Batch, ready: bool = True) -> None:
         self.drawn, self.ready = batches, ready

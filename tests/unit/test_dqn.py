@@ -22,7 +22,7 @@ B = 16
 
 
 class Batches:
-    """A replay memory that owes `due` random batches in every call."""
+    """A replay buffer that owes `due` random batches in every call."""
 
     def __init__(self, agent: Agent, due: int, ready: bool = True) -> None:
         self.agent, self.due, self.ready = agent, due, ready

@@ -1,4 +1,4 @@
-"""What a replay memory hands out, against the rows that were put in."""
+"""What a replay buffer hands out, against the rows that were put in."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ many lanes a forward pass sees, so how lanes are dealt out changes nothing (sour
              is learned from at a lag of u - v <= max_lag
 
 A batch is one chunk of each worker, T steps of all lanes, so updates are as large as in one process. In `async`, an
-agent that learns from whole episodes or keeps a replay memory gets the chunks of each lane in their order, one of each
+agent that learns from whole episodes or keeps a replay buffer gets the chunks of each lane in their order, one of each
 worker; agents that learn from rollouts get those that arrived first. The lag is bounded by waiting, not by throwing
 away: a worker has at most max_lag chunks under way or unused, and the learner waits for chunks that would be too old
 later. (To drop it would lose work, and of slow episodes more than of fast ones.) Agents that learn from rollouts go on
@@ -16,7 +16,7 @@ with the chunks of those workers that are up: while one is being replaced, and w
 (source.min_workers).
 
 What corrects for the lag is the agent's own: PPO's ratio is to the probabilities with which the actions were drawn, so
-the clipped objective is that of the policy that acted; there is no V-trace. A replay memory is off-policy anyway: its
+the clipped objective is that of the policy that acted; there is no V-trace. A replay buffer is off-policy anyway: its
 chunks are of several rollouts (source.rollouts), handed out one by one, and max_lag counts chunks.
 
 Weights lie once per version in shared memory, where workers read them; rollouts are used where they arrived, and with
