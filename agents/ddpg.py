@@ -285,7 +285,7 @@ def feed(config: Config) -> contracts.Replayed:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where DDPG cannot act in `spec`."""
-    check_actions("ddpg", spec.action)
+    check_actions(__name__, spec.action)
     assert isinstance(spec.action, Box), "check_actions lets Boxes through"
     if not spec.action.bounded:
         raise ValueError(

@@ -275,7 +275,7 @@ def feed(config: Config) -> contracts.Replayed:
 
 def check(spec: EnvSpec, config: Config) -> None:
     """Raise ValueError where DQN cannot act in `spec`."""
-    check_actions("dqn", spec.action)
+    check_actions(__name__, spec.action)
     check_choices(spec)
     if config.noisy and config.epsilon_spread:
         raise ValueError(

@@ -111,7 +111,9 @@ class Evaluator:
             device,
             greedy,
         )
-        self._config = replace(config.env, lanes=min(config.env.lanes, episodes), reward_scale=1.0)
+        games = -(-episodes // len(policy.spec.agents))  # lanes are whole games
+        lanes = min(config.env.lanes, games * len(policy.spec.agents))
+        self._config = replace(config.env, lanes=lanes, reward_scale=1.0)
         self._env: VecEnv | None = None
 
     def play(self) -> list[Episode]:

@@ -125,8 +125,8 @@ def test_every_agent_counts_lives(agent: str, more: dict[str, object], tmp_path:
     assert 4.0 <= last["length/mean"] <= 4.7
     assert 1.0 <= last["return/mean"] / last["length/mean"] <= 1.1
     config, policy = run_config(run), load(run, "last").policy
-    found = evaluate_policy(policy, config, 4, seed=0, device=torch.device("cpu"))
-    assert [each.length for each in found] == [3, 6, 3, 6]
+    found = evaluate_policy(policy, config, 3, seed=0, device=torch.device("cpu"))  # one and a half games
+    assert [each.length for each in found] == [3, 6, 3]
 
 
 def test_ray_counts_as_one_process_does(tmp_path: Path) -> None:
