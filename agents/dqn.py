@@ -228,9 +228,7 @@ class Agent:
         z, _ = self.policy.returns(self.target, *old.inputs)  # [R, B, n, M], and R >= L
         judge = self.policy.returns(self.network, *later.inputs)[0] if self.config.double else z
         best = self.policy.q(judge, later.obs).argmax(-1)  # [R, B]
-        value = _of_action(z, best)[
-            -len(batch.action) :
-        ]  # [L, B, M], of the row after each that is learned from
+        value = _of_action(z, best)[-len(batch.action) :]  # [L, B, M], of the row after each
         return bootstrapped(batch, value, self.config.gamma, self.config.replay.n_step)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
