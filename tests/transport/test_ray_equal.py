@@ -29,7 +29,7 @@ def _ray() -> Iterator[None]:
 @pytest.mark.parametrize("agent", [PPO, DQN], ids=["ppo", "dqn-lstm"])
 def test_local_one_actor_and_two_end_with_the_same_weights(tmp_path: Path, agent: list[str]) -> None:
     begin = make(tmp_path / "begin", *agent)
-    untrained = {name: value.clone() for name, value in begin.policy.state_dict().items()}
+    untrained = {name: value.clone() for name, value in begin.model.state_dict().items()}
     begin.feed.close()
     local = train(make(tmp_path / "local", *agent, "source=sync", "source.group=4"), 20)
     assert not same(local, untrained)
