@@ -93,13 +93,41 @@ class VecEnv(Protocol):
         """Free processes and memory; idempotent."""
 
 
+EnvOptions: TypeAlias = Any  # rlkit.envs.config.EnvConfig, which the engine reaches by name alone
+
+
 @dataclass(frozen=True)
 class Probe:
     """What `rlkit.envs.make.probe` found out from one environment."""
 
     spec: EnvSpec
-    config: Any  # an rlkit.envs.config.EnvConfig in which backend, workers and action_mask are decided
+    config: EnvOptions  # in which backend, workers and action_mask are decided
     why: str  # why env.backend=auto became what it is, in a line; "" where nothing was measured
+
+
+class Environments(Protocol):
+    """What the package of environments offers the engine (`rlkit.envs.make`)."""
+
+    def probe(self, config: EnvOptions, *, render: bool = False) -> Probe:
+        """The spaces of an environment, and its options with everything decided. Raises ValueError."""
+
+    def make_vec(
+        self,
+        config: EnvOptions,
+        seed: int,
+        *,
+        evaluation: bool = False,
+        first_lane: int = 0,
+        device: str | torch.device = "cpu",
+        render: bool = False,
+    ) -> VecEnv:
+        """config.lanes environments behind the VecEnv protocol. Raises ValueError."""
+
+    def is_batched(self, config: EnvOptions) -> bool:
+        """Whether the environment steps all lanes at once by itself."""
+
+    def no_picture(self, id: str, reason: str = "its render() returned no picture") -> str:
+        """What to say of an environment that cannot be filmed."""
 
 
 class EndlessEpisode(ValueError):

@@ -17,14 +17,13 @@ import importlib
 import importlib.util
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rlkit import own
 from rlkit.options import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from rlkit.contracts import Algorithm
+    from rlkit.contracts import Algorithm, Environments
     from rlkit.spaces import Space
 
 __all__ = [
@@ -184,9 +183,9 @@ def check_actions(algorithm: str, action: Space) -> None:
     )
 
 
-def env_package() -> ModuleType:
+def env_package() -> Environments:
     """The module that makes environments."""
-    return importlib.import_module("rlkit.envs.make")
+    return cast("Environments", importlib.import_module("rlkit.envs.make"))
 
 
 def env_config() -> type:
