@@ -50,15 +50,15 @@ def build(plan: Plan, folder: Path, console: Console) -> Built:
     keep_memory()
     torch.manual_seed(config.seed)
 
-    def policy_() -> Policy:
+    def new_policy() -> Policy:
         return algorithm.Policy(plan.spec, config.network, config.agent).to(device)
 
-    policy = policy_()
+    policy = new_policy()
     agent = algorithm.Agent(
         policy, config.agent, config.optim, seed=config.seed, precision=plan.precision, compile=config.compile
     )
     with ExitStack() as stack:
-        source = make_source(config, policy, policy_, plan.experience, device, console.say)
+        source = make_source(config, policy, new_policy, plan.experience, device, console.say)
         stack.callback(source.close)
         feed = make_feed(plan.experience, source, policy, config, folder, console.say)
         stack.callback(feed.close)
@@ -70,7 +70,7 @@ def build(plan: Plan, folder: Path, console: Console) -> Built:
                 f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}"
             )
         clock = Clock(config.total_steps)
-        hooks, state = _hooks(plan, folder, console, policy, policy_, feed)
+        hooks, state = _hooks(plan, folder, console, policy, new_policy, feed)
         state = {"clock": clock, "agent": agent, **state}
         return Built(
             policy,
