@@ -180,7 +180,7 @@ def run_rlkit(case: str, setting: dict[str, Any]) -> dict[str, float]:
         run = prepare(compose(values=values).config, Path(folder), Console(10**9, case, plain=True))
         meter = Meter()
         fit(run.learner, run.feed, [meter, *run.hooks[-2:]], run.clock)
-        run.feed.source.close()
+        run.close()
     return {"rate": meter.steps / meter.seconds, "warmup_s": meter.begin - started}
 
 
