@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +18,6 @@ from rlkit.contracts import (
 )
 from rlkit.learn.feeds import RolloutFeed
 from rlkit.types import Rollout, tree_map
-
-if TYPE_CHECKING:
-    pass
 
 
 class EpisodeFeed(RolloutFeed):

@@ -7,27 +7,16 @@ RolloutFeed is a source of rollouts, each learned from once, with the account of
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
-from rlkit.config.schema import RunConfig
 from rlkit.contracts import (
-    Experience,
     Feed,
-    Policy,
-    Replayed,
-    Rollouts,
     RolloutSource,
     Saved,
-    WholeEpisodes,
 )
 from rlkit.types import Rollout
-
-if TYPE_CHECKING:
-    pass
 
 
 class RolloutFeed(Feed):
@@ -80,38 +69,3 @@ class RolloutFeed(Feed):
     def close(self) -> None:
         """End the source and free what lies on disk."""
         self.source.close()
-
-
-def part_names(experience: Experience) -> tuple[str, ...]:
-    """The parts of a checkpoint that the feed of this kind saves on its own."""
-    return ("replay",) if isinstance(experience, Replayed) else ()
-
-
-def make_feed(
-    experience: Experience,
-    source: RolloutSource,
-    policy: Policy,
-    config: RunConfig,
-    folder: Path,
-    say: Callable[[str], None],
-) -> RolloutFeed:
-    """The feed of an algorithm that learns from `experience`, for a run in `folder`.
-
-    Raises ConfigError where it cannot be had.
-    """
-    device = next(policy.parameters()).device
-    if isinstance(experience, Rollouts):
-        return RolloutFeed(source)
-    if isinstance(experience, WholeEpisodes):
-        from rlkit.learn.episodes import EpisodeFeed
-
-        return EpisodeFeed(source, experience.minimum, device)
-    from rlkit.learn.replayed import ReplayFeed
-    from rlkit.replay.memory import Replay
-
-    replay = Replay(
-        experience.config, policy, lanes=config.env.lanes, steps=experience.steps, gamma=experience.gamma,
-        seed=config.seed, device=device, folder=folder / "replay",
-    )  # fmt: skip
-    say(replay.statement)
-    return ReplayFeed(source, replay)

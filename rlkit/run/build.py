@@ -13,8 +13,8 @@ from torch import nn
 
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
-from rlkit.learn.feeds import make_feed
 from rlkit.learn.learners import Learners
+from rlkit.learn.make import make_feed
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.play.evaluate import Evaluator

@@ -9,7 +9,7 @@ from pathlib import Path
 from rlkit import checkpoint
 from rlkit.config import registry, trust
 from rlkit.config.compose import to_plain
-from rlkit.learn.feeds import part_names
+from rlkit.learn.make import part_names
 from rlkit.run.console import Console
 from rlkit.run.folder import lock_folder, run_config
 from rlkit.run.start import prepare

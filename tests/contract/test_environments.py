@@ -95,7 +95,7 @@ def copied(row: EnvStep) -> EnvStep:
 def test_lanes_follow_the_row_rule_and_come_back(name: str) -> None:
     config, g = configure(name), np.random.default_rng(0)
     try:
-        spec = probe(config)
+        spec = probe(config).spec
     except ValueError as error:
         if "pip install" in str(error):
             pytest.skip(str(error))

@@ -16,7 +16,7 @@ from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, Space
 from rlkit.types import Batch, EnvSpec, Lanes, Rollout, tree_map
-from tests.unit import experience
+from tests.helpers import experience
 
 STATES = 3
 ONLINE = [[1.0, 5.0, 2.0], [4.0, 0.0, 3.0]]  # Q(s, a): one row per action, one column per state

@@ -155,7 +155,7 @@ def test_replay_never_draws_what_is_no_transition() -> None:
     policy = One(env.spec)
     actor = Actor(env, policy, 7, seed=0, device=torch.device("cpu"))
     replay = Replay(
-        ReplayConfig(capacity=140, warmup=0, ratio=1.0, batch=16), policy, lanes=4, steps=7, gamma=0.9
+        ReplayConfig(capacity=400, warmup=0, ratio=1.0, batch=16), policy, lanes=4, steps=7, gamma=0.9
     )
     taken = 0
     for _ in range(6):

@@ -24,7 +24,7 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run.check import spec_of
+from rlkit.run.check import probe_env
 from rlkit.run.start import prepare
 from tests.helpers.runs import Process, digest, environment, launch, rlkit, wait_for
 
@@ -99,7 +99,7 @@ def test_a_run_of_several_ranks_has_the_weights_of_one(
 def make_agent(config: RunConfig) -> Any:
     module = registry.algorithm(config.agent_name)
     torch.manual_seed(config.seed)
-    policy = module.Policy(spec_of(config), config.network, config.agent)
+    policy = module.Policy(probe_env(config).spec, config.network, config.agent)
     return module.Agent(policy, config.agent, config.optim, seed=config.seed)
 
 
@@ -276,7 +276,7 @@ def test_what_ranks_cannot_share_is_refused(tmp_path: Path, options: dict[str, A
 def check(config: RunConfig, device: str = "cpu") -> None:
     """As `rlkit.run.check.check` asks it."""
     algorithm = registry.algorithm(config.agent_name)
-    policy = algorithm.Policy(spec_of(config), config.network, config.agent)
+    policy = algorithm.Policy(probe_env(config).spec, config.network, config.agent)
     sharing = algorithm.shared(policy, config.agent)
     learners.check(config, algorithm.feed(config.agent), sharing, torch.device(device))
 

@@ -17,7 +17,7 @@ from rlkit.returns import n_step
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, Discrete, Space
 from rlkit.types import Batch, EnvSpec, Lanes, Rollout, State, tree_leaves, tree_map
-from tests.unit import experience
+from tests.helpers import experience
 
 B, L, OBS, D = 5, 7, 3, 2
 

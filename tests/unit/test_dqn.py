@@ -16,7 +16,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.nn.noisy import Noise
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space
 from rlkit.types import Batch, EnvSpec, Lanes, Rollout, tree_leaves, tree_map
-from tests.unit import experience
+from tests.helpers import experience
 
 B = 16
 

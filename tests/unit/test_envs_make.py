@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, make, make_env, make_vec, probe
-from rlkit.envs.lookup import constructor
-from rlkit.envs.make import is_batched
 from rlkit.machine import cores
-from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete, leaves
+from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
 TOYS = "rlkit.envs.toys:"
@@ -164,41 +162,6 @@ def test_users_errors_from_a_worker_are_the_same(mine):
     for backend in ("inprocess", "workers"):
         with pytest.raises(ValueError, match=r"space Text is not supported"):
             make_vec(EnvConfig(id=f"{mine}:Written", backend=backend), 0)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_committed_configurations_run(path):
-    """Random actions through every environment that this installation has, with its own wrappers and checks."""
-    yaml = pytest.importorskip("yaml")
-    values = yaml.safe_load(path.read_text())
-    if values["id"] == "???":
-        values["id"] = "CartPole-v1"
-    config = EnvConfig(**{**values, "lanes": 2})
-    try:
-        constructor(config.id)
-    except ValueError as error:
-        if "needs the package" not in str(error):
-            raise
-        pytest.skip(str(error))
-    vector = make_vec(config if is_batched(config) else replace(config, backend="inprocess"), 3)
-    row = open_all(vector)
-    rewards, generator = [], torch.Generator().manual_seed(0)
-    space = None if is_batched(config) else vector.block.action_space
-    if space is not None:
-        space.seed(0)
-    for _ in range(40):
-        if space is None:
-            action = torch.rand(2, *vector.spec.action.shape, generator=generator)
-        else:
-            action = torch.from_numpy(np.stack([space.sample(), space.sample()]))
-        row = vector.step(action)
-        rewards.append(row.reward.clone())
-    shown = row.obs if isinstance(row.obs, dict) else {"": row.obs}
-    wanted = {name: (2, *leaf.shape) for name, leaf in leaves(vector.spec.observation)}
-    assert {name: tuple(x.shape) for name, x in shown.items()} == wanted
-    assert torch.isfinite(torch.stack(rewards)).all()
-    assert vector.spec.stack == values.get("stack", 1)
-    vector.close()
 
 
 @pytest.mark.parametrize(("id", "own"), [(TOYS + "Identity", 10), ("CartPole-v1", 500)])

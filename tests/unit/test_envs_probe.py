@@ -139,7 +139,7 @@ def test_whoever_names_a_block_has_threads() -> None:
     assert vector.block.threads == 2
     vector.close()
     with pytest.raises(
-        ValueError, match=r"env\.backend=threads: .*given env\.id=tests\.unit\.counted:Counted"
+        ValueError, match=r"env\.backend=threads: .*given env\.id=tests\.helpers\.counted:Counted"
     ):
         probe(replace(config, id=HERE + "Counted"))
     with pytest.raises(ValueError, match=r"env\.keep=\(0,\): env\.backend=threads"):

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlkit import metrics as rlkit_logging
 from rlkit.metrics import MetricsWriter, explained, read_metrics
+from rlkit.run import console as console_module
 from rlkit.run.console import Console, clock, number
 
 
@@ -184,7 +184,7 @@ class Clock:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
-    monkeypatch.setattr(rlkit_logging, "time", fake)
+    monkeypatch.setattr(console_module, "time", fake)
     return fake
 
 
