@@ -267,7 +267,7 @@ Sharing: TypeAlias = Minibatches | LaneShares | None
 class Algorithm:
     """What a file of agents/, or a module of one's own (agent=my_pkg.mod), offers under these names.
 
-    Config           frozen dataclass of `option(...)`s
+    Config           frozen dataclass of `option(...)`s, defined in the file; `gamma` is what `rlkit doctor` sets
     Policy           Policy(spec, network, config) extends `contracts.Policy`
     Agent            Agent(policy, config, optim, *, seed, precision, compile) is a `Learner`
     ACTIONS          literal: the action spaces it acts in, of "Discrete", "MultiDiscrete", "MultiBinary", "Box", and
