@@ -311,7 +311,7 @@ Share: TypeAlias = Callable[[Policy, AgentConfig], Sharing]
 class Algorithm:
     """What a file of agents/, or a module of one's own (agent=my_pkg.mod), offers under these names.
 
-    Config           frozen dataclass of `option(...)`s
+    Config           frozen dataclass of `option(...)`s, defined in the file; `gamma` is what `rlkit doctor` sets
     Policy           Policy(spec, network, config) extends `contracts.Policy`
     Agent            Agent(policy, config, optim, *, seed, precision, compile) is a `Learner`
     ACTIONS          literal: the action spaces it acts in, of "Discrete", "MultiDiscrete", "MultiBinary", "Box", and

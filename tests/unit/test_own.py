@@ -149,6 +149,29 @@ def test_agents_that_cannot_be_are_one_line(folder: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "instead", "said"),
+    [
+        ("self.noise_size = self.head.noise_size", "pass", "its Policy sets no noise_size; "),
+        ("precision=precision, compile=compile", "precision=precision, compile=False", ""),
+    ],
+)
+def test_what_a_file_lacks_is_said_before_a_folder_exists(
+    folder: Path, text: str, instead: str, said: str
+) -> None:
+    file = folder / "mine" / "a2c.py"
+    source = file.read_text()
+    assert text in source
+    source = source.replace(text, instead)
+    if not said:
+        source = source.replace("        compile: bool,\n", "").replace(", compile: bool", "")
+        said = r"its Agent cannot be called as Agent\(.*\): got an unexpected keyword argument 'compile'"
+    file.write_text(source)
+    with pytest.raises(ConfigError, match=f"^agent=mine.a2c: {said}"):
+        train()
+    assert not (folder / "runs").exists()
+
+
 def test_encoders_and_cores_that_cannot_be_are_one_line(folder: Path) -> None:
     write(
         folder, "odd", "def build(space, stack, config):\n    return 3\n\ndef core(features, config): ...\n"
