@@ -27,7 +27,7 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run.check import spec_of
+from rlkit.run.check import probe_env
 from rlkit.run.session import prepare
 
 SMALL = {
@@ -101,7 +101,7 @@ def test_a_run_of_several_ranks_has_the_weights_of_one(
 def make_agent(config: RunConfig) -> Any:
     module = registry.agent_module(config.agent_name)
     torch.manual_seed(config.seed)
-    policy = module.Policy(spec_of(config), config.network, config.agent)
+    policy = module.Policy(probe_env(config).spec, config.network, config.agent)
     return module.Agent(policy, config.agent, config.optim, seed=config.seed)
 
 
