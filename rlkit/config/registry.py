@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -122,6 +123,13 @@ def algorithm(name: str) -> Algorithm:
             f"agent={name}: its Config is {module.Config.__module__}'s; write in {path}: "
             "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
         )
+    try:
+        inspect.signature(module.Agent).bind(None, None, None, seed=0, precision=None, compile=False)
+    except TypeError as error:
+        raise ConfigError(
+            f"agent={name}: its Agent cannot be called as Agent(policy, config, optim, *, seed, precision, compile): "
+            f"{error}"
+        ) from error
     return Algorithm(
         name,
         module.Config,

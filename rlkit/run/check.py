@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Algorithm, Experience, Policy, Probe
+from rlkit.contracts import Algorithm, Experience, Probe
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
@@ -100,27 +99,15 @@ def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Exper
         raise
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    _check_file(name, algorithm, policy)
-    if config.learner.workers > 1:
-        device = choose_device(config.device, lambda text: None)
-        learners.check(config, experience, algorithm.shared(policy, config.agent), device)
-    return experience
-
-
-def _check_file(name: str, algorithm: Algorithm, policy: Policy) -> None:
-    """Raise ConfigError where an algorithm's file lacks what would be missed only once the run has begun."""
     lacking = [each for each in ("spec", "noise_size", "memoryless") if not hasattr(policy, each)]
     if lacking:
         raise ConfigError(
             f"agent={name}: its Policy sets no {', no '.join(lacking)}; rlkit.contracts.Policy says what one offers"
         )
-    try:
-        inspect.signature(algorithm.Agent).bind(None, None, None, seed=0, precision=None, compile=False)
-    except TypeError as error:
-        raise ConfigError(
-            f"agent={name}: its Agent cannot be called as Agent(policy, config, optim, *, seed, precision, compile): "
-            f"{error}"
-        ) from error
+    if config.learner.workers > 1:
+        device = choose_device(config.device, lambda text: None)
+        learners.check(config, experience, algorithm.shared(policy, config.agent), device)
+    return experience
 
 
 def has_pixels(spec: EnvSpec) -> bool:
