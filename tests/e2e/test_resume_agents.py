@@ -16,7 +16,10 @@ COMMON = [
 ]  # fmt: skip
 SMALL = "network.hidden=[16] agent.steps=32 agent.minibatch=64 agent.epochs=4"
 EPISODES = "network.hidden=[16] agent.steps=8 agent.episodes=4"
-REPLAY = "network.hidden=[16] agent.replay.warmup=200 agent.replay.ratio=0.2 agent.replay.capacity=1000"
+REPLAY = (
+    "network.hidden=[16] checkpoint.every=240 agent.replay.warmup=200 agent.replay.ratio=0.2 "
+    "agent.replay.capacity=1000"
+)
 SEQUENCES = f"{REPLAY} agent.replay.batch=64 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalize=true agent.normalize_reward=true total_steps=2000",
@@ -28,16 +31,16 @@ CASES = {  # options of each run
     "reinforce-transformer-thread": f"agent=reinforce env=cartpole network=transformer network.window=8 "
     f"source=thread {EPISODES} total_steps=2000",
     "dqn": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 network.normalize=true "
-    "agent.dueling=true agent.replay.n_step=3 total_steps=2000",
+    "agent.dueling=true agent.replay.n_step=3 total_steps=1300",
     "dqn-lstm-stack": f"agent=dqn {SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
-    "total_steps=2000",
+    "total_steps=1300",
     "dqn-transformer-thread": f"agent=dqn {SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "
-    "total_steps=2000",
+    "total_steps=1300",
     "ddpg": f"agent=td3 env=pendulum {REPLAY} agent.replay.alpha=0.6 agent.noise=ou network.normalize=true "
-    "agent.replay.n_step=2 total_steps=2000",
-    "ddpg-lstm-stack": f"agent=td3 {SEQUENCES} env=pendulum_novel env.stack=2 network=lstm total_steps=2000",
+    "agent.replay.n_step=2 total_steps=1300",
+    "ddpg-lstm-stack": f"agent=td3 {SEQUENCES} env=pendulum_novel env.stack=2 network=lstm total_steps=1300",
     "ddpg-transformer-thread": f"agent=ddpg {SEQUENCES} env=pendulum network=transformer network.window=8 "
-    "agent.noise=ou source=thread total_steps=2000",
+    "agent.noise=ou source=thread total_steps=1300",
 }
 
 
