@@ -20,6 +20,7 @@ own LSTM takes 0.5 ms, but cannot clear a lane's memory between two rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -202,7 +203,22 @@ def _recall_gradient(d: Tensor, y: Tensor, h: Tensor, keep: Tensor) -> Tensor:
     return d.flatten(0, 1).t() @ before.flatten(0, 1)
 
 
-@torch.library.custom_op("rlkit::lstm_forward", mutates_args=())
+_LIBRARY = torch.library.Library("rlkit", "DEF")
+
+
+def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make of a function one operator of torch, which a compiled graph calls as a whole.
+
+    torch.library.custom_op does so too, but its operators import the compiler (seconds) at their first call, also in
+    runs that compile nothing.
+    """
+    name = function.__name__
+    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
+    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+    return cast(Callable[..., Any], getattr(torch.ops.rlkit, name).default)
+
+
+@_operator
 def lstm_forward(
     x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,7 +246,7 @@ def lstm_forward(
     return y, cells, gates
 
 
-@torch.library.custom_op("rlkit::lstm_backward", mutates_args=())
+@_operator
 def lstm_backward(
     dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor
 ) -> Tensor:
@@ -253,7 +269,7 @@ def lstm_backward(
     return d
 
 
-@torch.library.custom_op("rlkit::gru_forward", mutates_args=())
+@_operator
 def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """The loop of `_GRUScan`, every result written where it belongs."""
     size = h.shape[-1]
@@ -277,7 +293,7 @@ def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Ten
     return y, gates
 
 
-@torch.library.custom_op("rlkit::gru_backward", mutates_args=())
+@_operator
 def gru_backward(
     dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -293,23 +309,23 @@ def gru_backward(
     return d, gradient
 
 
-@lstm_forward.register_fake
+@torch.library.register_fake("rlkit::lstm_forward", lib=_LIBRARY)
 def _(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = x.new_empty(*x.shape[:2], h.shape[-1])
     return rows, torch.empty_like(rows), x.new_empty(x.shape)
 
 
-@gru_forward.register_fake
+@torch.library.register_fake("rlkit::gru_forward", lib=_LIBRARY)
 def _(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     rows = x.new_empty(*x.shape[:2], h.shape[-1])
     return rows, x.new_empty(*x.shape[:2], 4 * h.shape[-1])
 
 
-@lstm_backward.register_fake
+@torch.library.register_fake("rlkit::lstm_backward", lib=_LIBRARY)
 def _(dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor) -> Tensor:
     return factor.new_empty(factor.shape)
 
 
-@gru_backward.register_fake
+@torch.library.register_fake("rlkit::gru_backward", lib=_LIBRARY)
 def _(dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     return factor.new_empty(factor.shape), dy.new_empty(dy.shape)
