@@ -47,7 +47,7 @@ from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, mask_of, tree_map
 
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
 METRICS = ("loss/policy", "loss/value", "policy/entropy", "policy/ratio")
-QUICK = {"steps": 8, "episodes": 32, "log_std_init": -0.5}
+QUICK = {"steps": 4, "episodes": 8, "log_std_init": -0.5}
 RATE = 0.1  # of the running mean of baseline=mean
 
 

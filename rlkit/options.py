@@ -23,6 +23,7 @@ import reprlib
 import types as pytypes
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlkit.own import is_function
@@ -169,8 +170,13 @@ def _fields(cls: type) -> Iterator[Field[object]]:
 
 def _kinds(cls: type, types: Mapping[str, type] | None) -> dict[str, Kind]:
     """The type of every field, by its name."""
-    hints = get_type_hints(cls) | dict(types or {})
+    hints = _hints(cls) | dict(types or {})
     return {part.name: hints[part.name] for part in _fields(cls)}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Kind]:
+    return get_type_hints(cls)
 
 
 def _default(part: Field[object]) -> object:

@@ -65,7 +65,7 @@ class Probe:
     part: str  # what a failure points at
     gamma: float = 0.0
     kwargs: dict[str, object] = field(default_factory=dict)
-    steps: int = 4_000  # of training
+    steps: int = 1_600  # of training
     memory: bool = False  # only a network that remembers can pass
 
 
@@ -117,7 +117,7 @@ PROBES = (
         "policy", "Choice", "action",
         (Expectation("action after -1", _rows(-1.0), -0.5), Expectation("action after 1", _rows(1.0), 0.5)),
         "the policy's way from the observation, or advantages that belong to other rows",
-        kwargs={"seen": True},
+        kwargs={"seen": True}, steps=3_200,
     ),
     Probe(
         "memory", "Recall", "action",
@@ -126,7 +126,7 @@ PROBES = (
             Expectation("action after 1, 0", _rows(1.0, 0.0), 0.5),
         ),
         "memory: the core, its state when acting or learning, or gradients through it",
-        steps=8_000, memory=True,
+        steps=3_200, memory=True,
     ),
     Probe(
         "reset", "Forget", "value",
@@ -139,7 +139,7 @@ PROBES = (
             )
         ),
         "memory is not cleared where an episode opens (`first`), when acting or when learning",
-        steps=12_000, memory=True,
+        steps=4_800, memory=True,
     ),
 )  # fmt: skip
 CLOSE = 0.25  # how far a value may be from the answer; a number from the right action

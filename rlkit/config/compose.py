@@ -10,9 +10,11 @@ Nothing is instantiated by name, no interpolation is resolved, and whatever is w
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +190,7 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
         for key, choice in choices.items()
         if key != "preset"
     ]  # stronger than a preset's
-    plain = _compose_groups([*typed, f"preset={chosen['preset']}"])
+    plain = copy.deepcopy(_compose_groups((*typed, f"preset={chosen['preset']}"), _changed()))
     plain["env"]["name"] = chosen["env"]
     plain["agent"] = {"name": chosen["agent"]} | (plain.get("agent") or {})
     for key, value in first + edits:
@@ -235,8 +237,14 @@ def _defaults() -> dict[str, str]:
     return {key: chosen[key] for key in CHOICES if key != "preset"} | {"preset": "auto"}
 
 
-def _compose_groups(choices: Sequence[str]) -> dict[str, Any]:
-    """Hydra's composition of config.yaml with these choices."""
+def _changed() -> int:
+    """When the newest of the YAML files was written, in ns."""
+    return max(file.stat().st_mtime_ns for file in registry.config_folder().rglob("*.yaml"))
+
+
+@lru_cache(maxsize=64)
+def _compose_groups(choices: tuple[str, ...], changed: int) -> dict[str, Any]:
+    """Hydra's composition of config.yaml with these choices; of the files as they were at `changed`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

@@ -16,7 +16,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -146,7 +146,7 @@ def algorithm(name: str) -> Algorithm:
 
 def actions(algorithm: str) -> tuple[str, ...]:
     """The action spaces that an algorithm acts in, as its file says; imports nothing."""
-    for node in ast.parse(agent_file(algorithm).read_text(encoding="utf-8")).body:
+    for node in _syntax(agent_file(algorithm)).body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["ACTIONS"]:
             return tuple(ast.literal_eval(node.value))
     raise ConfigError(f"agent={algorithm}: {agent_file(algorithm)} has no ACTIONS = (...) at its top level")
@@ -154,13 +154,13 @@ def actions(algorithm: str) -> tuple[str, ...]:
 
 def shares(algorithm: str) -> bool:
     """Whether an algorithm's file has a function `shared`: learner.workers ranks can share its learning."""
-    tree = ast.parse(agent_file(algorithm).read_text(encoding="utf-8"))
-    return any(isinstance(node, ast.FunctionDef) and node.name == "shared" for node in tree.body)
+    body = _syntax(agent_file(algorithm)).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == "shared" for node in body)
 
 
 def learns_from(algorithm: str) -> str:
     """What an algorithm learns from, by the return type of `feed` in its file; imports nothing."""
-    for node in ast.parse(agent_file(algorithm).read_text(encoding="utf-8")).body:
+    for node in _syntax(agent_file(algorithm)).body:
         if isinstance(node, ast.FunctionDef) and node.name == "feed" and node.returns is not None:
             kind = ast.unparse(node.returns).rpartition(".")[2]
             if kind in EXPERIENCE:
@@ -168,6 +168,16 @@ def learns_from(algorithm: str) -> str:
     raise ConfigError(
         f"agent={algorithm}: {agent_file(algorithm)} has no feed(config) -> {' | '.join(EXPERIENCE)} at its top level"
     )
+
+
+def _syntax(file: Path) -> ast.Module:
+    """The syntax tree of a file as it is now."""
+    return _parsed(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _parsed(file: Path, changed: int) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def check_actions(algorithm: str, action: Space) -> None:

@@ -203,22 +203,54 @@ def _recall_gradient(d: Tensor, y: Tensor, h: Tensor, keep: Tensor) -> Tensor:
     return d.flatten(0, 1).t() @ before.flatten(0, 1)
 
 
-_LIBRARY = torch.library.Library("rlkit", "DEF")
+_LIBRARY = torch.library.Library("rlkit", "DEF")  # type: ignore[no-untyped-call]
 
 
-def _operator(function: Callable[..., Any]) -> Callable[..., Any]:
+def _operator(shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make of a function one operator of torch, which a compiled graph calls as a whole.
 
-    torch.library.custom_op does so too, but its operators import the compiler (seconds) at their first call, also in
-    runs that compile nothing.
+    shapes: gives empty tensors like the function's results, which is all that tracing asks for.
+
+    torch.library.custom_op does so too, but its operators import the compiler, which takes seconds, at their first
+    call, also in runs that compile nothing.
     """
-    name = function.__name__
-    _LIBRARY.define(name + torch.library.infer_schema(function, mutates_args=()))
-    _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-    return cast(Callable[..., Any], getattr(torch.ops.rlkit, name).default)
+
+    def make(function: Callable[..., Any]) -> Callable[..., Any]:
+        name = function.__name__
+        schema = torch.library.infer_schema(function, mutates_args=())
+        _LIBRARY.define(name + schema)  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        torch.library.register_fake(f"rlkit::{name}", shapes, lib=_LIBRARY)
+        return cast(Callable[..., Any], getattr(torch.ops.rlkit, name).default)
+
+    return make
 
 
-@_operator
+def _lstm_rows(
+    x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = x.new_empty(*x.shape[:2], h.shape[-1])
+    return rows, torch.empty_like(rows), x.new_empty(x.shape)
+
+
+def _gru_rows(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    rows = x.new_empty(*x.shape[:2], h.shape[-1])
+    return rows, x.new_empty(*x.shape[:2], 4 * h.shape[-1])
+
+
+def _lstm_gradients(
+    dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor
+) -> Tensor:
+    return factor.new_empty(factor.shape)
+
+
+def _gru_gradients(
+    dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    return factor.new_empty(factor.shape), dy.new_empty(dy.shape)
+
+
+@_operator(_lstm_rows)
 def lstm_forward(
     x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -246,7 +278,7 @@ def lstm_forward(
     return y, cells, gates
 
 
-@_operator
+@_operator(_lstm_gradients)
 def lstm_backward(
     dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor
 ) -> Tensor:
@@ -269,7 +301,7 @@ def lstm_backward(
     return d
 
 
-@_operator
+@_operator(_gru_rows)
 def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """The loop of `_GRUScan`, every result written where it belongs."""
     size = h.shape[-1]
@@ -293,7 +325,7 @@ def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Ten
     return y, gates
 
 
-@_operator
+@_operator(_gru_gradients)
 def gru_backward(
     dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -307,25 +339,3 @@ def gru_backward(
         of_h_t.mul_(dh_t.view(lanes, 1, size))
         torch.mm(d_t, recall, out=dh).mul_(keep_t).addcmul_(dh_t, carry_t)
     return d, gradient
-
-
-@torch.library.register_fake("rlkit::lstm_forward", lib=_LIBRARY)
-def _(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    rows = x.new_empty(*x.shape[:2], h.shape[-1])
-    return rows, torch.empty_like(rows), x.new_empty(x.shape)
-
-
-@torch.library.register_fake("rlkit::gru_forward", lib=_LIBRARY)
-def _(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    rows = x.new_empty(*x.shape[:2], h.shape[-1])
-    return rows, x.new_empty(*x.shape[:2], 4 * h.shape[-1])
-
-
-@torch.library.register_fake("rlkit::lstm_backward", lib=_LIBRARY)
-def _(dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor) -> Tensor:
-    return factor.new_empty(factor.shape)
-
-
-@torch.library.register_fake("rlkit::gru_backward", lib=_LIBRARY)
-def _(dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
-    return factor.new_empty(factor.shape), dy.new_empty(dy.shape)

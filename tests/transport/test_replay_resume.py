@@ -164,19 +164,19 @@ def test_saving_and_reading_need_no_second_memory(tmp_path: Path) -> None:
 
 
 RUN = [
-    "env.backend=inprocess", "env.lanes=2", "evaluate.every=100000", "evaluate.episodes=1", "log.every=200",
-    "total_steps=2400", "checkpoint.keep=100", "agent.replay.warmup=100", "agent.replay.batch=16",
-    "agent.replay.ratio=0.25", "threads=1", "preset=none",
+    "env.backend=inprocess", "env.lanes=2", "evaluate.every=100000", "evaluate.episodes=1", "log.every=100",
+    "total_steps=1000", "checkpoint.keep=100", "agent.replay.warmup=100", "agent.replay.batch=16", "env.time_limit=100",
+    "agent.replay.ratio=0.2", "threads=1", "preset=none", "network.hidden=[16]", "network.core_size=16",
 ]  # fmt: skip
 DQN = ["train", "agent=dqn", "env=cartpole", "agent.steps=4", *RUN]
 DDPG = ["train", "agent=ddpg", "env=pendulum", "agent.steps=4", *RUN]
 RUNS = {
-    "dqn": [*DQN, "agent.replay.capacity=800"],
+    "dqn": [*DQN, "agent.replay.capacity=400"],
     "dqn-stack-priorities": [*DQN, "env.stack=3", "agent.replay.capacity=100000", "agent.replay.alpha=0.6"],
     "dqn-lstm-disk-thread": [
-        *DQN, "network=lstm", "source=thread", "agent.replay.storage=disk", "agent.replay.capacity=800",
+        *DQN, "network=lstm", "source=thread", "agent.replay.storage=disk", "agent.replay.capacity=400",
     ],
-    "ddpg": [*DDPG, "agent.replay.capacity=800", "agent.replay.n_step=3"],
+    "ddpg": [*DDPG, "agent.replay.capacity=400", "agent.replay.n_step=3"],
 }  # fmt: skip
 
 
@@ -189,11 +189,11 @@ def replay_of(run: Path) -> str:
 def test_ended_runs_continue_exactly(tmp_path: Path, name: str) -> None:
     """One run is killed and later interrupted in the middle of whatever it does, the other goes through."""
     arguments = RUNS[name]
-    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=800")
+    code, output = rlkit(tmp_path, *arguments, "name=a", "checkpoint.every=300")
     assert code == 0, output
     assert "replay: " in output
     assert not (tmp_path / "runs" / "a" / "replay").exists()
-    process = launch(tmp_path, *arguments, "name=b", "checkpoint.every=800")
+    process = launch(tmp_path, *arguments, "name=b", "checkpoint.every=300")
     saved = tmp_path / "runs" / "b" / "checkpoints"
     wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= 1, process)
     os.kill(process.pid, signal.SIGKILL)
@@ -213,10 +213,10 @@ def test_ended_runs_continue_exactly(tmp_path: Path, name: str) -> None:
 
 
 def test_a_damaged_memory_is_told_and_the_checkpoint_before_it_used(tmp_path: Path) -> None:
-    code, output = rlkit(tmp_path, *RUNS["dqn"], "name=a", "checkpoint.every=800", "total_steps=1600")
+    code, output = rlkit(tmp_path, *RUNS["dqn"], "name=a", "checkpoint.every=400", "total_steps=800")
     assert code == 0, output
     config = tmp_path / "runs" / "a" / "config.yaml"
-    config.write_text(config.read_text().replace("total_steps: 1600", "total_steps: 2000"))
+    config.write_text(config.read_text().replace("total_steps: 800", "total_steps: 1000"))
     newest = checkpoint.steps(tmp_path / "runs" / "a" / "checkpoints")[0][1]
     file = newest / "replay.safetensors"
     data = bytearray(file.read_bytes())
