@@ -32,8 +32,9 @@ def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="allow code that a run made elsewhere names to be imported: an agent's module, or module:Name of an "
-        "environment, encoder or core; may be given several times",
+        help="allow what a run made elsewhere asks for: an agent's module or module:Name of an environment, encoder "
+        "or core to be imported, OPTION=VALUE that starts programs or reaches other machines; may be given several "
+        "times",
     )
     return parser
 
@@ -63,8 +64,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     """
     import torch
 
-    from rlkit.config.compose import to_plain, with_env
-    from rlkit.config.trust import code_of, remember, require
+    from rlkit.config.compose import with_env
+    from rlkit.config.trust import remember, require
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
     from rlkit.run.check import has_pixels, probe_env
@@ -74,14 +75,14 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     folder = Path(arguments.run)
     remember(*arguments.trust)
     config = run_config(folder)
-    trained = config.env.id
+    asked = _played(config)
     if arguments.env:
         config = with_env(config, arguments.env)
-    code = code_of(to_plain(config))
-    if config.env.id == trained:
-        require(*code)
-    else:
-        remember(*code)  # it was typed
+        whole = any(
+            word.startswith("env=") for word in arguments.env
+        )  # nothing of the run's own environment is left
+        remember(*(each for each in _played(config) if whole or each not in asked))  # it was typed
+    require(*_played(config))
     agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
     if arguments.env:
         probe = probe_env(config)
@@ -97,6 +98,15 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
                 )
     torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def _played(config: RunConfig) -> tuple[str, ...]:
+    """What playing an agent asks for beyond what is installed: not where its training got its experience from."""
+    from rlkit.config.compose import to_plain
+    from rlkit.config.trust import requests
+
+    plain = to_plain(config)
+    return requests({key: plain[key] for key in ("agent", "env", "network")})
 
 
 def elsewhere(arguments: argparse.Namespace) -> str:

@@ -85,12 +85,12 @@ def to_yaml(config: RunConfig) -> str:
 def from_yaml(path: str | Path) -> RunConfig:
     """The configuration saved in a run folder, checked as strictly as a typed one.
 
-    Code of one's own that it names must have been typed on this machine (rlkit.config.trust), but for its environment,
-    which may be exchanged (`with_env`): who makes that asks for it. Raises ConfigError (not YAML, unknown options,
-    values out of range, code that is not trusted) and OSError.
+    What its agent and network are must be installed, or typed on this machine before (rlkit.config.trust). Who makes
+    its environment, which may be exchanged (`with_env`), or continues the run, asks for the rest.
+    Raises ConfigError (not YAML, unknown options, values out of range, code that is not trusted) and OSError.
     """
     plain = read_plain(path)
-    trust.require(*trust.code_of({key: value for key, value in plain.items() if key != "env"}))
+    trust.require(*trust.requests({key: plain.get(key) for key in ("agent", "network")}))
     for group in ("agent", "env", "network"):
         if isinstance(plain.get(group), Mapping):
             plain[group] = modern(group, plain[group])

@@ -100,7 +100,7 @@ def build_policy(parts: Saved) -> Policy:
 
     Raises ConfigError where that would import code that nobody named on this machine.
     """
-    trust.require(*trust.code_of({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
+    trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")

@@ -22,7 +22,7 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
     """
     folder = Path(folder)
     config = run_config(folder)
-    trust.require(*trust.code_of(to_plain(config)))
+    trust.require(*trust.requests(to_plain(config)))
     console = console or Console(config.total_steps, folder.name)
     lock = lock_folder(folder)
     try:

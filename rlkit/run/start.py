@@ -40,7 +40,7 @@ def train(
 def start(config: RunConfig, console: Console | None = None) -> Path:
     """Train a new run of this configuration in a folder of its own; returns the folder."""
     plan = check(config)
-    trust.remember(*trust.code_of(to_plain(config)))
+    trust.remember(*trust.requests(to_plain(config)))
     folder = new_folder(config)
     with lock_folder(folder):
         try:
