@@ -6,13 +6,14 @@ import argparse
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.options import ConfigError
+from rlkit.text import clean
 
 if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
+    from rlkit.files import Place
     from rlkit.play.saved import AgentPolicy
 
 
@@ -56,7 +57,7 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolicy]:
+def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPolicy]:
     """The run's folder, configuration and chosen policy; sets torch's threads as for its training.
 
     Raises ConfigError (among others where another environment was asked for and the agent cannot live in it) and
@@ -69,12 +70,13 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
     from rlkit.run.check import has_pixels, probe_env
-    from rlkit.run.folder import run_config
+    from rlkit.run.folder import changed_by_hand, run_config, run_folder
     from rlkit.spaces import describe, to_json
 
-    folder = Path(arguments.run)
+    folder = run_folder(arguments.run)
     remember(*arguments.trust)
     config = run_config(folder)
+    changed = changed_by_hand(folder, config, "env.")  # the agent is as it was saved
     asked = _played(config)
     if arguments.env:
         config = with_env(config, arguments.env)
@@ -83,7 +85,9 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
         )  # nothing of the run's own environment is left
         remember(*(each for each in _played(config) if whole or each not in asked))  # it was typed
     require(*_played(config))
-    agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
+    for line in changed:
+        _say(line)
+    agent = load(folder, arguments.checkpoint, say=_say)
     if arguments.env:
         probe = probe_env(config)
         config, spec = replace(config, env=probe.config), probe.spec
@@ -98,6 +102,10 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
                 )
     torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def _say(text: str) -> None:
+    print(clean(text), file=sys.stderr)
 
 
 def _played(config: RunConfig) -> tuple[str, ...]:
