@@ -10,6 +10,7 @@ part by part, before they are used.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -44,6 +45,8 @@ class Root:
         self.shown, self.path = Path(path), Path(path).absolute()
         try:
             self.handle = os.open(self.path, _FOLDER) if HELD else None
+            if self.handle is None and not stat.S_ISDIR(os.stat(self.path).st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from error
         if self.handle is not None:

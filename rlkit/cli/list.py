@@ -133,9 +133,10 @@ def _run(folder: Place) -> Row:
         last = f"{returns[-1]:.1f}" if returns else "-"
         state = _state(folder, step, total)
     except Exception as error:
-        problem = f"unreadable: {type(error).__name__}: {error}" if str(error) else f"unreadable: {error!r}"
-        return (clean(folder), "?", "?", "?", "?", clean(" ".join(problem.split()), 80))
-    return clean(folder), clean(agent, 40), clean(env, 40), f"{step:,} of {total:,}", last, state
+        words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return (clean(folder), "?", "?", "?", "?", clean(" ".join(f"unreadable: {words}".split()), 80))
+    cells = (agent, env, f"{step:,} of {total:,}", last)
+    return (clean(folder), *(clean(cell, 40) for cell in cells), state)
 
 
 def _state(folder: Place, step: int, total: int) -> str:
