@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -174,6 +175,8 @@ def _system_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:  # no Linux
         pass
+    if not hasattr(os, "sysconf"):  # Windows: not known, so nothing is refused
+        return sys.maxsize
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode
 from rlkit.play.video import VideoWriter
+from rlkit.replay.ring import Field, Layout, Ring
 from rlkit.run.folder import lock_folder
 from rlkit.run.health import Diverged, require_finite
 from rlkit.run.hooks import Best, EvaluateHook
@@ -191,7 +193,7 @@ def test_flipped_bits_of_a_configuration_are_refused_told_or_change_nothing(run:
     config = from_yaml(run / "config.yaml")
     before, whole = to_plain(config), (run / "config.yaml").read_bytes()
     told = 0
-    for bit in np.random.default_rng(0).choice(8 * len(whole), 60, replace=False):
+    for bit in np.random.default_rng(0).choice(8 * len(whole), 25, replace=False):
         flipped = bytearray(whole)
         flipped[bit // 8] ^= 1 << bit % 8
         (run / "config.yaml").write_bytes(flipped)
@@ -368,3 +370,39 @@ def test_suggested_commands_are_quoted(run: Path, tmp_path: Path, capsys: pytest
 def test_a_locked_run_is_in_use(run: Path) -> None:
     with lock_folder(named(run)), pytest.raises(ConfigError, match="run is in use by another process"):
         resume(run)
+
+
+def test_a_replay_on_disk_is_written_nowhere_else(run: Path) -> None:
+    link(run, "replay", ".")
+    field = Field("obs", (2,), "uint8", True)
+    ring = Ring(Layout(4, 1, (field,), 0, (), True, 0), run / "replay")
+    ring.put(0, {"obs": np.ones((4, 1, 2), np.uint8)})
+    assert os.listdir(run / "replay") == ["obs.bin"] and not (run / "replay").is_symlink()
+    ring.close()
+    assert untouched(run) and not (run / "replay").exists()
+
+
+def test_without_fcntl_agents_are_trained_evaluated_and_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a system that has neither it, nor SIGHUP, nor files below a folder that is held open."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rlkit"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.delattr(os, "O_NOFOLLOW")
+    monkeypatch.delattr("signal.SIGHUP")
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.chdir(tmp_path)
+    try:
+        fresh = importlib.import_module("rlkit")
+        path = fresh.train("ppo", "cartpole", **SMALL)
+        assert not importlib.import_module("rlkit.files").HELD
+        set_option(path, "total_steps: 64", "total_steps: 96")
+        commands = importlib.import_module("rlkit.cli.main")
+        for typed in (["resume", "runs/run"], ["evaluate", "runs/run", "--episodes", "1"], ["list", "runs"]):
+            assert commands.main(typed) == 0
+        assert "of 96" in capsys.readouterr().out.splitlines()[-1]
+        assert fresh.load(path)(np.zeros(4, np.float32))[0] in (0, 1)
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "rlkit"]:
+            del sys.modules[name]
