@@ -33,6 +33,9 @@ def main(argv: list[str]) -> int:
 
     from rlkit.play.video import record
 
+    film = (
+        at(arguments.video) if arguments.video else None
+    )  # before an environment changes the current directory
     folder, config, agent = open_run(arguments)
     obstacle = ""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -47,7 +50,7 @@ def main(argv: list[str]) -> int:
     if not arguments.video:
         print(f"{obstacle}, so a video is written instead")
     name = f"watch-{agent.path.name}{elsewhere(arguments)}-seed{arguments.seed}.mp4"
-    path = at(arguments.video) if arguments.video else folder / "videos" / name
+    path = film or folder / "videos" / name
     _tell(
         record(agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes)
     )

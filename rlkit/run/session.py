@@ -6,6 +6,7 @@ runs/<name>/  config.yaml  metrics.csv  events.out.tfevents.*  checkpoints/step-
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 
 from rlkit import checkpoint
@@ -53,7 +54,9 @@ class Session:
                 stop.folder = self.folder.shown
                 raise
             except Exception as error:
-                saved = checkpoint.steps(self.folder / "checkpoints")
+                saved = []
+                with suppress(OSError):
+                    saved = checkpoint.steps(self.folder / "checkpoints")
                 if saved:
                     error.add_note(
                         f"the run is saved: rlkit resume {quoted(self.folder)} continues from step {saved[0][0]:,}"
