@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from rlkit.files import Place, at
 
+LONGEST = 1 << 28  # bytes of a metrics.csv that a resumed run continues
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Row: TypeAlias = Mapping[str, float]
 Proto: TypeAlias = Any  # TensorBoard's messages are made at run time and have no types
@@ -49,6 +50,10 @@ class MetricsWriter:
     def _continue(self, say: Callable[[str], None]) -> None:
         """Keep what is whole of the file that is there."""
         try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+            if size > LONGEST:
+                raise ValueError(f"{self.path} is {size:,} bytes long, and at most {LONGEST:,} are continued")
             self._columns, rows, damaged = _read(self.path)
         except ValueError as error:
             aside = self.path.beside("damaged-metrics.csv")

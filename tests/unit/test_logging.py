@@ -3,6 +3,7 @@
 import errno
 import io
 import math
+import os
 import re
 import resource
 import subprocess
@@ -110,6 +111,9 @@ def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "damaged-metrics.csv").read_text() == "name,age\nx,3\n"
     assert (tmp_path / "metrics.csv").read_text() == "step,a\n1,2.0\n"
     assert len(heard) == 1 and "metrics.csv: not a metrics file" in heard[0]
+    os.truncate(tmp_path / "metrics.csv", 2**31)
+    MetricsWriter(tmp_path, tensorboard=False, say=heard.append).close()
+    assert "metrics.csv is 2,147,483,648 bytes long, and at most 268,435,456 are continued" in heard.pop()
     assert heard[0].endswith(f"it is kept as {tmp_path}/damaged-metrics.csv, and a new one begins")
 
 
