@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from rlkit.checkpoint import BEST
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
-from rlkit.files import Place
+from rlkit.files import Place, at
 from rlkit.learn.learners import Learners
 from rlkit.learn.make import make_feed
 from rlkit.learn.trainer import Clock, Hook
@@ -42,11 +43,12 @@ class Built:
     close: Callable[[], None]  # ends processes, frees environments
 
 
-def build(plan: Plan, folder: Place, console: Console) -> Built:
+def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     """The run of an agent: its policy from the configuration's seed, its experience, and what happens beside learning.
 
     Raises ConfigError where a replay buffer does not fit into this machine.
     """
+    place = at(folder)
     config, algorithm, device = plan.config, plan.algorithm, plan.device
     torch.set_num_threads(config.threads)
     keep_memory()
@@ -62,7 +64,7 @@ def build(plan: Plan, folder: Place, console: Console) -> Built:
     with ExitStack() as stack:
         source = make_source(config, policy, new_policy, plan.experience, device, console.say)
         stack.callback(source.close)
-        feed = make_feed(plan.experience, source, policy, config, folder.path, console.say)
+        feed = make_feed(plan.experience, source, policy, config, place.path, console.say)
         stack.callback(feed.close)
         learner: Learner[Any] = agent
         if config.learner.workers > 1:
@@ -72,7 +74,7 @@ def build(plan: Plan, folder: Place, console: Console) -> Built:
                 f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}"
             )
         clock = Clock(config.total_steps)
-        hooks, state = _hooks(plan, folder, console, policy, new_policy, feed)
+        hooks, state = _hooks(plan, place, console, policy, new_policy, feed)
         state = {"clock": clock, "agent": agent, **state}
         return Built(
             policy,
