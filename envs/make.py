@@ -95,7 +95,7 @@ def settled(config: EnvConfig) -> EnvConfig:
         threaded_block(config.id)  # raises where there is none
     if config.backend == "workers" and os.name != "posix":
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
-    if config.backend == "auto" and (config.lanes == 1 or cores() == 1):
+    if config.backend == "auto" and (config.lanes == 1 or cores() == 1 or os.name != "posix"):
         config = replace(config, backend="inprocess")
     if config.backend == "auto":
         return config

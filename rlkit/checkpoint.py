@@ -3,11 +3,14 @@
     step-000123456/  policy.safetensors  policy.json     enough to act, watch, serve
                      state.safetensors   state.json      everything else that the run is
                      replay.safetensors  replay.json     the rows of a replay buffer, where the agent has one
-                     manifest.json                       format, step, size and SHA-256 of each file
+                     manifest.json                       format, folder, step, size and SHA-256 of each file, and the
+                                                         SHA-256 of all that
 
-A checkpoint is written to a temporary name, fsynced and renamed; older ones go only after that. `newest` verifies the
-sums and falls back to the one before. Nothing is unpickled or evaluated. Tensors go from where they lie to the file and
-come back as views of it, so even a replay buffer that fills the machine is saved and read without a copy of it.
+A checkpoint is written under a temporary name, fsynced and renamed; older ones go only after that. So whenever a
+process is killed, the old one or the new one is whole (`steps` and `standing` know where). `newest` verifies the sums
+and falls back to the one before. Nothing is unpickled or evaluated, and sizes are looked at before anything is read.
+Tensors go from where they lie to the file and come back as views of it, so even a replay buffer that fills the machine
+is saved and read without a copy of it.
 """
 
 from __future__ import annotations
@@ -17,26 +20,27 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit import tensorfile
 from rlkit.contracts import Saved
+from rlkit.files import Place, at
+from rlkit.tensorfile import MALFORMED
+from rlkit.text import clean
 
-FORMAT = 1
+FORMAT = 2
+BEST = "best"  # the folder of the policy that evaluated best
+_MANIFEST, _JSON = 1 << 20, 1 << 25  # bytes beyond which nothing is read
 _PIECE = 1 << 24  # bytes written or summed at once
-_DTYPES = {  # names in the safetensors format
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
-    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 _NAME = re.compile(r"step-(\d{9,})")
+_LEFT = re.compile(rf"\.({_NAME.pattern}|{BEST})(?:\.\d+)?\.(tmp|old)")
 
 
 class CheckpointError(ValueError):
@@ -96,17 +100,17 @@ def unpack(value: object, tensors: Mapping[str, Tensor]) -> Any:
     return {key: unpack(each, tensors) for key, each in value.items()}
 
 
-def write(folder: Path, parts: Mapping[str, Saved], step: int) -> Path:
+def write(folder: Path | Place, parts: Mapping[str, Saved], step: int) -> Path:
     """Write each part as NAME.json + NAME.safetensors into `folder`, atomically; replaces a checkpoint that is there.
 
     Raises CheckpointError where the disk is full or the folder cannot be written; what existed stays.
     """
-    parent = folder.parent
-    temporary = parent / f".{folder.name}.{os.getpid()}.tmp"
-    replaced = parent / f".{folder.name}.{os.getpid()}.old"
+    place = at(folder)
+    temporary, replaced = place.beside(f".{place.name}.tmp"), place.beside(f".{place.name}.old")
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        place.parent.mkdir()
+        _restore(place)
+        temporary.remove()
         temporary.mkdir()
         sums = {}
         for name, tree in parts.items():
@@ -114,145 +118,219 @@ def write(folder: Path, parts: Mapping[str, Saved], step: int) -> Path:
             text = json.dumps(value, indent=1).encode()
             sums[f"{name}.json"] = _write_synced(temporary / f"{name}.json", [text])
             sums[f"{name}.safetensors"] = _write_synced(
-                temporary / f"{name}.safetensors", _safetensors(tensors)
+                temporary / f"{name}.safetensors", tensorfile.pieces(tensors)
             )
-        manifest = {"format": FORMAT, "step": step, "files": sums}
+        manifest = sealed({"format": FORMAT, "name": place.name, "step": step, "files": sums})
         _write_synced(temporary / "manifest.json", [json.dumps(manifest, indent=1).encode()])
-        _sync(temporary)
-        if folder.exists():
-            os.rename(folder, replaced)
-        os.rename(temporary, folder)
-        _sync(parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        temporary.sync()
+        if place.exists():
+            place.rename(replaced)
+        temporary.rename(place)
+        place.parent.sync()
+        replaced.remove()
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if replaced.exists() and not folder.exists():
-            with suppress(OSError):
-                os.rename(replaced, folder)
+        with suppress(OSError):
+            temporary.remove()
+            _restore(place)
         raise CheckpointError(
-            f"cannot save {folder}: {_reason(error)}; earlier checkpoints are untouched"
+            f"cannot save {place}: {_reason(error)}; earlier checkpoints are untouched"
         ) from error
-    return folder
+    return place.shown
 
 
-def read(folder: Path, *names: str) -> dict[str, Saved]:
+def sealed(manifest: Mapping[str, object]) -> dict[str, object]:
+    """A manifest with the SHA-256 of all else that it says."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return content | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read(folder: Path | Place, *names: str) -> dict[str, Saved]:
     """The parts `names` of a checkpoint, verified. Raises CheckpointError naming what is wrong."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    sums = _sums(folder)
+    place = at(folder)
+    files = _manifest(place)
     parts = {}
     for name in names:
-        paths = [folder / f"{name}.json", folder / f"{name}.safetensors"]
-        for path in paths:
-            expected = sums.get(path.name)
-            if expected is None:
-                raise CheckpointError(f"{folder} holds no {path.name}")
+        value = _json(place, files, name)
+        with _verified(place, files, f"{name}.safetensors") as file:
             try:
-                with open(path, "rb") as opened:
-                    found = hashlib.file_digest(opened, "sha256").hexdigest()
-            except OSError as error:
-                raise CheckpointError(f"{path}: {_reason(error)}") from error
-            if found != expected["sha256"]:
-                raise CheckpointError(f"{path} is damaged: its SHA-256 is not the manifest's")
-        try:
-            parts[name] = unpack(json.loads(paths[0].read_bytes()), load_file(paths[1]))
-        except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: {name} cannot be read: {error}") from error
+                parts[name] = unpack(value, tensorfile.views(file))
+            except MALFORMED as error:
+                raise CheckpointError(f"{place}: {name} cannot be read: {error!r}") from error
     return parts
 
 
-def _sums(folder: Path) -> dict[str, dict[str, str | int]]:
-    """Size and SHA-256 of each file of a checkpoint, as its manifest says. Raises CheckpointError."""
+def read_values(folder: Path | Place, name: str) -> Any:
+    """The part `name` of a checkpoint without its tensors, verified: cheap. Raises CheckpointError."""
+    place = at(folder)
+    return _json(place, _manifest(place), name)
+
+
+def _manifest(place: Place) -> dict[str, tuple[str, int]]:
+    """(SHA-256, size) of each file of a checkpoint, as its manifest says. Raises CheckpointError."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        version, files = manifest["format"], manifest["files"]
+        data = (place / "manifest.json").read(_MANIFEST)
     except OSError as error:
-        raise CheckpointError(f"{folder} is no checkpoint: {_reason(error)}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'manifest.json'} is damaged: {error}") from error
-    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(f"{place} is no checkpoint: {_reason(error)}") from error
+    return _understood(data, place)
+
+
+def _understood(data: bytes, place: Place) -> dict[str, tuple[str, int]]:
+    """`_manifest` of a manifest's bytes, compared with themselves and with the name of the folder."""
+    path = place / "manifest.json"
+    try:
+        manifest = json.loads(data)
+        whole = sealed(manifest) == manifest
+        version, step = manifest["format"], manifest["step"]
+        files = {str(name): (each["sha256"], each["bytes"]) for name, each in manifest["files"].items()}
+    except MALFORMED as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}") from error
+    if whole and isinstance(version, int) and version > FORMAT:
         raise NewerFormat(
-            f"{folder} has format {version}, newer than format {FORMAT} that this rlkit reads; "
+            f"{place} has format {version}, newer than format {FORMAT} that this rlkit reads; "
             "upgrade it: pip install -U rlkit"
         )
-    if not isinstance(files, dict):
-        raise CheckpointError(f"{folder / 'manifest.json'} is damaged: no list of files")
+    # format 1, of version 0.1.0, neither covers itself nor knows its folder
+    if not whole and (version != 1 or "sha256" in manifest):
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is another")
+    own = place.name.removeprefix(".").removesuffix(".old")
+    match = _NAME.fullmatch(own)
+    is_other = manifest.get("name", own) != own and (
+        match or own == BEST
+    )  # by another name it may be used anywhere
+    if is_other or (match and step != int(match[1])):
+        raise CheckpointError(
+            f"{place} is another checkpoint than its name says: {clean(manifest.get('name', step), 60)}"
+        )
     return files
 
 
-def steps(folder: Path) -> list[tuple[int, Path]]:
-    """(step, path) of the checkpoints in a folder, newest first."""
-    if not folder.is_dir():
-        return []
-    found = [(match, path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted(((int(match[1]), path) for match, path in found), reverse=True)
+@contextmanager
+def _verified(
+    place: Place, files: Mapping[str, tuple[str, int]], name: str, limit: int = 0
+) -> Iterator[BinaryIO]:
+    """A file of a checkpoint, open, after its size and then its content were compared with the manifest's."""
+    path = place / name
+    if name not in files:
+        raise CheckpointError(f"{place} holds no {name}")
+    expected, size = files[name]
+    if limit and isinstance(size, int) and size > limit:
+        raise CheckpointError(f"{path} is {size:,} bytes long, and at most {limit:,} are read")
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:
+                raise CheckpointError(
+                    f"{path} is damaged: {found:,} bytes long, not {size} as the manifest says"
+                )
+            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # a file has what it needs
+            if digest.hexdigest() != expected:
+                raise CheckpointError(f"{path} is damaged: its SHA-256 is not the manifest's")
+            file.seek(0)
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"{path}: {_reason(error)}") from error
 
 
-def save_step(folder: Path, parts: Mapping[str, Saved], step: int, keep: int) -> Path:
+def _json(place: Place, files: Mapping[str, tuple[str, int]], name: str) -> Any:
+    """The values of a part, with the names of its tensors. Raises CheckpointError."""
+    with _verified(place, files, f"{name}.json", _JSON) as file:
+        try:
+            return json.loads(file.read())
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{place}: {name} cannot be read: {error!r}") from error
+
+
+def steps(folder: Path | Place) -> list[tuple[int, Path]]:
+    """(step, path) of the checkpoints in a folder, newest first. Raises OSError where it is a link."""
+    return [(step, place.shown) for step, place in saved_steps(at(folder))]
+
+
+def saved_steps(folder: Place) -> list[tuple[int, Place]]:
+    """`steps`, as places."""
+    names = {
+        name.removeprefix(".").removesuffix(".old") for name in folder.list() if not name.endswith(".tmp")
+    }
+    found = [(int(match[1]), name) for name in names if (match := _NAME.fullmatch(name))]
+    return [(step, place) for step, name in sorted(found, reverse=True) for place in standing(folder / name)]
+
+
+def standing(place: Place) -> list[Place]:
+    """Where a checkpoint is: in its place or, where a process was killed while it replaced it, under the old's name."""
+    return [each for each in (place, place.beside(f".{place.name}.old")) if each.exists()][:1]
+
+
+def _restore(place: Place) -> None:
+    """Put a checkpoint back that a killed process had moved aside, or remove it where its successor is there."""
+    replaced = place.beside(f".{place.name}.old")
+    if place.exists():
+        replaced.remove()
+    elif replaced.exists():
+        replaced.rename(place)
+
+
+def tidy(folder: Place) -> None:
+    """Restore or remove what killed processes left in a folder of checkpoints."""
+    for name in sorted(folder.list()):
+        match = _LEFT.fullmatch(name)  # version 0.1.0 had the number of the process in it
+        if match and match[3] == "old" and not (folder / match[1]).exists():
+            (folder / name).rename(folder / match[1])
+        elif match:
+            (folder / name).remove()
+
+
+def save_step(folder: Path | Place, parts: Mapping[str, Saved], step: int, keep: int) -> Path:
     """Write checkpoints/step-... and remove all but the newest `keep`, and what a killed process left half-written."""
-    path = write(folder / f"step-{step:09d}", parts, step)
-    for old in [*(path for _, path in steps(folder)[keep:]), *folder.glob(".step-*.tmp")]:
-        shutil.rmtree(old, ignore_errors=True)
+    place = at(folder)
+    path = write(place / f"step-{step:09d}", parts, step)
+    for _, old in saved_steps(place)[keep:]:
+        with suppress(OSError):  # renamed first: half of one does not pass for a checkpoint
+            old.rename(old.beside(f".{old.name}.tmp"))
+    with suppress(OSError):
+        tidy(place)
     return path
 
 
-def newest(folder: Path, *names: str, say: Callable[[str], None]) -> tuple[int, Path, dict[str, Saved]]:
+def newest(
+    folder: Path | Place, *names: str, say: Callable[[str], None]
+) -> tuple[int, Path, dict[str, Saved]]:
     """(step, path, parts) of the newest checkpoint that is whole; `say` hears of damaged ones.
 
     Raises CheckpointError where there is none, or where the newest is of a later format.
     """
-    found = {path: step for step, path in steps(folder)}
+    found = {place.shown: (step, place) for step, place in saved_steps(at(folder))}
     if not found:
         raise CheckpointError(f"no checkpoint in {folder}: the run ended before its first one")
-    path, parts = first_whole(list(found), *names, say=say)
-    return found[path], path, parts
+    path, parts = first_whole([place for _, place in found.values()], *names, say=say)
+    return found[path][0], path, parts
 
 
 def first_whole(
-    paths: Sequence[Path], *names: str, say: Callable[[str], None]
+    places: Sequence[Place], *names: str, say: Callable[[str], None]
 ) -> tuple[Path, dict[str, Saved]]:
     """(path, parts) of the first of these checkpoints that is whole; `say` hears of damaged ones before it.
 
     Raises CheckpointError where none is, or where one is of a later format.
     """
-    for number, path in enumerate(paths, 1):
+    for number, place in enumerate(places, 1):
         try:
-            return path, read(path, *names)
+            return place.shown, read(place, *names)
         except NewerFormat:
             raise
         except CheckpointError as error:
-            if number == len(paths):
-                folder = os.path.commonpath([each.parent for each in paths])
+            if number == len(places):
+                folder = os.path.commonpath([each.shown.parent for each in places])
                 raise CheckpointError(
                     f"no checkpoint in {folder} is whole ({number} tried): {error}"
                 ) from error
-            say(f"{error}; using the checkpoint before it, {paths[number].name}")
+            say(f"{error}; using the checkpoint before it, {places[number].name}")
     raise CheckpointError("no checkpoint to read")
 
 
-def _safetensors(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The safetensors file of `tensors` (huggingface.co/docs/safetensors) in pieces: the length and text of a header,
-    then the tensors as they lie in memory, those of wide numbers first so that each begins at a multiple of its width.
-    """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header, end = {}, 0
-    for name in order:
-        x = tensors[name]
-        begin, end = end, end + x.numel() * x.element_size()
-        header[name] = {"dtype": _DTYPES[x.dtype], "shape": list(x.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in order:
-        if tensors[name].numel():
-            yield tensors[name].flatten().view(torch.uint8).numpy().data
-
-
-def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str, str | int]:
+def _write_synced(path: Place, pieces: Iterable[bytes | memoryview]) -> dict[str, str | int]:
     """Write the pieces one after the other; returns size and SHA-256 of the file."""
     digest, size = hashlib.sha256(), 0
-    with open(path, "wb") as file:
+    with path.open("xb") as file:
         for piece in pieces:
             for start in range(0, len(piece), _PIECE):
                 part = piece[start : start + _PIECE]
@@ -261,16 +339,6 @@ def _write_synced(path: Path, pieces: Iterable[bytes | memoryview]) -> dict[str,
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": digest.hexdigest(), "bytes": size}
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable (file systems that cannot are left alone)."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:
@@ -282,4 +350,4 @@ def _reason(error: OSError) -> str:
         errno.EROFS: "the file system is read-only",
         errno.ENOENT: "no such file",
     }
-    return words.get(error.errno or 0, str(error))
+    return words.get(error.errno or 0, error.strerror or str(error))

@@ -1,8 +1,8 @@
 """Where a run's numbers go: metrics.csv, TensorBoard's event files (the same numbers), and the console.
 
 metrics.csv is the record: one line per row, written whole or not at all, floats with every digit, columns
-added as they first appear. It survives a crash in the middle of a line and a full disk, and a resumed run
-cuts it back to its checkpoint.
+added as they first appear. It survives a crash in the middle of a line, damaged lines and a full disk, and a
+resumed run cuts it back to its checkpoint.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import math
 import os
 import socket
 import struct
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+from rlkit.files import Place, at
+
+LONGEST = 1 << 28  # bytes of a metrics.csv that a resumed run continues
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Row: TypeAlias = Mapping[str, float]
 Proto: TypeAlias = Any  # TensorBoard's messages are made at run time and have no types
@@ -27,19 +32,38 @@ Proto: TypeAlias = Any  # TensorBoard's messages are made at run time and have n
 class MetricsWriter:
     """Appends rows to `folder`/metrics.csv and, unless `tensorboard` is false, to an event file beside it.
 
-    An existing file is continued; a torn last line is dropped. Raises OSError, with plain words for a full
-    disk.
+    An existing file is continued. A torn last line is dropped; `say` hears of damaged lines, which are dropped too, and
+    of a file whose first line is damaged, which is set aside. Raises OSError, with plain words for a full disk.
     """
 
-    def __init__(self, folder: str | Path, tensorboard: bool = True) -> None:
-        self.path = Path(folder) / "metrics.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, folder: str | Path | Place, tensorboard: bool = True, say: Callable[[str], None] = warnings.warn
+    ) -> None:
+        place = at(folder).mkdir()
+        self.path = place / "metrics.csv"
         self._columns: list[str] = []
         if self.path.exists():
-            self._columns, rows = _read(self.path)
-            self._rewrite(rows)
+            self._continue(say)
         self._file = self._open()
-        self._events = _Events(self.path.parent) if tensorboard else None
+        self._events = _Events(place) if tensorboard else None
+
+    def _continue(self, say: Callable[[str], None]) -> None:
+        """Keep what is whole of the file that is there."""
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+            if size > LONGEST:
+                raise ValueError(f"{self.path} is {size:,} bytes long, and at most {LONGEST:,} are continued")
+            self._columns, rows, damaged = _read(self.path)
+        except ValueError as error:
+            aside = self.path.beside("damaged-metrics.csv")
+            self.path.rename(aside)
+            say(f"warning: {error}; it is kept as {aside}, and a new one begins")
+            return
+        if damaged:
+            lines = ", ".join(map(str, damaged[:5])) + ", ..." * (len(damaged) > 5)
+            say(f"warning: {self.path} is damaged in line {lines}: left out")
+        self._rewrite(rows)
 
     def write(self, step: int, row: Row) -> None:
         """One row at environment step `step`. A key that is new becomes a column, empty in the rows
@@ -81,35 +105,71 @@ class MetricsWriter:
 
     def _rewrite(self, rows: list[dict[str, str]]) -> None:
         """The whole file anew, under a temporary name until it is complete."""
-        if not self._columns:
-            self.path.write_bytes(b"")
-            return
-        lines = [_line(self._columns)] + [
-            _line([row.get(key) or "" for key in self._columns]) for row in rows
-        ]
-        temporary = self.path.with_suffix(".csv.tmp")
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb", buffering=0) as file:
-            _append(file, b"".join(lines), self.path)
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        lines = [_line([row.get(key) or "" for key in self._columns]) for row in rows]
+        try:
+            self.path.write(b"".join([_line(self._columns), *lines] if self._columns else []))
+        except OSError as error:
+            raise explained(error, self.path) from error
 
 
-def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, without their empty cells."""
-    _, rows = _read(Path(path))
-    return [{key: float(cell) for key, cell in row.items() if cell} for row in rows]
+def read_metrics(path: str | Path | Place) -> list[dict[str, float]]:
+    """The rows of a metrics.csv that are whole, without their empty cells."""
+    return [{key: float(cell) for key, cell in row.items() if cell} for row in _read(at(path))[1]]
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and rows of a metrics.csv, up to the last whole line."""
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1].decode("utf-8", errors="replace")
-    reader = csv.DictReader(io.StringIO(whole), restval="")
-    columns = list(reader.fieldnames or [])
-    if columns and columns[0] != "step":
-        raise ValueError(f"{path}: not a metrics file: its first column is {columns[0]!r}, not 'step'")
-    return columns, [{key: cell for key, cell in row.items() if key is not None} for row in reader]
+def last_rows(path: Place, size: int = 1 << 17) -> list[dict[str, float]]:
+    """`read_metrics` of about the last `size` bytes alone, however long the file is."""
+    with path.open("rb") as file:
+        head = file.readline(size)
+        start = max(file.tell(), os.fstat(file.fileno()).st_size - size)
+        if start > file.tell():
+            file.seek(start)
+            file.readline(size)  # the rest of a line
+        data = head + file.read(size)
+    return [{key: float(cell) for key, cell in row.items() if cell} for row in _parse(path, data)[1]]
+
+
+def _read(path: Place) -> tuple[list[str], list[dict[str, str]], list[int]]:
+    """The columns, the rows, and the numbers of the damaged lines of a metrics.csv, up to the last whole line."""
+    with path.open("rb") as file:
+        return _parse(path, file.read())
+
+
+def _parse(path: Place, data: bytes) -> tuple[list[str], list[dict[str, str]], list[int]]:
+    """`_read` of a file's bytes. Raises ValueError where its first line does not name columns."""
+    lines = data.decode("utf-8", errors="replace").split("\n")[:-1]  # what follows the last line end is torn
+    if not lines:
+        return [], [], []
+    columns = _cells(lines[0])
+    if columns[:1] != ["step"]:
+        raise ValueError(
+            f"{path}: not a metrics file: its first column is {''.join(columns[:1])!r}, not 'step'"
+        )
+    rows, damaged = [], []
+    for number, line in enumerate(lines[1:], 2):
+        cells = _cells(line)
+        if len(cells) == len(columns) and _are_numbers(cells):
+            rows.append(dict(zip(columns, cells, strict=True)))
+        else:
+            damaged.append(number)
+    return columns, rows, damaged
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of one line; none where that is not CSV."""
+    try:
+        return next(csv.reader([line.rstrip("\r")], strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _are_numbers(cells: list[str]) -> bool:
+    """Whether every cell is a number or empty, and the first one a step."""
+    try:
+        values = [float(cell or "nan") for cell in cells]
+    except ValueError:
+        return False
+    return math.isfinite(values[0])
 
 
 def _cell(value: float | None) -> str:
@@ -125,7 +185,7 @@ def _line(cells: list[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _append(file: BinaryIO, data: bytes, path: Path) -> None:
+def _append(file: BinaryIO, data: bytes, path: Place) -> None:
     """Write all of `data` at the end of an unbuffered file, or nothing."""
     start = os.fstat(file.fileno()).st_size
     try:
@@ -137,7 +197,7 @@ def _append(file: BinaryIO, data: bytes, path: Path) -> None:
         raise explained(error, path) from error
 
 
-def explained(error: OSError, path: str | Path) -> OSError:
+def explained(error: OSError, path: str | Place) -> OSError:
     """The same error, in plain words where the disk is full."""
     if error.errno in FULL:
         return OSError(error.errno, f"disk full while writing {path}: free space, then resume the run")
@@ -147,7 +207,7 @@ def explained(error: OSError, path: str | Path) -> OSError:
 class _Events:
     """One TensorBoard event file, framed here so that neither TensorFlow nor a thread is needed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped]
         from tensorboard.compat.tensorflow_stub import pywrap_tensorflow  # type: ignore[import-untyped]
 
@@ -155,8 +215,11 @@ class _Events:
         self._session: Proto = event_pb2.SessionLog
         self._crc: Callable[[bytes], int] = pywrap_tensorflow.masked_crc32c
         # TensorBoard reads the files of a folder in the order of their names
-        index = sum(1 for _ in folder.glob("events.out.tfevents.*"))
+        index = sum(name.startswith("events.out.tfevents.") for name in folder.list())
         self._path = folder / f"events.out.tfevents.{index:06d}.{socket.gethostname()}"
+        while self._path.exists():
+            index += 1
+            self._path = folder / f"events.out.tfevents.{index:06d}.{socket.gethostname()}"
         self._file = self._path.open("ab", buffering=0)
         self._add(file_version="brain.Event:2")
 

@@ -6,13 +6,14 @@ import argparse
 import re
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rlkit.options import ConfigError
+from rlkit.text import clean
 
 if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
+    from rlkit.files import Place
     from rlkit.play.saved import AgentPolicy
 
 
@@ -32,8 +33,9 @@ def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="allow code that a run made elsewhere names to be imported: an agent's module, or module:Name of an "
-        "environment, encoder or core; may be given several times",
+        help="allow what a run made elsewhere asks for: an agent's module or module:Name of an environment, encoder "
+        "or core to be imported, OPTION=VALUE that starts programs or reaches other machines; may be given several "
+        "times",
     )
     return parser
 
@@ -55,7 +57,7 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolicy]:
+def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPolicy]:
     """The run's folder, configuration and chosen policy; sets torch's threads as for its training.
 
     Raises ConfigError (among others where another environment was asked for and the agent cannot live in it) and
@@ -63,26 +65,29 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
     """
     import torch
 
-    from rlkit.config.compose import to_plain, with_env
-    from rlkit.config.trust import code_of, remember, require
+    from rlkit.config.compose import with_env
+    from rlkit.config.trust import remember, require
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
     from rlkit.run.check import has_pixels, probe_env
-    from rlkit.run.folder import run_config
+    from rlkit.run.folder import changed_by_hand, run_config, run_folder
     from rlkit.spaces import describe, to_json
 
-    folder = Path(arguments.run)
+    folder = run_folder(arguments.run)
     remember(*arguments.trust)
     config = run_config(folder)
-    trained = config.env.id
+    changed = changed_by_hand(folder, config, "env.")  # the agent is as it was saved
+    asked = _played(config)
     if arguments.env:
         config = with_env(config, arguments.env)
-    code = code_of(to_plain(config))
-    if config.env.id == trained:
-        require(*code)
-    else:
-        remember(*code)  # it was typed
-    agent = load(folder, arguments.checkpoint, say=lambda text: print(text, file=sys.stderr))
+        whole = any(
+            word.startswith("env=") for word in arguments.env
+        )  # nothing of the run's own environment is left
+        remember(*(each for each in _played(config) if whole or each not in asked))  # it was typed
+    require(*_played(config))
+    for line in changed:
+        _say(line)
+    agent = load(folder, arguments.checkpoint, say=_say)
     if arguments.env:
         probe = probe_env(config)
         config, spec = replace(config, env=probe.config), probe.spec
@@ -97,6 +102,19 @@ def open_run(arguments: argparse.Namespace) -> tuple[Path, RunConfig, AgentPolic
                 )
     torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def _say(text: str) -> None:
+    print(clean(text), file=sys.stderr)
+
+
+def _played(config: RunConfig) -> tuple[str, ...]:
+    """What playing an agent asks for beyond what is installed: not where its training got its experience from."""
+    from rlkit.config.compose import to_plain
+    from rlkit.config.trust import requests
+
+    plain = to_plain(config)
+    return requests({key: plain[key] for key in ("agent", "env", "network")})
 
 
 def elsewhere(arguments: argparse.Namespace) -> str:

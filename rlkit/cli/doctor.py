@@ -32,7 +32,6 @@ ESSENTIAL = {  # what rlkit cannot run without: module -> distribution
     "numpy": "numpy",
     "gymnasium": "gymnasium",
     "hydra": "hydra-core",
-    "safetensors": "safetensors",
     "rich": "rich",
 }
 USUAL = {  # the rest of a base installation

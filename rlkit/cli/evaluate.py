@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.text import clean, quoted
 
 
 def main(argv: list[str]) -> int:
@@ -31,13 +33,14 @@ def main(argv: list[str]) -> int:
         agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not arguments.sample
     )
     mode = "sampled" if arguments.sample else "greedy"
-    print(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on")
+    print(clean(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on"))
     print(table(summarise([episode.result for episode in played])))
-    path = folder / "eval" / f"{agent.path.name}{elsewhere(arguments)}-{mode}-seed{seed}-{episodes}.csv"
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["episode", "seed", "return", "length"])
-        writer.writerows((each.number, each.seed, repr(each.result), each.length) for each in played)
-    print(f"episodes:  {path}\nwatch it:  rlkit watch {folder}")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["episode", "seed", "return", "length"])
+    writer.writerows((each.number, each.seed, repr(each.result), each.length) for each in played)
+    name = f"{agent.path.name}{elsewhere(arguments)}-{mode}-seed{seed}-{episodes}.csv"
+    path = (folder / "eval").mkdir() / name
+    path.write(text.getvalue().encode())
+    print(f"episodes:  {clean(path)}\nwatch it:  rlkit watch {quoted(folder)}")
     return 0

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-import fcntl
-import json
+import contextlib
 from pathlib import Path
 
 from rlkit.config import registry
 from rlkit.config.compose import options, read_plain
+from rlkit.files import Place, named
 from rlkit.nn.config import cores, encoders
 from rlkit.options import ConfigError, nearest, show
+from rlkit.text import clean
 
 Row = tuple[str, ...]
 
@@ -102,53 +103,65 @@ def _folder(rest: list[str]) -> Path:
 
 def _runs(folder: Path) -> list[Row]:
     """A line per run folder, newest last."""
-    files = sorted(folder.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        return [(f"no runs in {folder}: rlkit train makes one; rlkit list runs dir=FOLDER looks elsewhere",)]
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        with contextlib.suppress(OSError):  # no folder, or one that is not to be read
+            found.append(named(path))
+    runs = [run for run in found if (run / "config.yaml").exists()]
+    if not runs:
+        return [
+            (
+                f"no runs in {clean(folder)}: rlkit train makes one; rlkit list runs dir=FOLDER looks elsewhere",
+            )
+        ]
     head = ("run", "agent", "environment", "steps", "return", "state")
-    return [head, *(_run(file.parent) for file in files)]
+    return [head, *map(_run, sorted(runs, key=lambda run: (run / "config.yaml").modified()))]
 
 
-def _run(folder: Path) -> Row:
-    from rlkit.metrics import read_metrics
+def _run(folder: Place) -> Row:
+    """What is known of one run; whatever somebody else's folder holds, the other lines are shown."""
+    from rlkit.metrics import last_rows
 
     try:
         plain = read_plain(folder / "config.yaml")
         agent = plain.get("alias") or plain["agent"]["name"]
         env, total = plain["env"]["id"], int(plain["total_steps"])
         metrics = folder / "metrics.csv"
-        rows = read_metrics(metrics) if metrics.is_file() else []
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        return (str(folder), "?", "?", "?", "?", f"unreadable: {' '.join(str(error).split())}"[:80])
-    step = int(rows[-1]["step"]) if rows else 0
-    returns = [row["return/mean"] for row in rows if "return/mean" in row]
-    last = f"{returns[-1]:.1f}" if returns else "-"
-    return str(folder), agent, env, f"{step:,} of {total:,}", last, _state(folder, step, total)
+        rows = last_rows(metrics) if metrics.exists() else []
+        step = int(rows[-1]["step"]) if rows else 0
+        returns = [row["return/mean"] for row in rows if "return/mean" in row]
+        last = f"{returns[-1]:.1f}" if returns else "-"
+        state = _state(folder, step, total)
+    except Exception as error:
+        words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return (clean(folder), "?", "?", "?", "?", clean(" ".join(f"unreadable: {words}".split()), 80))
+    cells = (agent, env, f"{step:,} of {total:,}", last)
+    return (clean(folder), *(clean(cell, 40) for cell in cells), state)
 
 
-def _state(folder: Path, step: int, total: int) -> str:
+def _state(folder: Place, step: int, total: int) -> str:
     """running, complete, or stopped (rlkit resume continues it)."""
     if _locked(folder / ".lock"):
         return "running"
     return "complete" if step >= total or _stop_reason(folder) else "stopped"
 
 
-def _locked(path: Path) -> bool:
+def _locked(place: Place) -> bool:
     """Whether a living process holds the run's lock."""
     try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        file = place.lock(shared=True)
     except OSError:
         return False
-    return False
+    if file is not None:
+        file.close()
+    return file is None
 
 
-def _stop_reason(folder: Path) -> str:
+def _stop_reason(folder: Place) -> str:
     """Why the newest checkpoint's run ended before its last step; "" where it did not."""
-    states = sorted(folder.glob("checkpoints/step-*/state.json"))
-    try:
-        return str(json.loads(states[-1].read_bytes())["clock"]["stop_reason"] or "") if states else ""
-    except (ValueError, KeyError, TypeError, OSError):
-        return ""
+    from rlkit import checkpoint
+
+    for _, place in checkpoint.saved_steps(folder / "checkpoints"):
+        with contextlib.suppress(checkpoint.CheckpointError):
+            return str(checkpoint.read_values(place, "state")["clock"]["stop_reason"] or "")
+    return ""

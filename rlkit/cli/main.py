@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from rlkit import __version__
+from rlkit.text import clean, quoted
 
 VERBS = {
     "train": "train an agent",
@@ -81,7 +82,7 @@ def _dispatch(words: list[str]) -> int:
         from rlkit.options import nearest
 
         if "=" in verb:
-            return _fail(f"{verb}: the verb is missing; type rlkit train {' '.join(words)}", 2)
+            return _fail(f"{verb}: the verb is missing; type rlkit train {' '.join(map(quoted, words))}", 2)
         return _fail(f"{verb}: no such verb; {nearest(verb, VERBS)} (rlkit --help)", 2)
     try:
         code: int = importlib.import_module(f"rlkit.cli.{verb}").main(rest)
@@ -135,7 +136,7 @@ def _os_words(error: OSError) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    print(f"rlkit: {text}", file=sys.stderr)
+    print(f"rlkit: {clean(text)}", file=sys.stderr)  # it may hold what somebody else has written
     return code
 
 

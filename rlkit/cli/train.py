@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rlkit.files import Place, named
+from rlkit.text import clean, quoted
+
 USAGE = """usage: rlkit train [OPTION=VALUE ...]
 
 Train an agent. Options are KEY=VALUE; `rlkit list options` shows all of them.
@@ -41,17 +44,18 @@ def run_to_end(action: Callable[[], Path]) -> int:
     """Train or resume, turning an interruption into its message and exit code."""
     from rlkit.learn.signals import Interrupted
 
+    here = Path.cwd()  # which an environment may change
     try:
         folder = action()
     except Interrupted as stop:
-        print(f"\n{stop}: saved. Continue with: rlkit resume {stop.folder}", file=sys.stderr)
+        print(f"\n{stop}: saved. Continue with: rlkit resume {quoted(stop.folder)}", file=sys.stderr)
         return stop.exit_code
-    report(folder)
+    report(named(folder), folder.relative_to(here) if folder.is_relative_to(here) else folder)
     return 0
 
 
-def report(folder: Path) -> None:
-    """Print the last evaluation, and the commands that watch and evaluate the agent."""
+def report(folder: Place, shown: Path) -> None:
+    """Print the last evaluation, and the commands that watch and evaluate the agent in a folder, shown as typed."""
     from rlkit.metrics import read_metrics
 
     rows = [row for row in read_metrics(folder / "metrics.csv") if "evaluate/mean" in row]
@@ -59,6 +63,6 @@ def report(folder: Path) -> None:
         last = rows[-1]
         print(
             f"evaluated return: {last['evaluate/mean']:.1f} +- {last['evaluate/std']:.1f} at step {last['step']:,.0f}; "
-            f"best {last['evaluate/best']:.1f} (in {folder / 'best'})"
+            f"best {last['evaluate/best']:.1f} (in {clean(shown / 'best')})"
         )
-    print(f"watch it:    rlkit watch {folder}\nevaluate it: rlkit evaluate {folder}")
+    print(f"watch it:    rlkit watch {quoted(shown)}\nevaluate it: rlkit evaluate {quoted(shown)}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.files import at
 from rlkit.options import ConfigError
+from rlkit.text import clean, quoted
 
 if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> int:
 
     from rlkit.play.video import record
 
+    film = (
+        at(arguments.video) if arguments.video else None
+    )  # before an environment changes the current directory
     folder, config, agent = open_run(arguments)
     obstacle = ""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
@@ -46,11 +50,11 @@ def main(argv: list[str]) -> int:
     if not arguments.video:
         print(f"{obstacle}, so a video is written instead")
     name = f"watch-{agent.path.name}{elsewhere(arguments)}-seed{arguments.seed}.mp4"
-    path = Path(arguments.video or folder / "videos" / name)
+    path = film or folder / "videos" / name
     _tell(
         record(agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes)
     )
-    print(f"video:       {path}\nevaluate it: rlkit evaluate {folder}")
+    print(f"video:       {clean(path)}\nevaluate it: rlkit evaluate {quoted(folder)}")
     return 0
 
 

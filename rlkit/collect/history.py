@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,22 +12,35 @@ from rlkit.contracts import Saved, VecEnv
 from rlkit.spaces import Array
 from rlkit.types import EnvStep, tree_leaves, tree_map
 
+LONG = (
+    4096  # entries beyond which the oldest are joined, so that an episode without end does not make millions
+)
+
 
 class History:
     """The environment actions of all lanes, rollout by rollout; saved: a value of `state_dict`."""
 
     def __init__(self, saved: Sequence[Saved] = ()) -> None:
-        # (first step, actions [T, N, ...]) of each rollout
-        self._log: deque[tuple[int, Array]] = deque((each["start"], each["actions"]) for each in saved)
+        # (first step, actions [T, N, ...]) of each rollout, or of many that follow each other
+        self._log: list[tuple[int, Array]] = [(each["start"], each["actions"]) for each in saved]
 
     def add(self, step: int, actions: Array) -> None:
         """Copy the actions [T, N, ...] of the rollout that began at `step`."""
         self._log.append((step, actions.copy()))
+        if len(self._log) > LONG:
+            begin = next(
+                i for i, (_, each) in enumerate(self._log) if len(each) <= len(actions)
+            )  # not yet joined
+            oldest = self._log[begin : begin + LONG // 2]
+            if len(self._log) - begin > LONG:
+                self._log[begin : begin + LONG // 2] = [
+                    (oldest[0][0], np.concatenate([each for _, each in oldest]))
+                ]
 
     def forget(self, step: int) -> None:
-        """Drop the rollouts that end before `step`, the oldest one at which an episode goes on."""
+        """Drop the entries that end before `step`, the oldest one at which an episode goes on."""
         while self._log and self._log[0][0] + len(self._log[0][1]) <= step:
-            self._log.popleft()
+            del self._log[0]
 
     def of(self, lane: int, begun: int) -> Array:
         """The actions of a lane since step `begun`: [k, ...]."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from rlkit import own
 from rlkit.config import registry, trust
 from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
+from rlkit.files import Place, at
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
 
 CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them, one of them)
@@ -39,6 +41,7 @@ OF_TRAINING = (
     "env.stuck_after",
 )  # read in training only, or kept by the agent
 _ID = re.compile(r"[\w.\-]*[:/].+|[\w.\-]+-v\d+")  # CartPole-v1, ALE/Pong-v5, my_pkg.mod:MyEnv, module:Id-v0
+_LONGEST = 1 << 16  # bytes of a run's config.yaml, which YAML reads in a second
 _KEY = re.compile(r"[A-Za-z_][\w\-]*(\.[\w\-]+)*")
 
 
@@ -84,15 +87,46 @@ def to_yaml(config: RunConfig) -> str:
     return text
 
 
-def from_yaml(path: str | Path) -> RunConfig:
+def save(config: RunConfig, path: Place) -> None:
+    """Write a run's config.yaml. Raises ConfigError where it would be too long to be read again, and OSError."""
+    data = to_yaml(config).encode()
+    if len(data) > _LONGEST:
+        raise ConfigError(
+            f"{path}: {len(data):,} bytes of options, and at most {_LONGEST:,} are read; "
+            "let the environment read a file that env.kwargs names"
+        )
+    path.write(data)
+
+
+def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
+    """ "optim.lr: 0.0003 -> 0.4003" for each option that is another one than in an earlier value of `to_plain`.
+
+    Options that only one of the two has are those of another version.
+    """
+    now = to_plain(config)
+    if not before:
+        return []  # version 0.1.0 did not save it
+    before = before | {group: modern(group, before[group]) for group in ("agent", "env", "network")}
+    found = []
+    for name in ("agent.name", *(each.name for each in describe(RunConfig, types=_types(config.agent_name)))):
+        try:
+            old, new = _get(before, name), _get(now, name)
+        except (KeyError, TypeError):
+            continue
+        if json.dumps(old, sort_keys=True, default=str) != json.dumps(new, sort_keys=True, default=str):
+            found.append(f"{name}: {show(old)} -> {show(new)}")
+    return found
+
+
+def from_yaml(path: str | Path | Place) -> RunConfig:
     """The configuration saved in a run folder, checked as strictly as a typed one.
 
-    Code of one's own that it names must have been typed on this machine (rlkit.config.trust), but for its environment,
-    which may be exchanged (`with_env`): who makes that asks for it. Raises ConfigError (not YAML, unknown options,
-    values out of range, code that is not trusted) and OSError.
+    What its agent and network are must be installed, or typed on this machine before (rlkit.config.trust). Who makes
+    its environment, which may be exchanged (`with_env`), or continues the run, asks for the rest.
+    Raises ConfigError (not YAML, unknown options, values out of range, code that is not trusted) and OSError.
     """
-    plain = read_plain(path)
-    trust.require(*trust.code_of({key: value for key, value in plain.items() if key != "env"}))
+    plain = read_plain(at(path))
+    trust.require(*trust.requests({key: plain.get(key) for key in ("agent", "network")}))
     for group in ("agent", "env", "network"):
         if isinstance(plain.get(group), Mapping):
             plain[group] = modern(group, plain[group])
@@ -132,10 +166,11 @@ def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     return _typed(plain)
 
 
-def read_plain(path: str | Path) -> dict[str, Any]:
+def read_plain(path: Path | Place) -> dict[str, Any]:
     """The values in a YAML file, unchecked. Raises ConfigError where it is no YAML mapping, and OSError."""
+    data = path.read(_LONGEST) if isinstance(path, Place) else path.read_bytes()
     try:
-        plain = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        plain = yaml.load(data.decode(), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(plain, dict):

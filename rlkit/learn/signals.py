@@ -42,7 +42,9 @@ def interruptible() -> Iterator[None]:
     global _signals
     _signals = 0
     ours = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
+    if (
+        hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    ):  # Windows has none; nohup
         ours.append(signal.SIGHUP)
     before = {signum: signal.signal(signum, _on_signal) for signum in ours}
     try:

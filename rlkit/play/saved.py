@@ -23,6 +23,7 @@ from rlkit.config import registry, trust
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
+from rlkit.files import Place, named
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.spaces import (
@@ -100,7 +101,7 @@ def build_policy(parts: Saved) -> Policy:
 
     Raises ConfigError where that would import code that nobody named on this machine.
     """
-    trust.require(*trust.code_of({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
+    trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")
@@ -109,19 +110,20 @@ def build_policy(parts: Saved) -> Policy:
     return policy.eval()
 
 
-def find(folder: str | Path, which: str = "") -> list[Path]:
+def find(folder: str | Path | Place, which: str = "") -> list[Place]:
     """The checkpoint folders meant by a run folder or a checkpoint folder: one, and those that may stand in for it.
 
     which: "best", "last" or a step number; "" is best where there is one, else last. Raises ConfigError.
     """
-    folder = Path(folder)
-    if (folder / "manifest.json").is_file() and not which:
+    try:
+        folder = named(folder)
+    except OSError as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder"
+        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is") from error
+    if (folder / "manifest.json").exists() and not which:
         return [folder]
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
-    steps = checkpoint.steps(folder / "checkpoints")
-    best, saved = [folder / "best"] * (folder / "best").is_dir(), [path for _, path in steps]
+    steps = checkpoint.saved_steps(folder / "checkpoints")
+    best, saved = checkpoint.standing(folder / checkpoint.BEST), [path for _, path in steps]
     found = {"": best + saved, "best": best, "last": saved} | {str(step): [path] for step, path in steps}
     if found.get(which):
         return found[which]
@@ -133,7 +135,9 @@ def find(folder: str | Path, which: str = "") -> list[Path]:
     raise ConfigError(f"checkpoint {which} is not in {folder}; allowed: {', '.join(have)}")
 
 
-def load(folder: str | Path, which: str = "", *, say: Callable[[str], None] = warnings.warn) -> AgentPolicy:
+def load(
+    folder: str | Path | Place, which: str = "", *, say: Callable[[str], None] = warnings.warn
+) -> AgentPolicy:
     """The policy of a run folder (its best one, by default) or of a checkpoint folder.
 
     which: "best", "last" or a step number. Where "" or "last" finds a damaged one, `say` hears of it and the one

@@ -14,6 +14,7 @@ import torch
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
+from rlkit.files import Place, at
 from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode, run_episodes
 
@@ -26,13 +27,14 @@ class VideoWriter:
     Raises ConfigError where it cannot be written.
     """
 
-    def __init__(self, path: Path, fps: float = 30.0) -> None:
-        self.path, self.fps, self.frames = path, fps, 0
-        self._part = path.with_name(f".{path.name}.part.mp4")
+    def __init__(self, path: Path | Place, fps: float = 30.0) -> None:
+        self.path, self.fps, self.frames = at(path), fps, 0
+        self._part = self.path.beside(f".{self.path.name}.part.mp4")
         self._writer: Generator[None, Picture | None, None] | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._part.touch()
+            self.path.parent.mkdir()
+            self._part.remove()
+            self._part.open("xb").close()  # which ffmpeg, who would follow a link, fills
         except OSError as error:
             raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
 
@@ -44,7 +46,7 @@ class VideoWriter:
             import imageio_ffmpeg
 
             self._writer = imageio_ffmpeg.write_frames(
-                str(self._part),
+                str(self._part.path),
                 (frame.shape[1], frame.shape[0]),
                 fps=self.fps,
                 macro_block_size=2,
@@ -65,15 +67,15 @@ class VideoWriter:
         try:
             if keep and self.frames:
                 self._verify()
-                self._part.replace(self.path)
+                self._part.rename(self.path)
         finally:
-            self._part.unlink(missing_ok=True)
+            self._part.remove()
 
     def _verify(self) -> None:
         """ffmpeg does not say how it ended: look whether the file opens."""
         import imageio_ffmpeg
 
-        reader = imageio_ffmpeg.read_frames(str(self._part))
+        reader = imageio_ffmpeg.read_frames(str(self._part.path))
         try:
             next(reader)
         except (OSError, RuntimeError, StopIteration) as error:
@@ -85,10 +87,10 @@ class VideoWriter:
 class Recorder:
     """Films of a policy in the run's environment: `folder`/step-000123456.mp4."""
 
-    def __init__(self, policy: Policy, config: RunConfig, folder: Path, device: torch.device) -> None:
+    def __init__(self, policy: Policy, config: RunConfig, folder: Place, device: torch.device) -> None:
         self.policy, self.config, self.folder, self.device = policy, config, folder, device
 
-    def record(self, step: int) -> Path:
+    def record(self, step: int) -> Place:
         """Record one greedy episode. Raises as `record`."""
         path = self.folder / f"step-{step:09d}.mp4"
         record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
@@ -96,7 +98,13 @@ class Recorder:
 
 
 def record(
-    policy: Policy, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
+    policy: Policy,
+    config: RunConfig,
+    path: Path | Place,
+    *,
+    seed: int,
+    device: torch.device,
+    episodes: int = 1,
 ) -> list[Episode]:
     """Record greedy episodes on held-out seeds.
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.files import at
 from rlkit.options import ConfigError
 
 SHARE = 0.9  # of what is available
@@ -77,9 +80,10 @@ class Ring:
     """
 
     def __init__(self, layout: Layout, folder: Path) -> None:
-        self.layout, self.folder = layout, folder
+        self.layout, self.folder = layout, at(folder)
         if layout.disk:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                self.folder.remove()
         self.fields = {field.name: self._array(field, layout.rows) for field in layout.fields}
         self.states = [self._array(field, layout.starts) for field in layout.states]
         self.obs = {
@@ -93,15 +97,15 @@ class Ring:
             return np.zeros(shape, field.dtype)
         path = self.folder / f"{field.name.strip('/').replace('/', '-')}.bin"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(path, "wb") as file:
+            self.folder.mkdir()
+            with path.open("x+b") as file:
                 size = max(count * self.layout.lanes * field.bytes, 1)
                 file.truncate(size)
                 if hasattr(os, "posix_fallocate"):  # reserved: a disk that fills up later cannot end the run
                     os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(path, field.dtype, "r+", shape=shape)
+                return np.memmap(file, field.dtype, "r+", shape=shape)
         except OSError as error:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.close()
             raise ConfigError(f"agent.replay.storage=disk: cannot make {path} ({error.strerror})") from error
 
     def put(self, row: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -125,7 +129,8 @@ class Ring:
     def close(self) -> None:
         """Remove files."""
         if self.layout.disk:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):
+                self.folder.remove()
 
 
 def fitting(layout: Callable[[int], Layout], capacity: int, lanes: int, folder: Path) -> Layout:
@@ -170,6 +175,8 @@ def _system_memory() -> int:
                 return int(line.split()[1]) * 1024
     except OSError:  # no Linux
         pass
+    if not hasattr(os, "sysconf"):  # Windows: not known, so nothing is refused
+        return sys.maxsize
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlkit.checkpoint import BEST
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
+from rlkit.files import Place, at
 from rlkit.learn.learners import Learners
 from rlkit.learn.make import make_feed
 from rlkit.learn.trainer import Clock, Hook
@@ -22,6 +24,7 @@ from rlkit.play.saved import policy_parts
 from rlkit.play.video import Recorder
 from rlkit.run.check import Plan
 from rlkit.run.console import Console
+from rlkit.run.health import require_finite
 from rlkit.run.hooks import AverageHook, Best, EvaluateHook, LogHook, StopHook, VideoHook
 from rlkit.sources.make import make_source
 
@@ -40,11 +43,12 @@ class Built:
     close: Callable[[], None]  # ends processes, frees environments
 
 
-def build(plan: Plan, folder: Path, console: Console) -> Built:
+def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     """The run of an agent: its policy from the configuration's seed, its experience, and what happens beside learning.
 
     Raises ConfigError where a replay buffer does not fit into this machine.
     """
+    place = at(folder)
     config, algorithm, device = plan.config, plan.algorithm, plan.device
     torch.set_num_threads(config.threads)
     keep_memory()
@@ -60,7 +64,7 @@ def build(plan: Plan, folder: Path, console: Console) -> Built:
     with ExitStack() as stack:
         source = make_source(config, policy, new_policy, plan.experience, device, console.say)
         stack.callback(source.close)
-        feed = make_feed(plan.experience, source, policy, config, folder, console.say)
+        feed = make_feed(plan.experience, source, policy, config, place.path, console.say)
         stack.callback(feed.close)
         learner: Learner[Any] = agent
         if config.learner.workers > 1:
@@ -70,7 +74,7 @@ def build(plan: Plan, folder: Path, console: Console) -> Built:
                 f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}"
             )
         clock = Clock(config.total_steps)
-        hooks, state = _hooks(plan, folder, console, policy, new_policy, feed)
+        hooks, state = _hooks(plan, place, console, policy, new_policy, feed)
         state = {"clock": clock, "agent": agent, **state}
         return Built(
             policy,
@@ -85,7 +89,7 @@ def build(plan: Plan, folder: Path, console: Console) -> Built:
 
 
 def _hooks(
-    plan: Plan, folder: Path, console: Console, policy: Policy, another: Callable[[], Policy], feed: Feed
+    plan: Plan, folder: Place, console: Console, policy: Policy, another: Callable[[], Policy], feed: Feed
 ) -> tuple[list[Hook], dict[str, Stateful]]:
     """The hooks in their order, and those that a checkpoint saves by their names there."""
     config, total, say = plan.config, plan.config.total_steps, console.say
@@ -94,10 +98,11 @@ def _hooks(
     evaluation = EvaluateHook(
         config.evaluate.every or max(total // 10, 1),
         Evaluator(judged, config, config.evaluate.episodes, seed=config.seed, device=plan.device),
-        Best(folder / "best", lambda: policy_parts(judged, config)),
+        Best(folder / BEST, lambda: policy_parts(judged, config)),
         say,
+        lambda step: require_finite(judged, step, config.optim),
     )
-    writer = MetricsWriter(folder, config.log.tensorboard)
+    writer = MetricsWriter(folder, config.log.tensorboard, say)
     hooks: list[Hook] = [
         StopHook(config.stop.reward, config.stop.minutes),
         *([average] if average else []),

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from rlkit.metrics import Row
+from rlkit.text import clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,7 +30,7 @@ class Console:
             plain if plain is not None else not self._console.is_terminal or self._console.is_dumb_terminal
         )
         self._total = total_steps
-        self._title = title
+        self._title = clean(title)
         self._started = time.monotonic()
         self._first_step: int | None = None  # a resumed run does not start at 0
         self._last: tuple[int, dict[str, float]] | None = None
@@ -41,6 +42,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """A message of its own; the panel stays below it."""
+        text = clean(text)
         if self._plain:
             print(text, flush=True)
         else:

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
-from rlkit.config.compose import from_yaml
+from rlkit import checkpoint
+from rlkit.checkpoint import CheckpointError
+from rlkit.config.compose import changes, from_yaml
 from rlkit.config.schema import RunConfig
+from rlkit.files import Place, named
 from rlkit.options import ConfigError
+from rlkit.text import quoted
 
 
-def run_config(folder: Path) -> RunConfig:
+def run_folder(path: str | Path | Place) -> Place:
+    """The folder of a run, held open. Raises ConfigError where it is none."""
+    try:
+        folder = named(path)
+    except OSError:
+        there = os.path.lexists(str(path))
+    else:
+        if (folder / "config.yaml").exists():
+            return folder
+        there = True
+    what = "is not a run folder (no config.yaml in it)" if there else "does not exist"
+    raise ConfigError(f"{path} {what}; rlkit list runs shows what there is")
+
+
+def run_config(path: str | Path | Place) -> RunConfig:
     """The configuration of a run folder. Raises ConfigError where it is none."""
-    if not (folder / "config.yaml").is_file():
-        what = "is not a run folder (no config.yaml in it)" if folder.exists() else "does not exist"
-        raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is")
-    return from_yaml(folder / "config.yaml")
+    return from_yaml(run_folder(path) / "config.yaml")
 
 
-def new_folder(config: RunConfig) -> Path:
+def changed_by_hand(folder: Place, config: RunConfig, group: str = "") -> list[str]:
+    """A line for each option of config.yaml that is another one than when the run was last open.
+
+    group: of those alone whose names begin so, "env.".
+    """
+    for _, place in checkpoint.saved_steps(folder / "checkpoints"):
+        with suppress(CheckpointError):
+            before = checkpoint.read_values(place, "state").get("config", {})  # version 0.1.0 saved none
+            found = [each for each in changes(before, config) if each.startswith(group)]
+            return [f"{folder / 'config.yaml'}: {each}, changed by hand" for each in found]
+    return []
+
+
+def new_folder(config: RunConfig) -> Place:
     """runs/<name>; a name that was not asked for is made unique."""
     parent = Path(config.dir)
     folder, number = parent / config.run_name, 1
@@ -28,13 +56,13 @@ def new_folder(config: RunConfig) -> Path:
         while True:
             try:
                 folder.mkdir(parents=True)
-                return folder
+                return named(folder)
             except FileExistsError:
                 if not folder.exists():
                     raise NotADirectoryError from None  # a link to nowhere on the way
                 if config.name:
                     raise ConfigError(
-                        f"name={config.name}: {folder} exists; continue it with rlkit resume {folder}, "
+                        f"name={config.name}: {folder} exists; continue it with rlkit resume {quoted(folder)}, "
                         "or choose another name"
                     ) from None
                 number += 1
@@ -48,16 +76,12 @@ def new_folder(config: RunConfig) -> Path:
         ) from error
 
 
-def lock_folder(folder: Path) -> TextIO:
+def lock_folder(folder: Place) -> BinaryIO:
     """An exclusive lock on a run folder, held until closed (or until the process ends)."""
     try:
-        descriptor = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        file = (folder / ".lock").lock()
     except OSError as error:
         raise ConfigError(f"{folder}: cannot write there ({error.strerror})") from error
-    file = os.fdopen(descriptor, "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise ConfigError(f"{folder} is in use by another process; wait for it or stop it") from None
+    if file is None:
+        raise ConfigError(f"{folder} is in use by another process; wait for it or stop it")
     return file

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from rlkit import checkpoint
 from rlkit.checkpoint import CheckpointError
 from rlkit.contracts import EndlessEpisode, Feed, Report, Saved
 from rlkit.device import Say
+from rlkit.files import Place
 from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
@@ -59,7 +60,7 @@ class AverageHook(Hook):
 class Best:
     """The folder best/: the policy that evaluated best. describe(): part `policy` of a checkpoint."""
 
-    def __init__(self, folder: Path, describe: Callable[[], Saved]) -> None:
+    def __init__(self, folder: Place, describe: Callable[[], Saved]) -> None:
         self.folder, self.describe = folder, describe
 
     def keep(self, step: int, mean: float) -> None:
@@ -72,13 +73,17 @@ class Best:
 class EvaluateHook(Hook):
     """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy."""
 
-    def __init__(self, every: int, evaluator: Evaluator, best: Best, say: Say) -> None:
+    def __init__(
+        self, every: int, evaluator: Evaluator, best: Best, say: Say, check: Callable[[int], None]
+    ) -> None:
         self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
+        self.check = check  # of the weights at a step: raises where they are not worth an evaluation
         self.best: float | None = None
 
     def after_update(self, clock: Clock, report: Report) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
+        self.check(clock.step)
         try:
             episodes = self.evaluator.play()
         except EndlessEpisode as error:
@@ -87,11 +92,16 @@ class EvaluateHook(Hook):
         returns = torch.tensor([episode.result for episode in episodes], dtype=torch.float64)
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
-        if self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
+        if not math.isfinite(mean):
+            self.say(
+                f"warning: the evaluation's mean return at step {clock.step:,} is {mean}: not kept as best/"
+            )
+        elif self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
             self.best = mean
             with shielded():
                 self.folder.keep(clock.step, mean)
-        report["evaluate/best"] = self.best
+        if self.best is not None:
+            report["evaluate/best"] = self.best
 
     def close(self, clock: Clock, error: BaseException | None) -> None:
         self.evaluator.close()

@@ -6,33 +6,35 @@ runs/<name>/  config.yaml  metrics.csv  events.out.tfevents.*  checkpoints/step-
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
-
-import torch
 
 from rlkit import checkpoint
+from rlkit.config.compose import to_plain
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
+from rlkit.files import Place
 from rlkit.learn.signals import Interrupted, interruptible
 from rlkit.learn.trainer import fit
 from rlkit.options import ConfigError
 from rlkit.run.build import Built
 from rlkit.run.console import Console
+from rlkit.run.health import require_finite
 from rlkit.run.hooks import CheckpointHook
+from rlkit.text import quoted
 from rlkit.types import tree_map
 
 
-class Diverged(RuntimeError):
-    """The weights are no longer numbers."""
-
-    complete = True  # the message says everything: the command line offers no traceback
-
-
 class Session:
-    """A run that was built, in its folder. `train` runs it to its end; a signal saves it and raises Interrupted."""
+    """A run that was built, in its folder. `train` runs it to its end; a signal saves it and raises Interrupted.
 
-    def __init__(self, built: Built, config: RunConfig, folder: Path, console: Console) -> None:
+    written: what the folder's config.yaml says, by which a later session tells what was changed in it since.
+    """
+
+    def __init__(
+        self, built: Built, config: RunConfig, folder: Place, console: Console, written: RunConfig
+    ) -> None:
+        self.written = to_plain(written)
         self.built, self.config, self.folder, self.console = built, config, folder, console
         self.model, self.learner, self.feed, self.clock = built.model, built.learner, built.feed, built.clock
         self.saving = CheckpointHook(config.checkpoint.every or max(config.total_steps // 10, 1), self)
@@ -49,13 +51,15 @@ class Session:
                 self.console.update(self.clock.step, {})
                 fit(self.learner, self.feed, self.hooks, self.clock)
             except Interrupted as stop:
-                stop.folder = self.folder
+                stop.folder = self.folder.shown
                 raise
             except Exception as error:
-                saved = checkpoint.steps(self.folder / "checkpoints")
+                saved = []
+                with suppress(OSError):
+                    saved = checkpoint.steps(self.folder / "checkpoints")
                 if saved:
                     error.add_note(
-                        f"the run is saved: rlkit resume {self.folder} continues from step {saved[0][0]:,}"
+                        f"the run is saved: rlkit resume {quoted(self.folder)} continues from step {saved[0][0]:,}"
                     )
                 raise
             finally:
@@ -75,15 +79,9 @@ class Session:
 
         Raises Diverged where that is not worth keeping.
         """
-        if not torch.stack([torch.isfinite(p).all() for p in self.model.parameters()]).all():
-            raise Diverged(
-                f"at step {self.clock.step:,} the policy's weights are no longer finite numbers. "
-                f"To resume would repeat it; type a smaller optim.lr (it was {self.config.optim.lr:g}) or "
-                f"optim.clip_norm (it was {self.config.optim.clip_norm:g}), or change them in the run's config.yaml "
-                "and resume"
-            )
+        require_finite(self.model, self.clock.step, self.config.optim)
         state = {name: each.state_dict() for name, each in self.built.state.items()}
-        state |= {"feed": self.feed.state_dict(), "stop": asdict(self.config.stop)}
+        state |= {"feed": self.feed.state_dict(), "stop": asdict(self.config.stop), "config": self.written}
         return {"policy": self.built.describe(), "state": state}
 
     def load_state_dict(self, parts: Mapping[str, Saved]) -> None:

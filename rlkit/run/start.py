@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from rlkit.config import trust
-from rlkit.config.compose import compose, to_plain, to_yaml
+from rlkit.config.compose import compose, save, to_plain
 from rlkit.config.schema import RunConfig
+from rlkit.files import Place, named
 from rlkit.run.build import build
 from rlkit.run.check import Plan, check
 from rlkit.run.console import Console
@@ -15,21 +16,21 @@ from rlkit.run.folder import lock_folder, new_folder
 from rlkit.run.session import Session
 
 
-def prepare(config: RunConfig, folder: Path, console: Console) -> Session:
+def prepare(config: RunConfig, folder: Path | Place, console: Console) -> Session:
     """The session of a new run of this configuration in an existing folder. Raises ConfigError."""
-    return _open(check(config), folder, console)
+    return _open(check(config), named(folder), console, config)
 
 
-def _open(plan: Plan, folder: Path, console: Console) -> Session:
+def _open(plan: Plan, folder: Place, console: Console, written: RunConfig) -> Session:
     for note in plan.notes:
         console.say(note)
-    return Session(build(plan, folder, console), plan.config, folder, console)
+    return Session(build(plan, folder, console), plan.config, folder, console, written)
 
 
 def train(
     agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: object
 ) -> Path:
-    """Train a new agent and return the run's folder.
+    """Train a new agent and return the run's folder, an absolute path.
 
     options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
     Raises ConfigError (a ValueError) for anything that cannot be used, before anything starts.
@@ -38,20 +39,20 @@ def train(
 
 
 def start(config: RunConfig, console: Console | None = None) -> Path:
-    """Train a new run of this configuration in a folder of its own; returns the folder."""
+    """Train a new run of this configuration in a folder of its own; returns the absolute path of that."""
     plan = check(config)
-    trust.remember(*trust.code_of(to_plain(config)))
+    trust.remember(*trust.requests(to_plain(config)))
     folder = new_folder(config)
     with lock_folder(folder):
         try:
             console = console or Console(config.total_steps, folder.name)
-            session = _open(plan, folder, console)
-            (folder / "config.yaml").write_text(to_yaml(plan.config), encoding="utf-8")
+            session = _open(plan, folder, console, plan.config)
+            save(plan.config, folder / "config.yaml")
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained in it
+            shutil.rmtree(folder.path, ignore_errors=True)  # nothing was trained in it
             raise
         try:
             session.train()
         finally:
             console.close()
-    return folder
+    return folder.path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -242,11 +243,11 @@ def test_damaged_checkpoints_without_another(run: Path) -> None:
 def test_a_checkpoint_of_a_later_version(run: Path) -> None:
     _, newest = checkpoint.steps(run / "checkpoints")[0]
     manifest = newest / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    manifest.write_text(json.dumps(checkpoint.sealed(json.loads(manifest.read_text()) | {"format": 3})))
     before = contents(run)
     for command in ("resume r", "evaluate r --checkpoint last"):
         line = refused(run.parent, command)
-        assert "has format 2, newer than format 1 that this rlkit reads; upgrade it" in line
+        assert "has format 3, newer than format 2 that this rlkit reads; upgrade it" in line
     assert contents(run) == before
 
 

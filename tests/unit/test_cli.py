@@ -1,7 +1,6 @@
 """The command line: one clear line and the right exit code, whatever happens."""
 
 import errno
-import json
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from rlkit import __version__
+from rlkit import __version__, checkpoint
 from rlkit.cli import doctor
 from rlkit.cli import list as list_verb
 from rlkit.cli.main import VERBS, main
@@ -185,9 +184,8 @@ def test_list_runs(
         run.mkdir(parents=True)
         (run / "config.yaml").write_text(text if name != "broken" else "a: [")
         (run / "metrics.csv").write_text(f"step,return/mean,loss\n{step},21.25,\n{step},,0.5\n")
-    state = tmp_path / "runs" / "early" / "checkpoints" / "step-000000060" / "state.json"
-    state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({"clock": {"stop_reason": "good enough"}}))
+    parts = {"state": {"clock": {"stop_reason": "good enough"}}}
+    checkpoint.save_step(tmp_path / "runs" / "early" / "checkpoints", parts, 60, keep=1)
     with (tmp_path / "runs" / "busy" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(["list", "runs"]) == 0

@@ -3,6 +3,7 @@
 import errno
 import io
 import math
+import os
 import re
 import resource
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rlkit.metrics import MetricsWriter, explained, read_metrics
+from rlkit.files import at
+from rlkit.metrics import MetricsWriter, explained, last_rows, read_metrics
 from rlkit.run import console as console_module
 from rlkit.run.console import Console, clock, number
 
@@ -98,10 +100,50 @@ def test_a_torn_last_line_is_dropped_and_the_file_continued(tmp_path: Path) -> N
 
 
 def test_a_file_of_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    """Nor does it keep the run from going on."""
     (tmp_path / "metrics.csv").write_text("name,age\nx,3\n")
     with pytest.raises(ValueError, match="first column is 'name'"):
-        MetricsWriter(tmp_path, tensorboard=False)
-    assert (tmp_path / "metrics.csv").read_text() == "name,age\nx,3\n"
+        read_metrics(tmp_path / "metrics.csv")
+    heard: list[str] = []
+    writer = MetricsWriter(tmp_path, tensorboard=False, say=heard.append)
+    writer.write(1, {"a": 2.0})
+    writer.close()
+    assert (tmp_path / "damaged-metrics.csv").read_text() == "name,age\nx,3\n"
+    assert (tmp_path / "metrics.csv").read_text() == "step,a\n1,2.0\n"
+    assert len(heard) == 1 and "metrics.csv: not a metrics file" in heard[0]
+    os.truncate(tmp_path / "metrics.csv", 2**31)
+    MetricsWriter(tmp_path, tensorboard=False, say=heard.append).close()
+    assert "metrics.csv is 2,147,483,648 bytes long, and at most 268,435,456 are continued" in heard.pop()
+    assert heard[0].endswith(f"it is kept as {tmp_path}/damaged-metrics.csv, and a new one begins")
+
+
+@pytest.mark.parametrize(
+    "line", ["2,x", "2", "2,1,1", ",1", "nan,1", "inf,1", '2,"1', "2,1\x00", f"2,{'1' * 200_000}", "\xff,1", '"2,\r1'],
+)  # fmt: skip
+def test_a_damaged_line_is_named_and_left_out(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"step,a\n1,1.0\n{line}\n3,3.0\n", encoding="latin-1")
+    assert read_metrics(path) == [{"step": 1, "a": 1.0}, {"step": 3, "a": 3.0}]
+    heard: list[str] = []
+    writer = MetricsWriter(tmp_path, tensorboard=False, say=heard.append)
+    writer.truncate(3)
+    writer.write(4, {"b": 4.0})
+    writer.close()
+    assert path.read_text() == "step,a,b\n1,1.0,\n3,3.0,\n4,,4.0\n"
+    assert heard == [f"warning: {path} is damaged in line 3: left out"]
+
+
+def test_the_last_rows_of_a_long_file(tmp_path: Path) -> None:
+    path = at(tmp_path / "metrics.csv")
+    writer = MetricsWriter(tmp_path, tensorboard=False)
+    for step in range(100):
+        writer.write(step, {"a": step / 7})
+    writer.close()
+    rows = read_metrics(path)
+    for size in (10, 50, 500, 5000):
+        found = last_rows(path, size)
+        assert found == rows[len(rows) - len(found) :] and len(found) <= size // 8 + 1
+    assert len(found) == 100
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import rlkit
 from rlkit import own
 from rlkit.cli.main import main
 from rlkit.config import registry, trust
-from rlkit.config.compose import compose, from_yaml, options, to_plain
+from rlkit.config.compose import compose, from_yaml, options, to_plain, to_yaml
 from rlkit.nn import registry as networks
 from rlkit.options import ConfigError
 from rlkit.play.saved import load
@@ -54,7 +55,7 @@ def test_a_run_of_ones_own_code_is_trained_continued_and_loaded(folder: Path) ->
     assert "name: mine.a2c\n" in text and "encoder: mine.nets:wide\n" in text and "alias: ''\n" in text
     config = from_yaml(run / "config.yaml")
     assert config.agent_name == "mine.a2c"
-    assert trust.code_of(to_plain(config)) == NAMES
+    assert trust.requests(to_plain(config)) == NAMES
     (run / "config.yaml").write_text(text.replace("total_steps: 64", "total_steps: 128"))
     resume(run)
     policy = load(run, "last")
@@ -114,10 +115,125 @@ def test_what_version_0_1_0_remembered_is_still_trusted(
         ({"env": {"id": "rlkit.run.session:train"}}, ("rlkit.run.session:train",)),
         ({"env": {"id": "a:b"}, "network": {"encoder": "a:b", "core": "os:system"}}, ("a:b", "os:system")),
         ({"agent": 3, "env": [], "network": {"core": {"os": "system"}}}, ()),
+        ({"env": {"id": "rlkit.envs.backends.worker:main"}}, ("rlkit.envs.backends.worker:main",)),
+        ({"env": {"id": "a:b\nc:d"}}, (r'"a:b\nc:d"',)),
+        (
+            {
+                "env": {
+                    "id": "highway-v0",
+                    "kwargs": {"config": {"n": 3, "other": "evil.mod.Car", "of": [1, "x y"]}},
+                }
+            },
+            ("env.kwargs.config.other=evil.mod.Car", 'env.kwargs.config.of="x y"'),
+        ),
+        (
+            {"env": {"id": "rlkit/Driving", "kwargs": {"observation": "vector"}}},
+            (),
+        ),  # which imports nothing by name
+        ({"env": {"id": "CarRacing-v3", "kwargs": {"continuous": False, "domain": None}}}, ()),
+        ({"ray": {"address": "local", "runtime_env": {}, "memory": 80}}, ()),
+        ({"ray": {"address": "10.0.0.1:6379"}}, ("ray.address=10.0.0.1:6379",)),
+        ({"ray": {"address": "auto"}}, ("ray.address=auto",)),
+        (
+            {"ray": {"runtime_env": {"py_executable": "sh -c x", "pip": ["y"]}}},
+            ('ray.runtime_env={"pip": ["y"], "py_executable": "sh -c x"}',),
+        ),
     ],
 )
-def test_what_a_configuration_imports(plain: dict[str, object], code: tuple[str, ...]) -> None:
-    assert trust.code_of(plain) == code
+def test_what_a_configuration_asks_for(plain: dict[str, object], code: tuple[str, ...]) -> None:
+    assert trust.requests(plain) == code
+
+
+HARMLESS = {  # options that hold any text or group, and why a folder may set them
+    "agent.name": "a name without a dot is a file of rlkit",
+    "env.name": "a name alone",
+    "name": "of a folder that exists already",
+    "dir": "where that folder was made",
+    "device": "one of torch's",
+    "source.resources": "amounts by name",
+}
+
+
+def test_every_option_that_can_hold_any_text_is_asked_for_or_harmless() -> None:
+    """A new option of a run must be thought of here before a folder can set it."""
+    plain = to_plain(compose(["env=cartpole"]).config)
+    free = {"text", "anything", "a group of options"}
+    found = {
+        option.name
+        for agent in registry.names("agents")
+        for option, _ in options([f"agent={agent}", "env=cartpole"])
+        if option.allowed in free or option.allowed.endswith("module:function")
+    }
+    for name in found - HARMLESS.keys():
+        group, key = name.split(".")
+        evil = {"x": "evil.mod:Evil"} if isinstance(plain[group][key], dict) else "evil.mod:Evil"
+        asked = trust.requests(plain | {group: plain[group] | {key: evil}})
+        assert len(asked) == 1 and "evil.mod:Evil" in asked[0], name
+    assert found | {"agent.name"} == HARMLESS.keys() | {
+        "env.id", "env.kwargs", "network.encoder", "network.core", "ray.address", "ray.runtime_env",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "asked"),
+    [
+        (["source=ray", "ray.address=127.0.0.1:1"], "ray.address=127.0.0.1:1"),
+        (["source=ray", "ray.runtime_env={pip: [evil]}"], """'ray.runtime_env={"pip": ["evil"]}'"""),
+        (["env=MountainCarContinuous-v0", "env.kwargs.goal_velocity='a; b'"], """'env.kwargs.goal_velocity="a; b"'"""),
+    ],
+)  # fmt: skip
+def test_what_a_folder_asks_for_is_refused_until_it_is_typed(
+    typed: list[str], asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On this machine, in `rlkit train` or after --trust; the value counts, not the option."""
+    config = compose(["env=cartpole", *typed]).config
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    no_checkpoint = "the run ended before its first one"
+    assert main(["resume", str(tmp_path)]) == 2
+    line = capsys.readouterr().err
+    assert line.endswith(f"or add --trust {asked}\n") and line.count("\n") == 1
+    assert main(["resume", str(tmp_path), "--trust", shlex.split(asked)[0]]) == 1
+    assert no_checkpoint in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text(
+        to_yaml(config).replace("127.0.0.1:1", "evil:1").replace("evil", "worse")
+    )
+    code = main(["resume", str(tmp_path)])
+    assert (code, no_checkpoint in capsys.readouterr().err) == (
+        (1, True) if "kwargs" in asked else (2, False)
+    )
+
+
+def test_what_was_typed_in_training_is_honoured_when_the_run_goes_on(tmp_path: Path) -> None:
+    run = rlkit.train(
+        "ppo",
+        "MountainCarContinuous-v0",
+        dir=tmp_path,
+        **SMALL | {"ray.address": "auto", "ray.runtime_env.pip": ["x"], "env.time_limit": 9},
+    )  # type: ignore[arg-type]
+    assert resume(run) == run
+
+
+def test_a_playing_agent_reaches_no_other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run was trained in a cluster matters to its training alone; its environment matters to both."""
+    run = rlkit.train("ppo", "cartpole", dir=tmp_path, **SMALL | {"ray.address": "auto"})  # type: ignore[arg-type]
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another-machine"))
+    assert main(["evaluate", str(run), "--episodes", "1"]) == 0
+    assert main(["resume", str(run)]) == 2
+    typed = ["evaluate", str(run), "--episodes", "1", "env=CartPole-v1", "env.kwargs.render_mode=rgb_array"]
+    assert main(typed) == 0
+    assert (
+        "env.kwargs.render_mode=rgb_array" in (tmp_path / "another-machine" / "rlkit" / "trusted").read_text()
+    )
+
+
+def test_without_a_place_to_remember_trust_lasts_as_long_as_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(trust, "_unsaved", set())
+    trust.remember("mine.a2c")
+    trust.require("mine.a2c")
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.agents.ppo import Config, Policy
+from rlkit.collect import history
 from rlkit.collect.actor import Actor
+from rlkit.collect.history import History
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
 from rlkit.learn.optim import flatten
@@ -113,6 +115,36 @@ def test_merged_and_split_states_continue_exactly(name: str, before: int) -> Non
     again = collect(*four)
     assert torch.equal(again.first, first.first) and torch.equal(again.obs[0], first.obs[0])  # type: ignore[index]
     assert equal(collect(one), collect(*two))
+
+
+def test_long_histories_are_joined_and_merge_whatever_their_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million rollouts of one episode are few entries, and what is brought back from them stays the same."""
+    rng = np.random.default_rng(0)
+    actions = rng.integers(0, 9, (200, 2, 5))  # 200 rollouts of 2 steps, 5 lanes
+    plain, joined = History(), History()
+    for number, each in enumerate(actions):
+        monkeypatch.setattr(history, "LONG", 10**9)
+        plain.add(2 * number, each)
+        monkeypatch.setattr(history, "LONG", 8)
+        joined.add(2 * number, each)
+        if number == 150:
+            again = History(joined.state_dict())  # as a resumed run has it
+    for number in range(151, 200):
+        again.add(2 * number, actions[number])
+    assert [each["start"] for each in again.state_dict()] == [each["start"] for each in joined.state_dict()]
+    assert len(joined.state_dict()) < 60
+    for log in (plain, joined):
+        log.forget(77)
+    for begun in (77, 78, 100, 399):
+        for lane in range(5):
+            assert np.array_equal(joined.of(lane, begun), actions.reshape(400, 5)[begun:, lane])
+    states = [
+        {"step": 400, "episode": np.zeros(5), "log": each.state_dict()} for each in (plain, joined, History())
+    ]
+    merged = History(merge_states(states)["log"])
+    for lane in range(15):
+        expected = np.zeros(323, int) if lane >= 10 else actions.reshape(400, 5)[77:, lane % 5]
+        assert np.array_equal(merged.of(lane, 77), expected)
 
 
 def test_actors_at_different_steps_are_not_merged() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,14 +68,20 @@ def merge_states(states: Sequence[Saved]) -> Saved:
     """The `Actor.state_dict` of all lanes, from those of actors of consecutive lanes at the same step."""
     assert len({state["step"] for state in states}) == 1, "actors at different steps have no common state"
     merged = merge(*({**state, "log": None} for state in states))
-    lengths = {entry["start"]: entry["actions"] for state in states for entry in state["log"]}
     merged["log"] = []
-    for start, like in sorted(lengths.items()):  # an actor without an entry needs none of those actions
+    logs = [state["log"] for state in states]  # each without gaps, up to the same step
+    ends = {
+        step for log in logs for each in log for step in (each["start"], each["start"] + len(each["actions"]))
+    }
+    wholes = [np.concatenate([each["actions"] for each in log]) if log else None for log in logs]
+    for start, stop in pairwise(sorted(ends)):  # within which no entry begins or ends
         pieces = []
-        for state in states:
-            found = [entry["actions"] for entry in state["log"] if entry["start"] == start]
-            shape = (len(like), len(state["episode"]), *like.shape[2:])
-            pieces.append(found[0] if found else np.zeros(shape, like.dtype))
+        like = next(whole for whole in wholes if whole is not None)
+        for state, whole in zip(states, wholes, strict=True):
+            begin = start - state["log"][0]["start"] if state["log"] else -1
+            if whole is None or begin < 0:  # an actor without an entry needs none of those actions
+                whole, begin = np.zeros((stop - start, len(state["episode"]), *like.shape[2:]), like.dtype), 0
+            pieces.append(whole[begin : begin + stop - start])
         merged["log"].append({"start": start, "actions": np.concatenate(pieces, 1)})
     return merged
 
