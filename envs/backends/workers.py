@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -26,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit import processes
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
@@ -38,10 +38,6 @@ from rlkit.spaces import Array, from_json
 from rlkit.types import EnvSpec, EnvStep
 
 START = 120.0  # seconds that a worker may take to import and make its environments
-BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from rlkit.envs.backends.worker import main; main(*map(int, sys.argv[2:]))"
-)
 
 
 class Worker:
@@ -53,9 +49,8 @@ class Worker:
         life, self.life = os.pipe()  # closing our end ends the child
         self.stack = _anonymous_file("rlkit-stack")  # where a hung child writes its stack
         descriptors = (theirs.fileno(), shared, life, self.stack)
-        path = [entry or os.getcwd() for entry in sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(path), *map(str, descriptors), str(os.getpid())],
+            processes.command("rlkit.envs.backends.worker", *descriptors, os.getpid()),
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),

@@ -34,7 +34,7 @@ from typing import Any, TextIO, TypeAlias
 import torch
 from torch import Tensor
 
-from rlkit import ranks
+from rlkit import processes, ranks
 from rlkit.buffers import pieces
 from rlkit.checkpoint import pack, unpack
 from rlkit.config import registry
@@ -45,10 +45,6 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.types import EnvSpec, Rollout
 
-BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from rlkit.learn.learners import main; main(int(sys.argv[2]))"
-)
 DYING = 10.0  # seconds that a rank whose connection is closed may take to end
 Order: TypeAlias = dict[str, Any]  # a line of JSON for another rank: the run that it joins, then what to do
 LOST = 3  # exit status of a rank that could not go on because another was gone
@@ -241,9 +237,8 @@ class _Process:
     def __init__(self, rank: int) -> None:
         self.rank = rank
         report, theirs = os.pipe()  # "ready", then at most one error
-        path = json.dumps([entry or os.getcwd() for entry in sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, path, str(theirs)],
+            processes.command("rlkit.learn.learners", theirs),
             stdin=subprocess.PIPE,
             pass_fds=[theirs],
             text=True,
