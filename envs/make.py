@@ -16,7 +16,7 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import agents_of, find_class, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
-from rlkit.machine import cores
+from rlkit.machine import cores, most
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, check_mask, from_gymnasium
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Seconds; above it a step outweighs the ~50 microseconds that talking to workers costs. A class of environments that
 # knows better has an attribute `slow_step`.
 SLOW_STEP = 1e-3
+WORKER = 48 * 2**20  # bytes of memory that a worker process takes at least
 MEASURE = 0.3  # seconds that choosing a backend may take
 
 
@@ -101,6 +102,12 @@ def settled(config: EnvConfig) -> EnvConfig:
         return config
     backend = ABILITIES[config.backend]
     workers = min(config.workers or cores(), config.lanes) if backend.workers else 0
+    limit = most(WORKER if config.backend == "workers" else 0)
+    if workers > limit:
+        kind = "processes" if config.backend == "workers" else "threads"
+        raise ValueError(
+            f"env.workers={config.workers}: this machine carries {limit} {kind}; type env.workers={limit} or less"
+        )
     return replace(config, workers=workers, action_mask="none" if backend.unmasked else config.action_mask)
 
 
