@@ -19,6 +19,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from rlkit.envs.aliases import Env, GymSpace, Value
 from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
@@ -121,18 +122,22 @@ class Lane:
         rows.steps[index] = steps
         try:
             obs, reward, terminated, truncated, _ = self.env_step(action)
-        except Exception as error:
-            raise self.fault("raised", detail=repr(error), trace=traceback.format_exc()) from error
-        except SystemExit as error:
-            raise self.fault("exited", detail=repr(error), trace=traceback.format_exc()) from error
+        except BaseException as error:
+            raise self.blame(error, "step") from error
         if self.fresh:
             rows.first[index] = self.fresh = False
+        if type(reward) not in NUMBERS or type(terminated) not in FLAGS or type(truncated) not in FLAGS:
+            try:
+                reward = number(reward, self.strict)
+                terminated, truncated = flag("terminated", terminated), flag("truncated", truncated)
+            except Misuse as wrong:
+                raise self.fault(wrong.kind, wrong.field, wrong.detail) from wrong
         try:
             rows.reward[index] = reward
-        except (TypeError, ValueError) as error:
-            raise self.fault("dtype", "reward", f"{reward!r} is no number") from error
+        except OverflowError as error:
+            raise self.fault("nan", "reward", f"{reward} is too large for float32") from error
         rows.terminated[index] = terminated
-        rows.last[index] = self.last = bool(terminated or truncated or steps == self.limit)
+        rows.last[index] = self.last = terminated or truncated or steps == self.limit
         self.put(obs)
 
     def begin(self, episode: int) -> None:
@@ -143,11 +148,10 @@ class Lane:
         try:
             if self.renew is not None:
                 self.renew()
-            obs, _ = self.env.reset(seed=self.seeds.of(index, episode))
-        except Exception as error:
-            raise self.fault("raised", "reset", repr(error), traceback.format_exc()) from error
-        except SystemExit as error:
-            raise self.fault("exited", "reset", repr(error), traceback.format_exc()) from error
+            obs, info = self.env.reset(seed=self.seeds.of(index, episode))
+            check_info(info)
+        except BaseException as error:
+            raise self.blame(error, "reset") from error
         rows.reward[index] = 0.0
         rows.terminated[index] = rows.last[index] = self.last = False
         rows.first[index] = self.fresh = True
@@ -190,6 +194,16 @@ class Lane:
         if actions and not self.last:
             beat()
             self.step(actions[-1])
+
+    def blame(self, error: BaseException, method: str) -> EnvFault:
+        """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
+        if not own(error):
+            raise error
+        wrong = error if isinstance(error, Misuse) else misuse(error, method)
+        if wrong is not None:
+            return self.fault(wrong.kind, wrong.field, wrong.detail)
+        kind = "exited" if isinstance(error, SystemExit) else "raised"
+        return self.fault(kind, "" if method == "step" else method, repr(error), traceback.format_exc())
 
     def fault(self, kind: str, field: str = "", detail: str = "", trace: str = "") -> EnvFault:
         """The error of this lane, here and now."""
@@ -261,9 +275,9 @@ class Block:
 
     def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
         """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
-        for lane, number, history in zip(self.lanes, episode, actions, strict=True):
+        for lane, opened, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
-            lane.restore(int(number), unpack(self.action_space, history), beat)
+            lane.restore(int(opened), unpack(self.action_space, history), beat)
         self.verify()
 
     def verify(self) -> None:
@@ -274,11 +288,25 @@ class Block:
 
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
-        env = self.lanes[lane - self.start].env
-        picture: object = env.render() if env.render_mode else None
+        shown = self.lanes[lane - self.start]
+        self.rows.cursor[self.start] = lane
+        try:
+            picture: object = shown.env.render() if shown.env.render_mode else None
+        except BaseException as error:
+            raise shown.blame(error, "render") from error
         return picture if isinstance(picture, np.ndarray) else None
 
     def close(self) -> None:
-        """Close every environment."""
-        for env in self.envs:
-            env.close()  # type: ignore[no-untyped-call]
+        """Close every environment, whatever the others do. Raises the first EnvFault."""
+        if not self.lanes:  # without rows: they have done nothing
+            for env in self.envs:
+                env.close()  # type: ignore[no-untyped-call]
+        faults = []
+        for lane, env in zip(self.lanes, self.envs, strict=True):
+            self.rows.cursor[self.start] = lane.index
+            try:
+                env.close()  # type: ignore[no-untyped-call]
+            except BaseException as error:
+                faults.append(lane.blame(error, "close"))
+        if faults:
+            raise faults[0]

@@ -54,7 +54,8 @@ class Worker:
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
-            process_group=0,  # Ctrl-C in the terminal is the parent's to handle
+            # Ctrl-C in the terminal is the parent's to handle, and what environments start is in the group
+            process_group=0,
         )
         theirs.close()
         os.close(life)
@@ -73,10 +74,10 @@ class Worker:
 
     def ending(self) -> str:
         """How the child ended, in words."""
-        try:
-            code = self.process.wait(2.0)
-        except subprocess.TimeoutExpired:
+        if not self._ends_within(2.0):
             return "closed its socket"
+        self._end_group()
+        code = self.process.wait()
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"ended with exit status {code}"
@@ -86,15 +87,29 @@ class Worker:
         if self.life >= 0:
             with suppress(OSError):
                 self.sock.send(b"q")
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.5)
+            self._ends_within(0.5)
+            self._end_group()
             os.close(self.life)
             os.close(self.stack)
             self.life = -1
-        with suppress(ProcessLookupError):
-            self.process.kill()
         self.process.wait()
         self.sock.close()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether the child ends in time. Its exit status is left for later: until then its number is its own."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        end = time.monotonic() + seconds
+        while self.process.returncode is None and os.waitid(os.P_PID, self.process.pid, flags) is None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _end_group(self) -> None:
+        """Kill the child and whatever its environments have started."""
+        if self.process.returncode is None:  # else it was done before
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Workers(VecEnv):

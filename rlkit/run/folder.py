@@ -60,4 +60,6 @@ def lock_folder(folder: Path) -> TextIO:
     except OSError:
         file.close()
         raise ConfigError(f"{folder} is in use by another process; wait for it or stop it") from None
+    if hasattr(os, "register_at_fork"):  # what an environment forks does not hold the lock
+        os.register_at_fork(after_in_child=file.close)
     return file
