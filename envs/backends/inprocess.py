@@ -56,6 +56,11 @@ class InProcess(VecEnv):
         self.guard = Guard(config.deadline, self._hung)
         self.fps = self.block.fps
 
+    @property
+    def failures(self) -> int:
+        """How many episodes were cut because the environment failed in them."""
+        return int(self.rows.failures.sum())
+
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
         self.rows.action[:] = action.numpy()

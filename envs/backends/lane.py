@@ -9,6 +9,7 @@ actions alone. NumPy, no torch.
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -195,6 +196,18 @@ class Lane:
             beat()
             self.step(actions[-1])
 
+    def cut(self) -> None:
+        """End the episode where it failed: a row that is `last` and paid nothing, after a reset `first` as well.
+
+        The observation is the one before, or what the environment gave in place of one. The next step opens the next
+        episode.
+        """
+        rows, index = self.rows, self.index
+        rows.reward[index], rows.terminated[index] = 0.0, False
+        rows.first[index] = self.steps == 0
+        rows.last[index] = self.last = True
+        self.fresh = False
+
     def blame(self, error: BaseException, method: str) -> EnvFault:
         """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
         if not own(error):
@@ -270,21 +283,43 @@ class Block:
         cursor, start = self.rows.cursor, self.start
         for lane, action in zip(self.lanes, unpack(self.action_space, self.actions), strict=True):
             cursor[start] = lane.index
-            lane.step(action)
+            try:
+                lane.step(action)
+            except EnvFault as fault:
+                self.replace(lane, fault)
         self.verify()
 
     def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
         """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
         for lane, opened, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
-            lane.restore(int(opened), unpack(self.action_space, history), beat)
+            try:
+                lane.restore(int(opened), unpack(self.action_space, history), beat)
+            except EnvFault as fault:
+                self.replace(lane, fault)
         self.verify()
 
     def verify(self) -> None:
-        """Raise EnvFault where a row leaves its space."""
-        finding = self.check.find()
-        if finding is not None:
-            raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
+        """Look for rows that leave their space. Raises EnvFault."""
+        while (finding := self.check.find()) is not None:
+            lane = self.lanes[finding.row]
+            self.replace(lane, lane.fault(finding.kind, finding.field, finding.detail))
+            self.check.mend(finding.row)
+
+    def replace(self, lane: Lane, fault: EnvFault) -> None:
+        """Cut the episode that failed and say so, or raise the fault where env.max_failures are used up."""
+        failures, limit = self.rows.failures, self.config.max_failures
+        failures[lane.index] += 1
+        count = int(failures.sum())  # of all lanes: the rows may be shared by several processes
+        if 0 <= limit < count:
+            raise fault
+        budget = f"{count} of {limit}" if limit > 0 else f"number {count}"
+        warnings.warn(
+            f"{fault.text}; the episode is cut there ({budget}, env.max_failures)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        lane.cut()
 
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""

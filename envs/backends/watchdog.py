@@ -132,7 +132,7 @@ def _exit(status: int) -> NoReturn:
 def _watch(guard: Guard) -> None:
     global _thread, _process
     _process = os.getpid()
-    os._exit = _exit  # type: ignore[assignment]
+    os._exit = _exit
     if not faulthandler.is_enabled():
         faulthandler.enable(_stderr())  # a crash in an environment's machine code shows where it was
     main = threading.current_thread() is threading.main_thread()

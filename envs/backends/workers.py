@@ -158,6 +158,11 @@ class Workers(VecEnv):
             send(worker.sock, b"m", {"lanes": self.lanes})
         self._wait(START)
 
+    @property
+    def failures(self) -> int:
+        """How many episodes were cut because the environment failed in them."""
+        return 0 if self.rows is None else int(self.rows.failures.sum())
+
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
         rows = self._open()

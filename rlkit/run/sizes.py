@@ -173,7 +173,8 @@ def refuse(config: RunConfig, algorithm: Algorithm, spec: EnvSpec, free: int) ->
 
 
 def _bytes(tree: Any) -> int:
-    return sum(x.numel() * x.element_size() for x in tree_leaves(tree))
+    total: int = sum(x.numel() * x.element_size() for x in tree_leaves(tree))
+    return total
 
 
 def _counts(config: RunConfig) -> Iterator[Count]:
