@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.lookup import agents_of, find_class, threaded_block
+from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
 from rlkit.machine import cores, most
@@ -94,6 +94,8 @@ def settled(config: EnvConfig) -> EnvConfig:
                 )
     if config.backend == "threads":
         threaded_block(config.id)  # raises where there is none
+    if config.backend == "workers" and only_here(config.id):
+        raise ValueError(f"env.backend=workers: {unknown(config.id)}; type env.backend=inprocess")
     if config.backend == "workers" and os.name != "posix":
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
     if config.backend == "auto" and (config.lanes == 1 or cores() == 1):
@@ -146,6 +148,16 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         env.close()  # type: ignore[no-untyped-call]
 
 
+def unknown(id: str) -> str:
+    """What to say of an environment that other processes cannot make ("" of one that they can)."""
+    if not only_here(id):
+        return ""
+    return (
+        f"other processes do not know {id}, which this program alone has registered or defines; they know it by the "
+        "name of an importable class, env=my_module:Class"
+    )
+
+
 def no_picture(id: str, reason: str = "its render() returned no picture") -> str:
     """What to say of an environment that cannot be filmed."""
     return (
@@ -173,10 +185,12 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         if config.backend == "auto":
             seconds = _step_seconds(lane)
             slow = seconds > float(getattr(env.unwrapped, "slow_step", SLOW_STEP)) and os.name == "posix"
-            config = settled(replace(config, backend="workers" if slow else "inprocess"))
-            where = f"{config.workers} worker processes" if slow else "all lanes in this process"
+            alone = slow and only_here(config.id)
+            config = settled(replace(config, backend="workers" if slow and not alone else "inprocess"))
+            where = f"{config.workers} worker processes" if config.workers else "all lanes in this process"
             if seconds:
                 why = f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}"
+                why += f" after all: {unknown(config.id)}" if alone else ""
         if render:
             _require_picture(lane)
     finally:

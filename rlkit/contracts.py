@@ -131,6 +131,9 @@ class Environments(Protocol):
     def is_batched(self, config: EnvOptions) -> bool:
         """Whether the environment steps all lanes at once by itself."""
 
+    def unknown(self, id: str) -> str:
+        """What to say of an environment that other processes cannot make; "" where they can."""
+
     def no_picture(self, id: str, reason: str = "its render() returned no picture") -> str:
         """What to say of an environment that cannot be filmed."""
 

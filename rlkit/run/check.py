@@ -63,6 +63,8 @@ def probe_env(config: RunConfig, *, render: bool = False, distributed: bool = Fa
     Raises ConfigError where it cannot be made or filmed, EnvFault where it fails at work.
     """
     package, env = registry.env_package(), config.env
+    if distributed and (unknown := package.unknown(env.id)):
+        raise ConfigError(f"source=ray: {unknown}, or type source=sync")
     try:
         if distributed and env.backend == "auto" and not package.is_batched(env):
             env = replace(env, backend="inprocess")
