@@ -19,6 +19,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rlkit.envs.aliases import Env, GymSpace, Value
 from rlkit.envs.backends.actions import unpack
+from rlkit.envs.backends.draws import LEADERS, Draws, Verdict, apart
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.rows import Check, Rows
@@ -97,10 +98,18 @@ def strip(env: Env) -> tuple[Env, int]:
 class Lane:
     """One environment and row `index` of `rows`."""
 
-    def __init__(self, env: Env, config: EnvConfig, seeds: Seeds, index: int, rows: Rows) -> None:
+    def __init__(
+        self,
+        env: Env,
+        config: EnvConfig,
+        seeds: Seeds,
+        index: int,
+        rows: Rows,
+        draws: Draws | None = None,
+    ) -> None:
         self.env, self.limit = strip(env)
-        self.config, self.seeds, self.index, self.rows = config, seeds, index, rows
-        self.env_step = self.env.step
+        self.config, self.seeds, self.index, self.rows, self.draws = config, seeds, index, rows, draws
+        self.env_step = self.env.step if draws is None else self.step_apart
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
         self.leaves = observation_leaves(env.observation_space, rows.obs)
@@ -141,6 +150,15 @@ class Lane:
         rows.last[index] = self.last = terminated or truncated or steps == self.limit
         self.put(obs)
 
+    def step_apart(self, action: Value) -> Value:
+        """The environment's step with random numbers of the lane's own, until it is known to draw none."""
+        draws = self.draws
+        assert draws is not None, "plain steps are the environment's"
+        if draws.settled:
+            self.draws, self.env_step = None, self.env.step
+            return self.env.step(action)
+        return draws.call(self.env.step, action)
+
     def begin(self, episode: int) -> None:
         """Open an episode and write its first row. Raises EnvFault."""
         rows, index = self.rows, self.index
@@ -149,7 +167,8 @@ class Lane:
         try:
             if self.renew is not None:
                 self.renew()
-            obs, info = self.env.reset(seed=self.seeds.of(index, episode))
+            seed, reset = self.seeds.of(index, episode), self.env.reset
+            obs, info = reset(seed=seed) if self.draws is None else self.draws.reset(reset, seed)
             check_info(info)
         except BaseException as error:
             raise self.blame(error, "reset") from error
@@ -258,7 +277,12 @@ class Block:
 
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
-        self.envs = [make_env(config, mode) for _ in range(start, stop)] if envs is None else envs
+        self.envs = envs or []
+        if envs is None:
+            with apart() as seed:  # for constructors that draw
+                for lane in range(start, stop):
+                    seed(seeds.making(lane))
+                    self.envs.append(make_env(config, mode))
         self.observation: Space = from_gymnasium(self.envs[0].observation_space)
         self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
@@ -268,9 +292,10 @@ class Block:
     def attach(self, rows: Rows) -> None:
         """Choose the rows that the lanes write; lane i writes row i."""
         self.rows = rows
-        numbers = range(self.start, self.stop)
+        verdict = Verdict()
         self.lanes = [
-            Lane(env, self.config, self.seeds, i, rows) for env, i in zip(self.envs, numbers, strict=True)
+            Lane(env, self.config, self.seeds, self.start + i, rows, Draws(verdict, i < LEADERS))
+            for i, env in enumerate(self.envs)
         ]
         mine = slice(self.start, self.stop)
         views = {name: array[mine] for name, array in rows.obs.items()}

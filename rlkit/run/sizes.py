@@ -138,7 +138,8 @@ def needed(policy: Policy, config: RunConfig, algorithm: Algorithm) -> int:
     # a replay buffer's batch has the rows before and after its transitions; a rollout's values are computed at once
     rows = 2 * experience.config.batch if isinstance(experience, Replayed) else (experience.steps + 1) * lanes
     rollout = (experience.steps + 1) * row * (2 if config.source.name == "thread" else 1)
-    return COPIES * _bytes(policy.state_dict()) + 4 * state + rollout + 2 * 4 * rows * widest
+    total: int = COPIES * _bytes(policy.state_dict()) + 4 * state + rollout + 2 * 4 * rows * widest
+    return total
 
 
 def refuse(config: RunConfig, algorithm: Algorithm, spec: EnvSpec, free: int) -> bool:
