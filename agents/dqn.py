@@ -25,8 +25,10 @@ renew it (R2D2: Kapturowski et al., ICLR 2019). An action of several choices is 
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +40,7 @@ from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.distributions.joint import Choices, check_choices
 from rlkit.learn.optim import Optimiser, flatten, soft_update
+from rlkit.machine import SHARE, available, gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.nn.noisy import Noise
@@ -279,6 +282,14 @@ def check(spec: EnvSpec, config: Config) -> None:
         raise ValueError(
             f"agent.epsilon_spread={config.epsilon_spread:g}: with agent.noisy=true there is no epsilon; type "
             "agent.epsilon_spread=0 or agent.noisy=false"
+        )
+    # the loss makes six tensors [B, M, M] of float32 on its way
+    free, each = int(SHARE * available(Path.cwd())[0]), 6 * 4 * config.replay.batch
+    if each * config.quantiles**2 > free:
+        raise ValueError(
+            f"agent.quantiles={config.quantiles}: every one is compared with every other, which takes "
+            f"{gib(each * config.quantiles**2)} of memory, and {gib(free)} may be used; type agent.quantiles="
+            f"{max(math.isqrt(free // each), 1)} or less"
         )
 
 

@@ -38,20 +38,20 @@ ABILITIES = {
     "workers": Ability("in processes", workers=True),
     "native": Ability(
         "the environment's own Gymnasium vector",
-        refused=WRAPPED,
+        refused=(*WRAPPED, "max_failures"),
         instead="allowed with env.backend=inprocess or workers",
     ),
     "envpool": Ability(
         "EnvPool's version of it",
         workers=True,
-        refused=WRAPPED,
+        refused=(*WRAPPED, "max_failures"),
         instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
         "allowed with env.backend=inprocess or workers",
         unmasked=OWN_MASK,
     ),
     "batched": Ability(
         "its own torch vector",
-        refused=(*WRAPPED, "reward_scale"),
+        refused=(*WRAPPED, "reward_scale", "max_failures"),
         instead="its own options go into env.kwargs",
         unmasked=OWN_MASK,
     ),

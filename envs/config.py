@@ -74,6 +74,13 @@ class EnvConfig:
         60.0, above=0, max=1e6, help="How many seconds a step of all lanes may take before it counts as hung"
     )
 
+    max_failures: int = option(
+        0,
+        min=-1,
+        help="How many episodes in which the environment raises or breaks its space are cut and replaced before the "
+        "run ends with an error; -1: any number",
+    )
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "keep", tuple(self.keep))  # YAML and JSON have lists
 

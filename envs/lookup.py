@@ -13,6 +13,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
@@ -90,6 +92,25 @@ def find_class(id: str) -> Constructor | None:
     close = difflib.get_close_matches(name, names, n=3)
     nearest = f"; nearest: {', '.join(close)}" if close else ""
     raise ValueError(f"env.id={id}: {module} has no {name}{nearest}")
+
+
+def only_here(id: str) -> bool:
+    """Whether only this process knows an id: registered by the program that runs, or a class of its script.
+
+    Ids of Gymnasium and rlkit are registered in every process, those of other packages when their module is imported.
+    """
+    module = id.rpartition(":")[0]
+    if module or id not in gymnasium.registry:
+        return module == "__main__"
+    entry = gymnasium.registry[id].entry_point
+    home = entry.partition(":")[0] if isinstance(entry, str) else str(getattr(entry, "__module__", ""))
+    package = home.partition(".")[0]
+    if package == "gymnasium":
+        return f'"{id}"' not in Path(str(gymnasium.envs.__file__)).read_text(encoding="utf-8")
+    plugins = {
+        each.value.partition(":")[0].partition(".")[0] for each in entry_points(group="gymnasium.envs")
+    }
+    return package not in {"rlkit", *plugins, *(module for _, module, _ in PROVIDERS)}
 
 
 def constructor(id: str) -> Constructor:

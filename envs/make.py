@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.lookup import agents_of, find_class, threaded_block
+from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
-from rlkit.machine import cores
+from rlkit.machine import cores, most
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, check_mask, from_gymnasium
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Seconds; above it a step outweighs the ~50 microseconds that talking to workers costs. A class of environments that
 # knows better has an attribute `slow_step`.
 SLOW_STEP = 1e-3
+WORKER = 48 * 2**20  # bytes of memory that a worker process takes at least
 MEASURE = 0.3  # seconds that choosing a backend may take
 
 
@@ -93,6 +94,8 @@ def settled(config: EnvConfig) -> EnvConfig:
                 )
     if config.backend == "threads":
         threaded_block(config.id)  # raises where there is none
+    if config.backend == "workers" and only_here(config.id):
+        raise ValueError(f"env.backend=workers: {unknown(config.id)}; type env.backend=inprocess")
     if config.backend == "workers" and os.name != "posix":
         raise ValueError("env.backend=workers: not possible on this system; allowed: auto, inprocess, native")
     if config.backend == "auto" and (config.lanes == 1 or cores() == 1 or os.name != "posix"):
@@ -101,6 +104,12 @@ def settled(config: EnvConfig) -> EnvConfig:
         return config
     backend = ABILITIES[config.backend]
     workers = min(config.workers or cores(), config.lanes) if backend.workers else 0
+    limit = most(WORKER if config.backend == "workers" else 0)
+    if workers > limit:
+        kind = "processes" if config.backend == "workers" else "threads"
+        raise ValueError(
+            f"env.workers={config.workers}: this machine carries {limit} {kind}; type env.workers={limit} or less"
+        )
     return replace(config, workers=workers, action_mask="none" if backend.unmasked else config.action_mask)
 
 
@@ -139,6 +148,16 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         env.close()  # type: ignore[no-untyped-call]
 
 
+def unknown(id: str) -> str:
+    """What to say of an environment that other processes cannot make ("" of one that they can)."""
+    if not only_here(id):
+        return ""
+    return (
+        f"other processes do not know {id}, which this program alone has registered or defines; they know it by the "
+        "name of an importable class, env=my_module:Class"
+    )
+
+
 def no_picture(id: str, reason: str = "its render() returned no picture") -> str:
     """What to say of an environment that cannot be filmed."""
     return (
@@ -166,10 +185,12 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         if config.backend == "auto":
             seconds = _step_seconds(lane)
             slow = seconds > float(getattr(env.unwrapped, "slow_step", SLOW_STEP)) and os.name == "posix"
-            config = settled(replace(config, backend="workers" if slow else "inprocess"))
-            where = f"{config.workers} worker processes" if slow else "all lanes in this process"
+            alone = slow and only_here(config.id)
+            config = settled(replace(config, backend="workers" if slow and not alone else "inprocess"))
+            where = f"{config.workers} worker processes" if config.workers else "all lanes in this process"
             if seconds:
                 why = f"environment {config.id}: {seconds * 1e3:.2g} ms per step, so {where}"
+                why += f" after all: {unknown(config.id)}" if alone else ""
         if render:
             _require_picture(lane)
     finally:

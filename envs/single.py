@@ -10,12 +10,14 @@ from typing import Any
 import gymnasium
 
 from rlkit.envs.aliases import Env
+from rlkit.envs.backends.interface import own, require_spaces
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import Constructor, constructor, find_class, prepare_display
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.keep import Keep
 from rlkit.envs.wrappers.masks import ActionMask
 from rlkit.envs.wrappers.stuck import Stuck
+from rlkit.spaces import from_gymnasium
 
 # arguments of constructors that follow from our options
 OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
@@ -51,8 +53,13 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
         raise refusal(config.id, kind, kwargs, error) from error
     except (gymnasium.error.Error, ImportError) as error:
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
+    except BaseException as error:
+        if isinstance(error, Exception) or not own(error):
+            raise
+        raise ValueError(f"env.id={config.id}: its constructor ends the program with {error!r}") from error
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
+    require_spaces(env, config.id)
     if kind is not None and config.time_limit:
         env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
     if skip > 1:
@@ -65,6 +72,11 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
         env = Stuck(env, config.stuck_after)
     if config.action_mask == "info":
         env = ActionMask(env)
+    for name, space in (("observation", env.observation_space), ("action", env.action_space)):
+        try:
+            from_gymnasium(space, name)
+        except ValueError as error:
+            raise ValueError(f"env.id={config.id}: {error}") from error
     made: Env = env
     return made
 

@@ -64,6 +64,11 @@ class VecEnv(Protocol):
     exact: Literal["replay", "snapshot", "none"] = "replay"
     fps: float = 30.0  # rows per second at which the environment plays at its natural speed
 
+    @property
+    def failures(self) -> int:
+        """How many episodes were cut because the environment failed in them."""
+        return 0
+
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
 
@@ -125,6 +130,9 @@ class Environments(Protocol):
 
     def is_batched(self, config: EnvOptions) -> bool:
         """Whether the environment steps all lanes at once by itself."""
+
+    def unknown(self, id: str) -> str:
+        """What to say of an environment that other processes cannot make; "" where they can."""
 
     def no_picture(self, id: str, reason: str = "its render() returned no picture") -> str:
         """What to say of an environment that cannot be filmed."""

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 _rank, _size = 0, 1
+waiting = 0  # odd while this rank waits for the others; every wait adds 2
 
 
 class Lost(Exception):
@@ -50,10 +52,8 @@ def all_sum(*tensors: Tensor) -> tuple[Tensor, ...]:
     import torch.distributed as dist
 
     flat = torch.cat([x.detach().reshape(-1) for x in tensors])
-    try:
+    with _together():
         dist.all_reduce(flat)
-    except RuntimeError as error:
-        raise Lost(str(error)) from error
     pieces = torch.split(flat, [x.numel() for x in tensors])
     return tuple(piece.view(x.shape) for piece, x in zip(pieces, tensors, strict=True))
 
@@ -67,12 +67,23 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
     """Give rank 0's values of contiguous tensors to all ranks, which have them in the same shapes; in place."""
     import torch.distributed as dist
 
-    try:
+    with _together():
         for x in tensors:
             if x.numel():
                 dist.broadcast(x.reshape(-1).view(torch.uint8), src=0)  # bytes: any dtype
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """An operation of all ranks: this one waits for the others in it. Raises Lost where it fails."""
+    global waiting
+    waiting += 1
+    try:
+        yield
     except RuntimeError as error:
         raise Lost(str(error)) from error
+    finally:
+        waiting += 1
 
 
 def join(rank: int, size: int, device: torch.device, meeting: Path) -> None:

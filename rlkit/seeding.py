@@ -76,6 +76,10 @@ class Seeds:
     first_lane: int
     lanes: int
 
+    def making(self, lane: int) -> int:
+        """The seed of what the constructor of a lane's environment draws, which no episode has."""
+        return self.of(lane, 2**40)
+
     def of(self, lane: int, episode: int) -> int:
         if self.evaluation:
             return episode_seed(self.seed, 0, episode * self.lanes + lane, True)

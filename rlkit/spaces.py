@@ -214,12 +214,19 @@ def native_action(space: Space, row: Array) -> Any:
     return row.astype(space.dtype).reshape(space.shape)
 
 
-def from_gymnasium(space: Any) -> Space:
+def from_gymnasium(space: Any, what: str = "") -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
-    Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
+    what: whose space it is, for errors: "observation". Raises ValueError for spaces that no network reads (Graph,
+    Sequence, Text, OneOf) and for those without a number in them, which names the entry.
     """
     kind = type(space).__name__
+    place = f"{what}: " if what else ""
+    if kind in ("Box", "MultiDiscrete", "MultiBinary") and 0 in space.shape:
+        raise ValueError(
+            f"{place}a {kind} of shape {tuple(space.shape)} holds no number; leave it out, or give it one that is "
+            "always 0"
+        )
     if kind == "Box":
         low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
         shape = tuple(int(n) for n in space.shape)
@@ -233,12 +240,22 @@ def from_gymnasium(space: Any) -> Space:
     if kind == "MultiBinary":
         return MultiBinary(int(np.prod(space.shape)), _dims(space))
     if kind == "Dict":
-        return Dict(tuple((str(name), from_gymnasium(sub)) for name, sub in space.spaces.items()))
+        return Dict(
+            tuple((str(name), from_gymnasium(sub, _entry(what, name))) for name, sub in space.spaces.items())
+        )
     if kind == "Tuple":
-        return Dict(tuple((str(i), from_gymnasium(sub)) for i, sub in enumerate(space.spaces)), True)
+        return Dict(
+            tuple((str(i), from_gymnasium(sub, _entry(what, i))) for i, sub in enumerate(space.spaces)), True
+        )
     raise ValueError(
-        f"space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
+        f"{place}space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple; "
+        "leave it out or convert it in a wrapper of gymnasium.wrappers"
     )
+
+
+def _entry(what: str, name: object) -> str:
+    """The name of an entry of a space, for errors: "observation entry 'camera'", "... entry 'camera' entry 0"."""
+    return f"{what} entry {name!r}".strip()
 
 
 def to_json(space: Space) -> dict[str, Any]:

@@ -12,13 +12,14 @@ HINTS = {
     "shape": "the environment must keep to its observation_space",
     "dtype": "env.check=finite converts it",
     "space": "env.check=finite accepts values outside the space",
+    "interface": "gymnasium.utils.env_checker.check_env looks for more of this kind",
 }
 
 
 class EnvFault(RuntimeError):
     """An environment failed while it was at work.
 
-    kind: raised | hung | exited | nan | shape | dtype | space. lane counts over the whole run (first_lane
+    kind: raised | hung | exited | nan | shape | dtype | space | interface. lane counts over the whole run (first_lane
     included), episode from 0, step within the episode (0 is the reset). field: "reward", "action" or the
     observation's dotted name.
     """
@@ -41,6 +42,7 @@ class EnvFault(RuntimeError):
         what = f"{field}: {detail}" if field and detail else field or detail
         where = f"environment {environment}, lane {lane}, episode {episode} (seed {seed}), step {step}"
         text = f"{kind}: {where}{f': {what}' if what else ''}"
+        self.text = text  # one line of the message: what and where
         super().__init__(f"{trace.rstrip()}\n{text}\n{HINTS[kind]}" if trace else f"{text}\n{HINTS[kind]}")
 
     def to_json(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from rlkit.contracts import VecEnv
 from rlkit.envs.aliases import Info, Value, Vector
 from rlkit.envs.backends.actions import allow, unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
+from rlkit.envs.backends.interface import own
 from rlkit.envs.backends.lane import lane_fault, observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
@@ -110,7 +111,9 @@ class Native(VecEnv):
             self._advance()
         except Hang:
             raise self.guard.pending or self._hung("") from None
-        except Exception as error:
+        except BaseException as error:
+            if not own(error):
+                raise
             raise self._fault("raised", repr(error), traceback.format_exc()) from error
         finally:
             self.guard.end()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rlkit.contracts import VecEnv
+from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.lane import Block, lane_fault
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
@@ -47,8 +52,14 @@ class InProcess(VecEnv):
         self.block.attach(self.rows)
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
+        self.doing = ""  # what the environments are asked for, beside steps and resets
         self.guard = Guard(config.deadline, self._hung)
         self.fps = self.block.fps
+
+    @property
+    def failures(self) -> int:
+        """How many episodes were cut because the environment failed in them."""
+        return int(self.rows.failures.sum())
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
@@ -67,28 +78,42 @@ class InProcess(VecEnv):
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
-        self.guard.begin()
-        try:
+        with self.guard.watching():
             self.block.restore(episode, actions, beat=self.guard.begin)
-        except Hang:
-            raise self.guard.pending or self._hung("") from None
-        finally:
-            self.guard.end()
         if self.scale != 1.0:
             self.rows.reward *= self.scale
         return self.row
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
-        """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
-        return self.block.render(lane)
+        """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw).
+
+        Raises EnvFault.
+        """
+        with self._doing("render"):
+            return self.block.render(lane)
 
     def close(self) -> None:
-        """Close the environments; idempotent."""
-        self.guard.close()
-        self.block.close()
+        """Close the environments; idempotent. One that raises or hangs there is warned of: its work is done."""
+        try:
+            with self._doing("close"):
+                self.block.close()
+        except EnvFault as fault:
+            warnings.warn(fault.text, RuntimeWarning, stacklevel=2)
+        finally:
+            self.guard.close()
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        """Watch the block; a fault says what it was in."""
+        self.doing = what
+        try:
+            with self.guard.watching():
+                yield
+        finally:
+            self.doing = ""
 
     def _hung(self, stack: str) -> Exception:
         config, seeds = self.block.config, self.block.seeds
         lane = int(self.rows.cursor[0])
         detail = f"no answer in {config.deadline:g} s"
-        return lane_fault("hung", config.id, seeds, self.rows, lane, "", detail, stack)
+        return lane_fault("hung", config.id, seeds, self.rows, lane, self.doing, detail, stack)

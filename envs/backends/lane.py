@@ -9,6 +9,7 @@ actions alone. NumPy, no torch.
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -18,7 +19,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from rlkit.envs.aliases import Env, GymSpace, Value
 from rlkit.envs.backends.actions import unpack
+from rlkit.envs.backends.draws import LEADERS, Draws, Verdict, apart
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
@@ -95,10 +98,18 @@ def strip(env: Env) -> tuple[Env, int]:
 class Lane:
     """One environment and row `index` of `rows`."""
 
-    def __init__(self, env: Env, config: EnvConfig, seeds: Seeds, index: int, rows: Rows) -> None:
+    def __init__(
+        self,
+        env: Env,
+        config: EnvConfig,
+        seeds: Seeds,
+        index: int,
+        rows: Rows,
+        draws: Draws | None = None,
+    ) -> None:
         self.env, self.limit = strip(env)
-        self.config, self.seeds, self.index, self.rows = config, seeds, index, rows
-        self.env_step = self.env.step
+        self.config, self.seeds, self.index, self.rows, self.draws = config, seeds, index, rows, draws
+        self.env_step = self.env.step if draws is None else self.step_apart
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
         self.leaves = observation_leaves(env.observation_space, rows.obs)
@@ -121,19 +132,32 @@ class Lane:
         rows.steps[index] = steps
         try:
             obs, reward, terminated, truncated, _ = self.env_step(action)
-        except Exception as error:
-            raise self.fault("raised", detail=repr(error), trace=traceback.format_exc()) from error
-        except SystemExit as error:
-            raise self.fault("exited", detail=repr(error), trace=traceback.format_exc()) from error
+        except BaseException as error:
+            raise self.blame(error, "step") from error
         if self.fresh:
             rows.first[index] = self.fresh = False
+        if type(reward) not in NUMBERS or type(terminated) not in FLAGS or type(truncated) not in FLAGS:
+            try:
+                reward = number(reward, self.strict)
+                terminated, truncated = flag("terminated", terminated), flag("truncated", truncated)
+            except Misuse as wrong:
+                raise self.fault(wrong.kind, wrong.field, wrong.detail) from wrong
         try:
             rows.reward[index] = reward
-        except (TypeError, ValueError) as error:
-            raise self.fault("dtype", "reward", f"{reward!r} is no number") from error
+        except OverflowError as error:
+            raise self.fault("nan", "reward", f"{reward} is too large for float32") from error
         rows.terminated[index] = terminated
-        rows.last[index] = self.last = bool(terminated or truncated or steps == self.limit)
+        rows.last[index] = self.last = terminated or truncated or steps == self.limit
         self.put(obs)
+
+    def step_apart(self, action: Value) -> Value:
+        """The environment's step with random numbers of the lane's own, until it is known to draw none."""
+        draws = self.draws
+        assert draws is not None, "plain steps are the environment's"
+        if draws.settled:
+            self.draws, self.env_step = None, self.env.step
+            return self.env.step(action)
+        return draws.call(self.env.step, action)
 
     def begin(self, episode: int) -> None:
         """Open an episode and write its first row. Raises EnvFault."""
@@ -143,11 +167,11 @@ class Lane:
         try:
             if self.renew is not None:
                 self.renew()
-            obs, _ = self.env.reset(seed=self.seeds.of(index, episode))
-        except Exception as error:
-            raise self.fault("raised", "reset", repr(error), traceback.format_exc()) from error
-        except SystemExit as error:
-            raise self.fault("exited", "reset", repr(error), traceback.format_exc()) from error
+            seed, reset = self.seeds.of(index, episode), self.env.reset
+            obs, info = reset(seed=seed) if self.draws is None else self.draws.reset(reset, seed)
+            check_info(info)
+        except BaseException as error:
+            raise self.blame(error, "reset") from error
         rows.reward[index] = 0.0
         rows.terminated[index] = rows.last[index] = self.last = False
         rows.first[index] = self.fresh = True
@@ -191,6 +215,28 @@ class Lane:
             beat()
             self.step(actions[-1])
 
+    def cut(self) -> None:
+        """End the episode where it failed: a row that is `last` and paid nothing, after a reset `first` as well.
+
+        The observation is the one before, or what the environment gave in place of one. The next step opens the next
+        episode.
+        """
+        rows, index = self.rows, self.index
+        rows.reward[index], rows.terminated[index] = 0.0, False
+        rows.first[index] = self.steps == 0
+        rows.last[index] = self.last = True
+        self.fresh = False
+
+    def blame(self, error: BaseException, method: str) -> EnvFault:
+        """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
+        if not own(error):
+            raise error
+        wrong = error if isinstance(error, Misuse) else misuse(error, method)
+        if wrong is not None:
+            return self.fault(wrong.kind, wrong.field, wrong.detail)
+        kind = "exited" if isinstance(error, SystemExit) else "raised"
+        return self.fault(kind, "" if method == "step" else method, repr(error), traceback.format_exc())
+
     def fault(self, kind: str, field: str = "", detail: str = "", trace: str = "") -> EnvFault:
         """The error of this lane, here and now."""
         return lane_fault(kind, self.config.id, self.seeds, self.rows, self.index, field, detail, trace)
@@ -231,7 +277,12 @@ class Block:
 
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
-        self.envs = [make_env(config, mode) for _ in range(start, stop)] if envs is None else envs
+        self.envs = envs or []
+        if envs is None:
+            with apart() as seed:  # for constructors that draw
+                for lane in range(start, stop):
+                    seed(seeds.making(lane))
+                    self.envs.append(make_env(config, mode))
         self.observation: Space = from_gymnasium(self.envs[0].observation_space)
         self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
@@ -241,9 +292,10 @@ class Block:
     def attach(self, rows: Rows) -> None:
         """Choose the rows that the lanes write; lane i writes row i."""
         self.rows = rows
-        numbers = range(self.start, self.stop)
+        verdict = Verdict()
         self.lanes = [
-            Lane(env, self.config, self.seeds, i, rows) for env, i in zip(self.envs, numbers, strict=True)
+            Lane(env, self.config, self.seeds, self.start + i, rows, Draws(verdict, i < LEADERS))
+            for i, env in enumerate(self.envs)
         ]
         mine = slice(self.start, self.stop)
         views = {name: array[mine] for name, array in rows.obs.items()}
@@ -256,29 +308,65 @@ class Block:
         cursor, start = self.rows.cursor, self.start
         for lane, action in zip(self.lanes, unpack(self.action_space, self.actions), strict=True):
             cursor[start] = lane.index
-            lane.step(action)
+            try:
+                lane.step(action)
+            except EnvFault as fault:
+                self.replace(lane, fault)
         self.verify()
 
     def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
         """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
-        for lane, number, history in zip(self.lanes, episode, actions, strict=True):
+        for lane, opened, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
-            lane.restore(int(number), unpack(self.action_space, history), beat)
+            try:
+                lane.restore(int(opened), unpack(self.action_space, history), beat)
+            except EnvFault as fault:
+                self.replace(lane, fault)
         self.verify()
 
     def verify(self) -> None:
-        """Raise EnvFault where a row leaves its space."""
-        finding = self.check.find()
-        if finding is not None:
-            raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
+        """Look for rows that leave their space. Raises EnvFault."""
+        while (finding := self.check.find()) is not None:
+            lane = self.lanes[finding.row]
+            self.replace(lane, lane.fault(finding.kind, finding.field, finding.detail))
+            self.check.mend(finding.row)
+
+    def replace(self, lane: Lane, fault: EnvFault) -> None:
+        """Cut the episode that failed and say so, or raise the fault where env.max_failures are used up."""
+        failures, limit = self.rows.failures, self.config.max_failures
+        failures[lane.index] += 1
+        count = int(failures.sum())  # of all lanes: the rows may be shared by several processes
+        if 0 <= limit < count:
+            raise fault
+        budget = f"{count} of {limit}" if limit > 0 else f"number {count}"
+        warnings.warn(
+            f"{fault.text}; the episode is cut there ({budget}, env.max_failures)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        lane.cut()
 
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
-        env = self.lanes[lane - self.start].env
-        picture: object = env.render() if env.render_mode else None
+        shown = self.lanes[lane - self.start]
+        self.rows.cursor[self.start] = lane
+        try:
+            picture: object = shown.env.render() if shown.env.render_mode else None
+        except BaseException as error:
+            raise shown.blame(error, "render") from error
         return picture if isinstance(picture, np.ndarray) else None
 
     def close(self) -> None:
-        """Close every environment."""
-        for env in self.envs:
-            env.close()  # type: ignore[no-untyped-call]
+        """Close every environment, whatever the others do. Raises the first EnvFault."""
+        if not self.lanes:  # without rows: they have done nothing
+            for env in self.envs:
+                env.close()  # type: ignore[no-untyped-call]
+        faults = []
+        for lane, env in zip(self.lanes, self.envs, strict=True):
+            self.rows.cursor[self.start] = lane.index
+            try:
+                env.close()  # type: ignore[no-untyped-call]
+            except BaseException as error:
+                faults.append(lane.blame(error, "close"))
+        if faults:
+            raise faults[0]

@@ -32,7 +32,8 @@ class Rows:
 
     `obs` maps the dotted names of `rlkit.spaces.leaves` to arrays (a space that is no Dict has the one name
     ""). `episode` and `steps` say where each lane is, `cursor[start]` which lane the block that begins at
-    `start` is at: they name the lane of a process that can no longer say it itself.
+    `start` is at: they name the lane of a process that can no longer say it itself. `failures` counts the episodes of
+    each lane that were cut because the environment failed.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Rows:
         self.episode: npt.NDArray[np.int64] = fields["episode"]
         self.steps: npt.NDArray[np.int64] = fields["steps"]
         self.cursor: npt.NDArray[np.int64] = fields["cursor"]
+        self.failures: npt.NDArray[np.int64] = fields["failures"]
 
     @staticmethod
     def size(observation: Space, action: Space, lanes: int) -> int:
@@ -83,7 +85,7 @@ def _fields(observation: Space, action: Space) -> Iterator[tuple[str, tuple[int,
         ("first", (), "bool"),
         ("last", (), "bool"),
     )
-    yield from ((name, (), "int64") for name in ("episode", "steps", "cursor"))
+    yield from ((name, (), "int64") for name in ("episode", "steps", "cursor", "failures"))
 
 
 def _aligned(count: int) -> int:
@@ -134,6 +136,14 @@ class Check:
             if not ((rows >= low).all() and (rows <= high).all()):
                 return _broken(name, rows, (rows >= low) & (rows <= high), low, high)
         return None
+
+    def mend(self, row: int) -> None:
+        """Make a row valid that was cut: what is no number becomes 0, what is out of bounds the bound."""
+        for _, rows in self.finite:
+            rows[row] = np.nan_to_num(rows[row], nan=0.0, posinf=0.0, neginf=0.0)
+        for _, rows, low, high in self.bounded:
+            clean = np.nan_to_num(rows[row]) if rows.dtype.kind == "f" else rows[row]
+            rows[row] = np.clip(clean, low, high)
 
 
 def _limits(leaf: Space) -> tuple[Array, Array] | None:

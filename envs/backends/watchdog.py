@@ -8,6 +8,9 @@ C code that keeps the interpreter's lock would keep this thread from looking, so
 timer of CPU time whose signal prints the stack and ends the process. That time runs for all threads
 together, so the timer allows for as many as there are cores: one looping thread is ended late rather than a
 busy learner by mistake. All clocks stand still while the process is suspended.
+
+Where an environment steps in this process, it shall not end it either: os._exit becomes an exception there, and
+faulthandler tells where machine code crashed.
 """
 
 from __future__ import annotations
@@ -21,9 +24,10 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rlkit.machine import cores
 
@@ -63,6 +67,17 @@ class Guard:
     def end(self) -> None:
         self.running = False
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the block as a step; raises the fault where it hangs."""
+        self.begin()
+        try:
+            yield
+        except Hang:
+            raise self.pending or self.fault("") from None
+        finally:
+            self.end()
+
     def close(self) -> None:
         self.running = self.watched = False
         with _lock:
@@ -86,7 +101,7 @@ class Guard:
                 file=sys.__stderr__,
                 flush=True,
             )
-            os._exit(1)
+            _end(1)
 
     def _interrupt(self) -> None:
         main = threading.main_thread().ident
@@ -97,12 +112,29 @@ class Guard:
 
 
 _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
+_end = os._exit
 _thread: threading.Thread | None = None
+_process = 0  # in which the steps are
 _lock = threading.Lock()
 
 
+def _exit(status: int) -> NoReturn:
+    """os._exit for environments: one that calls it in a step of this process raises SystemExit instead.
+
+    Its forked children, and all who call it outside of a step, end as they want to.
+    """
+    here = threading.get_ident()
+    if os.getpid() == _process and any(guard.running and guard.thread == here for guard in list(_guards)):
+        raise SystemExit(f"os._exit({status})")
+    _end(status)
+
+
 def _watch(guard: Guard) -> None:
-    global _thread
+    global _thread, _process
+    _process = os.getpid()
+    os._exit = _exit
+    if not faulthandler.is_enabled():
+        faulthandler.enable(_stderr())  # a crash in an environment's machine code shows where it was
     main = threading.current_thread() is threading.main_thread()
     if SIGNALS and main and signal.getsignal(signal.SIGALRM) == signal.SIG_DFL:
         signal.signal(

@@ -2,8 +2,8 @@
 
 Started by rlkit.envs.backends.workers with a socket to the parent, the memory of all rows, and the reading end of a
 pipe that never carries anything. When the parent dies, however it dies, that pipe closes and the kernel
-sends SIGIO, which ends this process even inside C code; a thread looks at the parent's number too, for
-systems without it.
+sends SIGIO to the worker's process group, which ends this process even inside C code, and the simulators that
+environments have started; a thread looks at the parent's number too, for systems without it.
 
 The parent sends one byte per request; a JSON object and raw bytes follow where there is more to say (`send`):
     s  step with the action rows                  ->  .
@@ -62,12 +62,13 @@ def _die_with_parent(life: int, parent: int) -> None:
     def look() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=look, name="rlkit-parent", daemon=True).start()
     if hasattr(os, "O_ASYNC"):
         signal.signal(signal.SIGIO, signal.SIG_DFL)
-        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        # to the whole group: what an environment has started ends with it
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
 
 
@@ -76,6 +77,7 @@ def main(sock_fd: int, shared: int, life: int, stack: int, parent: int) -> None:
     import faulthandler
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    faulthandler.enable()  # a crash in an environment's machine code shows where it was
     _die_with_parent(life, parent)
     faulthandler.register(
         signal.SIGUSR1, file=stack, all_threads=False

@@ -14,7 +14,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -26,6 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rlkit import processes
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
@@ -38,10 +38,6 @@ from rlkit.spaces import Array, from_json
 from rlkit.types import EnvSpec, EnvStep
 
 START = 120.0  # seconds that a worker may take to import and make its environments
-BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from rlkit.envs.backends.worker import main; main(*map(int, sys.argv[2:]))"
-)
 
 
 class Worker:
@@ -53,13 +49,13 @@ class Worker:
         life, self.life = os.pipe()  # closing our end ends the child
         self.stack = _anonymous_file("rlkit-stack")  # where a hung child writes its stack
         descriptors = (theirs.fileno(), shared, life, self.stack)
-        path = [entry or os.getcwd() for entry in sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, json.dumps(path), *map(str, descriptors), str(os.getpid())],
+            processes.command("rlkit.envs.backends.worker", *descriptors, os.getpid()),
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),
-            process_group=0,  # Ctrl-C in the terminal is the parent's to handle
+            # Ctrl-C in the terminal is the parent's to handle, and what environments start is in the group
+            process_group=0,
         )
         theirs.close()
         os.close(life)
@@ -78,10 +74,10 @@ class Worker:
 
     def ending(self) -> str:
         """How the child ended, in words."""
-        try:
-            code = self.process.wait(2.0)
-        except subprocess.TimeoutExpired:
+        if not self._ends_within(2.0):
             return "closed its socket"
+        self._end_group()
+        code = self.process.wait()
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
         return f"ended with exit status {code}"
@@ -91,15 +87,29 @@ class Worker:
         if self.life >= 0:
             with suppress(OSError):
                 self.sock.send(b"q")
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(0.5)
+            self._ends_within(0.5)
+            self._end_group()
             os.close(self.life)
             os.close(self.stack)
             self.life = -1
-        with suppress(ProcessLookupError):
-            self.process.kill()
         self.process.wait()
         self.sock.close()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Whether the child ends in time. Its exit status is left for later: until then its number is its own."""
+        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        end = time.monotonic() + seconds
+        while self.process.returncode is None and os.waitid(os.P_PID, self.process.pid, flags) is None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _end_group(self) -> None:
+        """Kill the child and whatever its environments have started."""
+        if self.process.returncode is None:  # else it was done before
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Workers(VecEnv):
@@ -147,6 +157,11 @@ class Workers(VecEnv):
         for worker in self.workers:
             send(worker.sock, b"m", {"lanes": self.lanes})
         self._wait(START)
+
+    @property
+    def failures(self) -> int:
+        """How many episodes were cut because the environment failed in them."""
+        return 0 if self.rows is None else int(self.rows.failures.sum())
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""

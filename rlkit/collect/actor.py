@@ -131,6 +131,10 @@ class Actor:
         """The rows that open the lanes' present episodes."""
         return self.env.restore(self.account.episode, [np.zeros(0)] * self.env.lanes)
 
+    def report(self) -> dict[str, float]:
+        """How many episodes were cut because their environment failed (env.max_failures), once there is one."""
+        return {"source/failures": self.env.failures} if self.env.failures else {}
+
     def reopen(self, step: int, episode: npt.NDArray[np.int64]) -> None:
         """Continue at transition `step` of every lane with new episodes of these numbers, [N]."""
         self.step = step

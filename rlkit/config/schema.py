@@ -102,8 +102,8 @@ class SourceConfig:
     max_failures: int = option(
         10,
         min=-1,
-        help="ray: how many environments may raise or hang and be replaced before the run ends with an "
-        "error; -1: any number",
+        help="ray: how many workers are replaced because an environment raised or hung in them before the run "
+        "ends with an error; -1: any number (env.max_failures cuts the episode instead)",
     )
     cpus_per_worker: float = option(
         1.0, min=0, help="ray: how many cores a worker reserves; its torch has as many threads"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import select
 import shutil
 import signal
 import subprocess
@@ -34,21 +35,18 @@ from typing import Any, TextIO, TypeAlias
 import torch
 from torch import Tensor
 
-from rlkit import ranks
+from rlkit import processes, ranks
 from rlkit.buffers import pieces
 from rlkit.checkpoint import pack, unpack
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig, RunConfig
 from rlkit.contracts import Experience, LaneShares, Learner, Minibatches, Policy, Replayed, Saved, Sharing
 from rlkit.device import keep_memory
+from rlkit.learn.watch import Watch
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.types import EnvSpec, Rollout
 
-BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from rlkit.learn.learners import main; main(int(sys.argv[2]))"
-)
 DYING = 10.0  # seconds that a rank whose connection is closed may take to end
 Order: TypeAlias = dict[str, Any]  # a line of JSON for another rank: the run that it joins, then what to do
 LOST = 3  # exit status of a rank that could not go on because another was gone
@@ -145,6 +143,7 @@ class Learners:
     ) -> None:
         self.agent, self.policy, self.config, self.device = agent, policy, config, device
         self.processes: list[_Process] = []
+        self.watch = Watch(self.processes, config.env.deadline)
         self.folder: Path | None = None  # of the file through which ranks find one another
 
     def start(self) -> None:
@@ -166,8 +165,9 @@ class Learners:
                 self.processes.append(_Process(rank))
                 device = f"cuda:{(self.device.index or 0) + rank}" if self.device.type == "cuda" else "cpu"
                 self.processes[-1].send(order | {"rank": rank, "device": device})
+            self.watch.start()
             for process in self.processes:
-                process.wait_ready()
+                process.wait_ready(config.env.deadline)
             ranks.join(0, config.learner.workers, self.device, self.folder / "ranks")
             self._tell("load", {"policy": policy.state_dict(), "agent": self.agent.state_dict()})
 
@@ -191,9 +191,10 @@ class Learners:
 
     def close(self) -> None:
         """End the other ranks, whatever they are doing; idempotent."""
+        self.watch.close()
         for process in self.processes:
             process.close()
-        self.processes = []
+        self.processes.clear()
         ranks.leave()
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -240,10 +241,10 @@ class _Process:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
+        self.reason = ""  # why it was ended from here
         report, theirs = os.pipe()  # "ready", then at most one error
-        path = json.dumps([entry or os.getcwd() for entry in sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, path, str(theirs)],
+            processes.command("rlkit.learn.learners", theirs),
             stdin=subprocess.PIPE,
             pass_fds=[theirs],
             text=True,
@@ -261,8 +262,22 @@ class _Process:
         except BrokenPipeError as error:
             raise ranks.Lost(f"rank {self.rank} has closed its pipe") from error
 
-    def wait_ready(self) -> None:
-        """Wait until it has made its agent. Raises LearnerFault where that failed."""
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self.process.pid
+
+    def end(self, reason: str) -> None:
+        """Kill it, stopped or not, because of `reason`: who waits for it goes on."""
+        self.reason = self.reason or reason
+        self.process.kill()
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until it has made its agent. Raises LearnerFault where that failed or it stood still so long."""
+        still = processes.Stillness()
+        while not select.select([self.report], [], [], min(0.25, deadline / 4))[0]:
+            if still.seconds(self.pid) > deadline:
+                self.end(f"no answer in {deadline:g} s (env.deadline): its process was stopped")
         line = self.report.readline()
         if not line:
             raise ranks.Lost(f"rank {self.rank} ended at its start")
@@ -273,8 +288,8 @@ class _Process:
     def fault(self, otherwise: str) -> LearnerFault:
         """Why this process ended; `otherwise` where it still runs."""
         code = self.process.poll()
-        if code is None:
-            return LearnerFault(self.rank, otherwise)
+        if code is None or self.reason:
+            return LearnerFault(self.rank, self.reason or otherwise)
         line = self.report.readline()
         if line:
             found = json.loads(line)
@@ -287,6 +302,7 @@ class _Process:
         assert self.process.stdin is not None, "made with a pipe"
         with suppress(BrokenPipeError):
             self.process.stdin.close()
+        processes.wake(self.pid)
         try:
             self.process.wait(3.0)
         except subprocess.TimeoutExpired:

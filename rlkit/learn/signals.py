@@ -20,6 +20,9 @@ class Interrupted(BaseException):
         self.folder: Path | None = None  # of the run that was saved
 
 
+_end = os._exit  # taken here: while environments step, os._exit does not end the process
+
+
 _shield = 0
 
 
@@ -72,7 +75,7 @@ def _on_signal(signum: int, frame: FrameType | None) -> None:
     global _pending, _signals
     _signals += 1
     if _signals > 3:
-        os._exit(128 + signum)
+        _end(128 + signum)
     if _signals > 1:
         return
     if _shield:

@@ -35,7 +35,7 @@ class NetworkConfig:
         help="The recurrent part, which remembers earlier steps of the episode; identity: nothing",
     )
     core_size: int = option(64, min=1, help="The width of its hidden state and of its output")
-    core_layers: int = option(1, min=1, help="How many layers it has, each reading the one below")
+    core_layers: int = option(1, min=1, max=1000, help="How many layers it has, each reading the one below")
     core_heads: int = option(
         4, min=1, help="How many attention heads core=transformer has; they divide core_size"
     )

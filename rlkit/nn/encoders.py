@@ -3,7 +3,7 @@
     encoder(obs [B, ...]) -> [B, features]          with a frame stack of k > 1: obs [B, k, ...]
 
     name        reads                                source
-    mlp         anything, flattened (choices one-hot)
+    mlp         anything, flattened (choices one-hot, large ones embedded)
     nature_cnn  images, at least 36x36               Mnih et al., Nature 2015
     impala_cnn  images                               Espeholt et al., 2018, arXiv:1802.01561
     small_cnn   images of any size                   3x3 convolutions of 32 and 64 channels, the second of
@@ -36,6 +36,8 @@ from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space,
 from rlkit.types import Obs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+LARGE = 4096  # a choice among more values than this is looked up in a table instead of written out as one-hot
+EMBEDDING = 64  # the numbers that stand for a value there
 CHANNELS = (1, 3, 4)  # what the channel axis of an image can be; tells [C, H, W] from [H, W, C]
 
 
@@ -213,8 +215,9 @@ class DictEncoder(Encoder):
 class Flatten(nn.Module):
     """Rows [B, ...] (or [B, k, ...]) of a leaf space as float32 [B, features].
 
-    Discrete and MultiDiscrete become one-hot, MultiBinary 0 and 1, uint8 boxes are divided by 255;
-    `normalize` gives other boxes a `RunningNorm` (one for all frames of a stack).
+    Discrete and MultiDiscrete become one-hot, but a component of more than LARGE values a row of a learned table;
+    MultiBinary 0 and 1, uint8 boxes are divided by 255; `normalize` gives other boxes a `RunningNorm` (one for all
+    frames of a stack).
     """
 
     choice: Tensor
@@ -230,24 +233,29 @@ class Flatten(nn.Module):
         nvec: tuple[int, ...] = ()
         if isinstance(space, Discrete | MultiDiscrete):
             nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
-        width = sum(nvec) or int(np.prod(space.shape))
+        self.embedded = [i for i, n in enumerate(nvec) if n > LARGE]
+        self.tables = nn.ModuleList(nn.Embedding(nvec[i], EMBEDDING) for i in self.embedded)
+        small = [(i, n) for i, n in enumerate(nvec) if n <= LARGE]
+        width = sum(n for _, n in small) if nvec else int(np.prod(space.shape))
         self.one_hot = bool(nvec)
         # feature j says whether component[j] of the row has the value choice[j]
-        choice = torch.cat([torch.arange(0), *(torch.arange(n) for n in nvec)])
+        choice = torch.cat([torch.arange(0), *(torch.arange(n) for _, n in small)])
         self.register_buffer("choice", choice, persistent=False)
-        component = torch.repeat_interleave(torch.arange(len(nvec)), torch.tensor(nvec, dtype=torch.long))
-        self.register_buffer("component", component, persistent=False)
+        component = np.repeat([i for i, _ in small], [n for _, n in small]).astype(np.int64)
+        self.register_buffer("component", torch.from_numpy(component), persistent=False)
         numbers = not nvec and self.scale is None and not isinstance(space, MultiBinary)
         self.norm = RunningNorm((width,)) if normalize and numbers else None
-        self.features = stack * width
+        self.features = stack * (width + EMBEDDING * len(self.embedded))
 
     def frames(self, obs: Tensor) -> Tensor:
         """[..., *shape] -> [..., width] before normalization."""
         x = obs.flatten(obs.dim() - self.rank) if self.rank else obs.unsqueeze(-1)  # [..., numbers of a row]
         if self.one_hot:
+            rows = [table(x[..., i]) for i, table in zip(self.embedded, self.tables, strict=True)]
             if x.shape[-1] > 1:
                 x = x.index_select(-1, self.component)  # [..., width]
-            return (x == self.choice).float()
+            hot = (x == self.choice).float()
+            return torch.cat([hot, *rows], -1) if rows else hot
         return x.float() if self.scale is None else x.float().mul_(self.scale)
 
     def observe(self, obs: Obs, valid: Tensor | None = None) -> None:

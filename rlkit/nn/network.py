@@ -68,8 +68,11 @@ class Network(nn.Module):
 
     @property
     def memoryless(self) -> bool:
-        """No core remembers (a frame stack is no hindrance to shuffling transitions: its frames are at hand)."""
-        return all(core.initial_state(1) == () for _, core in self._trunks)
+        """No core remembers (a frame stack is no hindrance to shuffling transitions: its frames are at hand).
+
+        Asked on "meta", where a large memory takes none.
+        """
+        return all(core.initial_state(1, "meta") == () for _, core in self._trunks)
 
     def initial_state(self, lanes: int, device: torch.device | str = "cpu") -> State:
         """Memory before any observation; every leaf is [lanes, ...]."""

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from rlkit.config.schema import ReplayConfig
+from rlkit.machine import gib
 from rlkit.options import ConfigError
 from rlkit.replay.priorities import Floats, SumTree
-from rlkit.replay.ring import FLAGS, Field, Layout, Ring, fitting, gib
+from rlkit.replay.ring import FLAGS, Field, Layout, Ring, fitting
 from rlkit.replay.sampling import Array, Batches, Shape, draw
 from rlkit.types import Batch, Lanes, Obs, Rollout, State, empty_rows, tree_leaves, tree_map
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.files import at
+from rlkit.machine import SHARE, available, gib
 from rlkit.options import ConfigError
 
-SHARE = 0.9  # of what is available
 FLAGS = ("first", "last", "terminated")
 
 
@@ -158,61 +157,3 @@ def fitting(layout: Callable[[int], Layout], capacity: int, lanes: int, folder: 
     if not wanted.disk:
         remedy += ", or agent.replay.storage=disk"
     raise ConfigError(f"agent.replay.capacity={capacity}: it takes {' and '.join(parts)}; {remedy}")
-
-
-def available(folder: Path) -> tuple[int, int]:
-    """Bytes that a process may still take: (memory, disk of `folder`)."""
-    free = min([_system_memory(), *_group_memory()])
-    while not folder.exists():
-        folder = folder.parent
-    return max(free, 0), shutil.disk_usage(folder).free
-
-
-def _system_memory() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:  # no Linux
-        pass
-    if not hasattr(os, "sysconf"):  # Windows: not known, so nothing is refused
-        return sys.maxsize
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _group_memory() -> Iterator[int]:
-    """What each control group above this process (a container's limit) leaves; its page cache can be taken back."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers not in ("", "memory") and "memory" not in controllers.split(","):
-            continue
-        names = ("memory.max", "memory.current", "inactive_file")
-        base = root
-        if controllers:
-            base = root / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        group = base / path.lstrip("/")
-        for each in (group, *group.parents):
-            if each != base and base not in each.parents:
-                break
-            try:
-                limit, used = ((each / name).read_text().strip() for name in names[:2])
-                stat = dict(row.split() for row in (each / "memory.stat").read_text().splitlines())
-            except (OSError, ValueError):
-                continue
-            if limit != "max":
-                yield int(limit) - int(used) + int(stat.get(names[2], 0))
-
-
-def gib(count: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("GiB", "MiB"):
-        size = 2.0 ** {"GiB": 30, "MiB": 20}[unit]
-        if count >= 0.1 * size:
-            return f"{count / size:,.2f} {unit}"
-    return f"{count / 1024:,.1f} KiB"

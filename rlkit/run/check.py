@@ -13,6 +13,7 @@ from rlkit.contracts import Algorithm, Experience, Probe
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
+from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
 from rlkit.spaces import Box, leaves
 from rlkit.types import EnvSpec
@@ -34,6 +35,7 @@ class Plan:
 def check(config: RunConfig) -> Plan:
     """Raise ConfigError where a run of this configuration cannot be; makes no file, and one environment."""
     notes: list[str] = []
+    check_threads(config)
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
     spec = probe.spec
@@ -61,6 +63,8 @@ def probe_env(config: RunConfig, *, render: bool = False, distributed: bool = Fa
     Raises ConfigError where it cannot be made or filmed, EnvFault where it fails at work.
     """
     package, env = registry.env_package(), config.env
+    if distributed and (unknown := package.unknown(env.id)):
+        raise ConfigError(f"source=ray: {unknown}, or type source=sync")
     try:
         if distributed and env.backend == "auto" and not package.is_batched(env):
             env = replace(env, backend="inprocess")
@@ -94,7 +98,7 @@ def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Exper
             f"agent={name}: feed(config) reads an option that its Config lacks: {error}"
         ) from error
     try:
-        policy = algorithm.Policy(spec, config.network, config.agent)
+        policy = fitting_policy(config, algorithm, spec, choose_device(config.device, lambda text: None))
     except ConfigError:
         raise
     except ValueError as error:

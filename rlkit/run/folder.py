@@ -84,4 +84,6 @@ def lock_folder(folder: Place) -> BinaryIO:
         raise ConfigError(f"{folder}: cannot write there ({error.strerror})") from error
     if file is None:
         raise ConfigError(f"{folder} is in use by another process; wait for it or stop it")
+    if hasattr(os, "register_at_fork"):  # what an environment forks does not hold the lock
+        os.register_at_fork(after_in_child=file.close)
     return file

@@ -61,6 +61,11 @@ class Session:
                     error.add_note(
                         f"the run is saved: rlkit resume {quoted(self.folder)} continues from step {saved[0][0]:,}"
                     )
+                    if hasattr(error, "episode"):  # an environment's fault, which may come again
+                        error.add_note(
+                            f"if it fails there again, env: {{max_failures: 10}} in {self.folder / 'config.yaml'} "
+                            "cuts and replaces such episodes"
+                        )
                 raise
             finally:
                 self.close()

@@ -6,13 +6,17 @@ import math
 
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Experience, Rollouts
+from rlkit.machine import most
 from rlkit.options import ConfigError
+
+ACTOR = 128 * 2**20  # bytes of memory that a Ray actor takes at least
 
 
 def check_source(config: RunConfig, experience: Experience) -> None:
     """Raise ConfigError where the options of the source do not fit one another or what the algorithm learns from."""
     check_lanes(config)
     if config.source.name == "ray":
+        _check_actors(config)
         _check_min_workers(config, experience)
 
 
@@ -40,6 +44,23 @@ def check_lanes(config: RunConfig) -> None:
         what += " and " if not what.endswith(": ") else ""
         what += f"source.env_actors={actors} of a worker each step as many"
     raise ConfigError(f"{what}, so it must be a multiple of {unit}; type env.lanes={nearest}")
+
+
+def _check_actors(config: RunConfig) -> None:
+    """Raise ConfigError where a Ray of the run's own would have more actors than this machine carries."""
+    source = config.source
+    beside = source.env_actors if source.inference == "shared" else 0  # of each worker
+    limit = most(ACTOR)
+    if config.ray.address != "local" or source.workers * (1 + beside) <= limit:
+        return
+    what = f"source.workers={source.workers}" + (f" with source.env_actors={beside} each" if beside else "")
+    fitting = max(limit // (1 + beside), 1)
+    less = (
+        f"source.workers={fitting}" if fitting < source.workers else f"source.env_actors={max(limit - 1, 1)}"
+    )
+    raise ConfigError(
+        f"{what}: this machine carries {limit} actors; type {less} or less, or ray.address=HOST:PORT of a cluster"
+    )
 
 
 def _check_min_workers(config: RunConfig, experience: Experience) -> None:

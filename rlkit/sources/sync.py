@@ -23,7 +23,7 @@ class SyncSource(RolloutSource):
         self.version = version
 
     def report(self) -> dict[str, float]:
-        return {}
+        return self.actor.report()
 
     def lags(self) -> list[int]:
         return []

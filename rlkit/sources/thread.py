@@ -70,7 +70,7 @@ class ThreadSource(RolloutSource):
         self.version = version
 
     def report(self) -> dict[str, float]:
-        return {}
+        return self.actor.report()
 
     def lags(self) -> list[int]:
         return []

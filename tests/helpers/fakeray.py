@@ -94,7 +94,7 @@ class FakeRay:
             return [chosen], []
         return [ref for ref in refs if ref.answer is not None], [ref for ref in refs if ref.answer is None]
 
-    def get(self, ref: Ref) -> Any:
+    def get(self, ref: Ref, timeout: float | None = None) -> Any:
         ref.handle.work(ref)
         kind, value = ref.answer
         if kind == "error":

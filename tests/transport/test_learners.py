@@ -186,7 +186,8 @@ def test_an_error_in_a_rank_is_told_with_its_traceback(pair: Any) -> None:
 
 def test_a_rank_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
-    monkeypatch.setattr(learners, "BOOT", "raise SystemExit(7)")
+    boot = [sys.executable, "-c", "raise SystemExit(7)"]
+    monkeypatch.setattr(learners.processes, "command", lambda module, *numbers: boot)
     agent = make_agent(config)
     found = learners.Learners(agent, agent.policy, config, torch.device("cpu"))
     try:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +16,7 @@ import torch
 
 from rlkit import checkpoint
 from rlkit.config.compose import compose
+from rlkit.learn.signals import Interrupted
 from rlkit.options import ConfigError
 from rlkit.sources.check import check_lanes
 from rlkit.sources.ray import fleet
@@ -253,6 +258,46 @@ def test_while_a_worker_is_away_the_others_go_on(tmp_path: Path, ray: FakeRay, m
         rollout, _ = source.get()
         source.publish(update)
     assert rollout.size == (5, 8) and source.report()["source/workers"] == 4
+
+
+def test_a_worker_that_was_stopped_is_killed_and_replaced(
+    tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither answers nor dies, so that Ray has nothing to tell."""
+    options = ledger(tmp_path, "source.mode=async", "source.workers=4", "env.deadline=3")
+    run = make(tmp_path / "run", *options)
+    source = run.feed.source
+    source.get()
+    source.publish(1)
+    found = source.fleet
+    victim = subprocess.Popen(["sleep", "60"])
+    found.members[2].pid = victim.pid
+    still = {victim.pid: 2.9}
+    monkeypatch.setattr(found, "_still", SimpleNamespace(seconds=lambda pid: still.get(pid, 0.0)))
+    source.get()
+    source.publish(2)
+    assert found.deaths == 0 and victim.poll() is None
+    still[victim.pid] = 3.1
+    for update in range(3, 6):
+        source.get()
+        source.publish(update)
+    assert victim.wait(10) == -signal.SIGKILL and found.deaths == 1
+    words = f"no answer in 3 s (env.deadline): its process {victim.pid} was stopped"
+    assert any(words in text for text in run.console.said)  # type: ignore[attr-defined]
+    assert found.members[2].pid == os.getpid() and source.report()["source/workers"] == 4
+
+
+def test_a_signal_that_ray_reports_as_an_error_of_its_own_stays_what_it_is(
+    tmp_path: Path, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(tmp_path / "run", *ledger(tmp_path, "source.workers=4")).feed.source
+
+    def wait(*given: Any, **options: Any) -> None:
+        raise SystemError("returned a result with an exception set") from Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "wait", wait)
+    with pytest.raises(Interrupted):
+        source.get()
 
 
 def test_an_async_run_resumes_with_new_episodes(tmp_path: Path, ray: FakeRay) -> None:

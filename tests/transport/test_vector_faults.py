@@ -285,3 +285,59 @@ def test_workers_outlive_the_thread_that_started_them():
     play(made[0], 3)
     assert made[0].rows.steps.tolist() == [3] * made[0].lanes
     made[0].close()
+
+
+SIMULATOR = """
+import os, signal, subprocess, sys, gymnasium, numpy as np
+from gymnasium import spaces
+class Simulated(gymnasium.Env):
+    observation_space, action_space = spaces.Box(-1, 1, (1,), np.float32), spaces.Discrete(2)
+    def __init__(self, died=False):
+        self.died = died
+        self.simulator = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        if self.died:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return np.zeros(1, np.float32), float(self.simulator.pid), False, False, {}
+"""
+
+
+def simulators(vector):
+    """The processes in the groups of the workers: what their environments have started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            group = int((path / "stat").read_text().rpartition(")")[2].split()[2])
+            if group in {worker.process.pid for worker in vector.workers}:
+                found.append(int(path.name))
+    return found
+
+
+def simulated(folder, monkeypatch, **kwargs):
+    (folder / "simulated.py").write_text(SIMULATOR)
+    monkeypatch.syspath_prepend(folder)
+    config = EnvConfig(id="simulated:Simulated", kwargs=kwargs, lanes=2, backend="workers", workers=2)
+    vector = make_vec(config, 0)
+    vector.restore(np.zeros(2, np.int64), [np.zeros(0, np.int64)] * 2)
+    pids = simulators(vector)
+    assert len(pids) >= 2 * 2  # each a worker and its simulator
+    return vector, pids
+
+
+@pytest.mark.parametrize("end", ["close", "fault", "parent"])
+def test_what_environments_start_ends_with_them(tmp_path, monkeypatch, end):
+    """When the vector is closed, when a worker crashes, and when the pipe closes that ends with the run."""
+    vector, pids = simulated(tmp_path, monkeypatch, died=end == "fault")
+    if end == "close":
+        vector.close()
+    elif end == "fault":
+        with pytest.raises(EnvFault, match="killed by SIGSEGV"):
+            vector.step(torch.zeros(2, dtype=torch.int64))
+    else:
+        for worker in vector.workers:
+            os.close(worker.life)  # as the kernel does for a process that was killed
+            worker.life = -1
+    assert all_gone(pids, 3.0)
+    vector.close()

@@ -1,6 +1,8 @@
 """Finding environments by the three forms of id; missing packages; choosing a backend; time limits."""
 
 import sys
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit.config.compose import compose
 from rlkit.envs import EnvConfig, make, make_env, make_vec, probe
+from rlkit.envs.lookup import only_here
 from rlkit.machine import cores
+from rlkit.options import ConfigError
+from rlkit.run.check import probe_env
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))
@@ -205,3 +211,60 @@ def test_backend_follows_the_step_time(mine, monkeypatch):
     assert (alone.config.backend, alone.why) == ("inprocess", "")
     given = probe(EnvConfig(id="CartPole-v1", backend="workers", workers=9, lanes=3))
     assert (given.config.workers, given.why) == (3, "")
+
+
+class Unknown(gymnasium.Env):
+    """Registered by the tests alone; its steps are slow."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(0.003)
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+@pytest.fixture
+def registered():
+    before = dict(gymnasium.registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gymnasium.register("Mine-v0", entry_point=Unknown)
+        gymnasium.register("Named-v0", entry_point="tests.unit.test_envs_make:Unknown")
+        gymnasium.register("Short-v1", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=9)
+    yield before
+    for name in set(gymnasium.registry) - set(before):
+        del gymnasium.registry[name]
+
+
+def test_what_only_this_process_knows(registered):
+    others = ["CartPole-v1", "CarRacing-v3", "HalfCheetah-v5", "rlkit/CarRacing", "rlkit/Driving", "mine:Env"]
+    assert not [id for id in others if only_here(id)]
+    assert not [
+        id
+        for id, spec in gymnasium.registry.items()
+        if only_here(id) and "-v0" not in id and "Short" not in id
+    ]
+    assert all(only_here(id) for id in ("Mine-v0", "Named-v0", "Short-v1", "__main__:Mine"))
+
+
+def test_an_environment_that_other_processes_do_not_know_stays_here(registered, monkeypatch):
+    monkeypatch.setattr("rlkit.envs.make.cores", lambda: 4)
+    found = probe(EnvConfig(id="Mine-v0", lanes=4))
+    assert (found.config.backend, found.config.workers) == ("inprocess", 0)
+    assert (
+        "ms per step, so all lanes in this process after all: other processes do not know Mine-v0"
+        in found.why
+    )
+    known = probe(EnvConfig(id="tests.unit.test_envs_make:Unknown", lanes=4))
+    assert (known.config.backend, known.config.workers) == ("workers", 4) and "do not know" not in known.why
+    with pytest.raises(
+        ValueError, match=r"^env.backend=workers: .*env=my_module:Class; type env.backend=inprocess$"
+    ):
+        probe(EnvConfig(id="Mine-v0", lanes=4, backend="workers"))
+    with pytest.raises(
+        ConfigError, match=r"^source=ray: other processes do not know Mine-v0.*type source=sync$"
+    ):
+        probe_env(compose(["env=Mine-v0"]).config, distributed=True)

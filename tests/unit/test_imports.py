@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("own", "text", "files"),
-    ("options", "spaces", "ranks", "metrics", "machine", "tensorfile"),
+    ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
     ("types", "device", "seeding"),
     ("compile", "returns", "contracts"),
     ("nn", "distributions", "checkpoint", "envs"),

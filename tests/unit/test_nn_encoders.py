@@ -181,6 +181,22 @@ def test_choices_become_one_hot():
     assert Flatten(MultiBinary(2), 1)(torch.tensor([[1, 0]], dtype=torch.int8)).tolist() == [[1, 0]]
 
 
+def test_large_choices_are_looked_up_in_a_table():
+    """A row of 200,000 numbers for one choice would be gigabytes in a minibatch; 4,096 are written out as before."""
+    assert not list(Flatten(Discrete(4096), 1).parameters())
+    flat = Flatten(Discrete(200_000), 1)
+    obs = torch.tensor([199_999, 0, 199_999])
+    assert torch.equal(flat(obs), flat.tables[0].weight[obs]) and flat.features == 64
+    mixed = Flatten(MultiDiscrete((5000, 2, 4097), (0, 0, 0)), 2)  # a stack of two
+    obs = torch.tensor([[[4999, 1, 0], [3, 0, 4096]]])
+    first, second = mixed.tables
+    expected = [
+        [0, 1, *first.weight[4999].tolist(), *second.weight[0].tolist()],
+        [1, 0, *first.weight[3].tolist(), *second.weight[4096].tolist()],
+    ]
+    assert mixed(obs).tolist() == [expected[0] + expected[1]] and mixed.features == 2 * 130
+
+
 def test_numbers_are_flattened():
     obs = torch.arange(12.0).view(2, 2, 3)
     assert torch.equal(Flatten(Box((2, 3), "float64"), 1)(obs), obs.view(2, 6))

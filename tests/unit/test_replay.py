@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit import machine
 from rlkit.config.schema import ReplayConfig
 from rlkit.nn.stack import stack_rows, stack_step
 from rlkit.options import ConfigError
@@ -479,11 +480,11 @@ def test_a_disk_that_cannot_hold_the_ring_is_told_at_once(
 
 
 def test_what_is_available_respects_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, disk = ring_module.available(tmp_path / "not" / "yet")
+    memory, disk = machine.available(tmp_path / "not" / "yet")
     assert 0 < memory <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert disk == shutil.disk_usage(tmp_path).free or abs(disk - shutil.disk_usage(tmp_path).free) < 2**30
-    monkeypatch.setattr(ring_module, "_group_memory", lambda: iter([2**40, 12345]))
-    assert ring_module.available(tmp_path)[0] == 12345
+    monkeypatch.setattr(machine, "_group_memory", lambda: iter([2**40, 12345]))
+    assert machine.available(tmp_path)[0] == 12345
 
 
 def test_without_a_folder_for_machine_code_it_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,10 @@ from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
 from rlkit.machine import cores
 from rlkit.options import ConfigError
+from rlkit.processes import Stillness, wake
 from rlkit.sources.ray.aggregate import Bundle, Chunk, Tree
 from rlkit.sources.ray.wire import ActorHandle, Collected, Failure, ObjectRef
-from rlkit.sources.ray.worker import Worker
+from rlkit.sources.ray.worker import Worker, node_id
 from rlkit.types import EnvSpec
 
 PATIENCE = 30.0  # seconds without a worker that is waited for before it is told
@@ -89,6 +90,7 @@ class Fleet:
         self.rows = {"asked": 0, "arrived": 0, "lost": 0}
         self.deaths = self.failures = 0
         self._idle = time.monotonic()  # since when nothing has happened
+        self._still, self._node = Stillness(), node_id()
         self.open = True
 
     def start(self, states: list[Saved | None], marks: list[Mark | None]) -> None:
@@ -140,7 +142,7 @@ class Fleet:
             self.tree.hand_over([(node, head) for node, head in heads if not head.handed and not head.direct])
 
     def wait(self) -> None:
-        """Wait until something happens: a worker is up, a chunk arrives or is lost; or for PATIENCE seconds."""
+        """Wait until something happens: a worker is up, a chunk arrives or is lost; or for a while."""
         events: dict[ObjectRef, Member | Bundle | None] = {}
         for member in self.members:
             if not member.up:
@@ -152,7 +154,14 @@ class Fleet:
             events |= {bundle.ref: bundle for bundle in self.tree.bundles.values()}
         events |= dict.fromkeys(pending)  # once one is finished it can be handed to an aggregator
         refs, options = list(events), {"fetch_local": False} if pending else {}
-        ready, _ = self.ray.wait(refs, num_returns=1, timeout=PATIENCE, **options)
+        # not for long: a signal is heard between two waits
+        patience = min(1.0, self.config.env.deadline / 4)
+        try:
+            ready, _ = self.ray.wait(refs, num_returns=1, timeout=patience, **options)
+        except (
+            SystemError
+        ) as error:  # a signal's handler has raised inside, and Ray returned as if it had not
+            raise error.__cause__ or error from None
         if ready:
             ready, _ = self.ray.wait(refs, num_returns=len(refs), timeout=0, **options)
             self._idle = time.monotonic()
@@ -164,6 +173,17 @@ class Fleet:
                 self._receive(event, ref)
             elif isinstance(event, Bundle):
                 self._receive_bundle(event)
+        self._replace_stopped()
+
+    def _replace_stopped(self) -> None:
+        """Replace workers of this machine that were stopped: they neither answer nor die."""
+        deadline = self.config.env.deadline
+        for member in self.members:
+            here = member.pid and member.node == self._node
+            if here and member.up and member.chunks and self._still.seconds(member.pid) > deadline:
+                os.kill(member.pid, signal.SIGKILL)  # Ray's own way asks the process to end itself
+                why = f"no answer in {deadline:g} s (env.deadline): its process {member.pid} was stopped"
+                self._replace(member, why, failed=False)
 
     def _receive(self, member: Member, ref: ObjectRef) -> None:
         """Take the answer of a worker, or replace the worker."""
@@ -280,6 +300,8 @@ class Fleet:
             return
         self.open = False
         for member in self.members:
+            if member.pid and member.node == self._node:
+                wake(member.pid)
             with contextlib.suppress(Exception):
                 self.ray.kill(member.handle)
         if self.tree is not None:

@@ -36,6 +36,8 @@ from rlkit.sources.ray.wire import Packed
 from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep, empty_rows, tree_map
 
+SILENCE = 15.0  # seconds beyond env.deadline after which an actor is given up
+
 
 class Answer(TypedDict, total=False):
     """What an environment actor answers: the value of a method, or the text of what it raised."""
@@ -126,6 +128,7 @@ class RemoteVecEnv(VecEnv):
 
         self.ray: ModuleType = ray
         self.spec, self.first_lane, self.lanes, self.device = spec, first_lane, lanes, torch.device("cpu")
+        self.deadline = config.env.deadline
         source = config.source
         share = lanes // source.env_actors
         assert share * source.env_actors == lanes, f"{lanes} lanes for {source.env_actors} environment actors"
@@ -190,11 +193,13 @@ class RemoteVecEnv(VecEnv):
     def _ask(self, method: str, args: Sequence[tuple[object, ...]]) -> list[Any]:
         """The values of a method of every actor; all of them work at once."""
         errors = self.ray.exceptions
+        # an environment that hangs is told by its actor; one that says nothing at all was stopped
+        patience = self.deadline + SILENCE if method == "step" else None
         refs = [handle.call.remote(method, *each) for handle, each in zip(self.handles, args, strict=True)]
         answers = []
         for index, ref in enumerate(refs):
             try:
-                answer: Answer = self.ray.get(ref)
+                answer: Answer = self.ray.get(ref, timeout=patience)
             except errors.RayError as error:
                 # RayTaskError: `call` raises nothing, so something that it needs is missing where it runs
                 died = not isinstance(error, errors.RayTaskError)
