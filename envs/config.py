@@ -11,7 +11,7 @@ from typing import Any
 from rlkit.envs.abilities import ABILITIES
 from rlkit.options import build, option
 
-CHECKS = ("space", "finite", "none")
+CHECKS = ("warn", "space", "finite", "none")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,11 @@ class EnvConfig:
         0, min=0, help="How many environment steps (before skip) an episode may have; 0: its own limit"
     )
     check: str = option(
-        "space",
+        "warn",
         choices=CHECKS,
-        help="space: shape, dtype, finite, in bounds; finite: shape and finite; none: trust the environment",
+        help="What ends the run: space: a wrong shape or dtype, NaN, infinity, a value out of its bounds; warn: "
+        "the same, but floats out of their bounds are counted and reported; finite: a wrong shape, NaN, infinity; "
+        "none: nothing",
     )
     deadline: float = option(
         60.0, above=0, max=1e6, help="How many seconds a step of all lanes may take before it counts as hung"

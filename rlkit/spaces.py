@@ -138,6 +138,29 @@ def row_dtype(space: Space) -> str:
     return "int64"
 
 
+def limits_of(leaf: Space) -> tuple[Array, Array] | None:
+    """(low, high) of rows in their own dtype; None where no value can lie outside."""
+    if isinstance(leaf, Discrete):
+        return np.array(0), np.array(leaf.n - 1)
+    if isinstance(leaf, MultiDiscrete):
+        return np.zeros(leaf.shape, np.int64), np.array(leaf.nvec) - 1
+    if isinstance(leaf, MultiBinary):
+        return np.array(0, np.int8), np.array(1, np.int8)
+    assert isinstance(leaf, Box), "leaves are Box, Discrete, MultiDiscrete or MultiBinary"
+    dtype = np.dtype(row_dtype(leaf))
+    if dtype.kind == "f":
+        largest = np.finfo(np.float32).max
+        # Rounding is monotone: what lies within the float64 bounds lies within their float32 roundings.
+        with np.errstate(over="ignore"):
+            low, high = np.asarray(leaf.low, np.float32), np.asarray(leaf.high, np.float32)
+        return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
+    info = np.iinfo(dtype)
+    low, high = np.clip(leaf.low, info.min, info.max), np.clip(leaf.high, info.min, info.max)
+    if np.all(low == info.min) and np.all(high == info.max):
+        return None
+    return np.asarray(low, np.int64), np.asarray(high, np.int64)
+
+
 def action_row(space: Space) -> tuple[tuple[int, ...], str]:
     """(shape, dtype) of one action row: the leaf's own, or for a Dict all numbers of its leaves in one float32 vector.
 

@@ -102,7 +102,7 @@ class Lane:
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
         self.leaves = observation_leaves(env.observation_space, rows.obs)
-        self.strict = config.check == "space"
+        self.strict = config.check in ("space", "warn")
         only = self.leaves[0]
         self.shape, self.dtype, self.obs = only.shape, only.dtype, only.rows
         # The common case is one array: it is looked at and written without the detour through Leaf.put.

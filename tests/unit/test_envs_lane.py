@@ -120,6 +120,11 @@ def test_restore_replays_and_stops_where_an_episode_ends_early():
         ("dtype", "finite", None, ""),
         ("space", "space", "space", "obs"),
         ("space", "finite", None, ""),
+        ("nan", "warn", "nan", "obs"),
+        ("reward", "warn", "nan", "reward"),
+        ("shape", "warn", "shape", "obs"),
+        ("dtype", "warn", "dtype", "obs"),
+        ("space", "warn", None, ""),
     ],
 )
 def test_faults_name_lane_episode_step_seed(kind, check, found, field):
@@ -170,6 +175,10 @@ def test_checks_of_bounds():
     assert check_rows(box, row(0, 2.5))[:3] == ("space", "obs", 0)
     assert check_rows(box, row(np.inf, 0))[:3] == ("nan", "obs", 0)
     assert check_rows(box, row(0, np.nan))[:3] == ("nan", "obs", 0)
+    assert check_rows(box, row(0, 2.5), mode="warn") is None
+    assert check_rows(box, row(0, np.inf), mode="warn")[:3] == ("nan", "obs", 0)
+    assert check_rows(spaces.Discrete(3), np.int64(3), mode="warn")[0] == "space"
+    assert check_rows(spaces.Box(0, 1, (2,), np.uint8), np.array([0, 2], np.uint8), mode="warn")[0] == "space"
     # 0.1 rounds up in float32: a value at its float64 bound is inside
     tenth = spaces.Box(-0.1, 0.1, (1,), np.float64)
     assert check_rows(tenth, row(0.1)) is None
