@@ -44,6 +44,11 @@ class EnvConfig:
     )
     gray: bool = option(False, help="Turn RGB frames [H, W, 3] into luminance [H, W]")
     size: int = option(0, min=0, max=4096, help="Shrink frames to size x size pixels; 0: keep their size")
+    channels: str = option(
+        "auto",
+        choices=("auto", "first", "last"),
+        help="Which axis of images of rank 3 is channels; auto: told by their shape, refused where both could be",
+    )
     keep: tuple[int, ...] = option(
         (), min=0, help="The entries of a vector observation that the agent sees; []: all of them"
     )

@@ -156,7 +156,7 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         config = replace(config, action_mask="info" if gives_mask(env, config.deadline) else "none")
         if config.action_mask == "info":
             env = ActionMask(env)
-    spaces = from_gymnasium(env.observation_space), from_gymnasium(env.action_space)
+    spaces = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
     spec = EnvSpec(config.id, *spaces, config.stack)
     _check_mask(spec)
     if config.backend != "auto" and not render:

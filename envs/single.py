@@ -58,7 +58,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     if skip > 1:
         env = FrameSkip(env, skip)
     if config.gray or config.size:
-        env = Picture(env, config.gray, config.size)
+        env = Picture(env, config.gray, config.size, config.channels)
     if config.keep:
         env = Keep(env, config.keep)
     if config.stuck_after:

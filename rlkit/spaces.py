@@ -20,6 +20,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
 
+USUAL_CHANNELS = (1, 3, 4)  # gray, RGB, RGB and depth or a stack of four
 MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
 
 
@@ -31,6 +32,12 @@ class Box:
     dtype: str  # of the environment: "uint8", "float32", "float64", ...
     low: Bound = -math.inf
     high: Bound = math.inf
+    channels: str = ""  # "first" or "last" where an image's axis of channels was said; see `channel_axis`
+
+    @property
+    def channel_axis(self) -> str:
+        """Which axis of an array of rank 3 is channels, "first" or "last"; "" where that cannot be told."""
+        return self.channels or (likely_channels(self.shape) if len(self.shape) == 3 else "")
 
     @property
     def bounded(self) -> bool:
@@ -92,6 +99,22 @@ class Dict:
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | MultiBinary | Dict
+
+
+def likely_channels(shape: tuple[int, ...]) -> str:
+    """Which axis of an image of this shape is channels: "first", "last", or "" where both could be.
+
+    There are usually 1, 3 or 4 of them, and an image is often square; one of these tells where the other does not
+    disagree: [3, 96, 80] and [5, 96, 96] are first, [96, 80, 3] and [8, 8, 20] last; [4, 4, 16], [3, 5, 4] and
+    [9, 9, 9] could be both. Where neither tells, the axis that is at most half as long as the other: [5, 96, 80].
+    """
+    first, middle, final = shape
+    usual = (first in USUAL_CHANNELS) - (final in USUAL_CHANNELS)  # 1 speaks for first, -1 for last
+    square = (middle == final) - (first == middle)
+    evidence = usual + square if usual * square >= 0 else 0
+    if not (evidence or usual or square or first in USUAL_CHANNELS):
+        evidence = (2 * first <= final) - (2 * final <= first)
+    return "first" if evidence > 0 else "last" if evidence < 0 else ""
 
 
 def leaves(space: Space, prefix: str = "") -> list[tuple[str, Box | Discrete | MultiDiscrete | MultiBinary]]:
@@ -237,16 +260,17 @@ def native_action(space: Space, row: Array) -> Any:
     return row.astype(space.dtype).reshape(space.shape)
 
 
-def from_gymnasium(space: Any) -> Space:
+def from_gymnasium(space: Any, channels: str = "auto") -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
-    Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
+    channels: which axis of its images is channels, first or last; auto: as `likely_channels` finds. Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
     """
     kind = type(space).__name__
     if kind == "Box":
         low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
         shape = tuple(int(n) for n in space.shape)
-        return Box(shape, str(space.dtype), _uniform(low), _uniform(high))
+        said = channels if channels != "auto" and len(shape) == 3 else ""
+        return Box(shape, str(space.dtype), _uniform(low), _uniform(high), said)
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "MultiDiscrete":
@@ -256,9 +280,11 @@ def from_gymnasium(space: Any) -> Space:
     if kind == "MultiBinary":
         return MultiBinary(int(np.prod(space.shape)), _dims(space))
     if kind == "Dict":
-        return Dict(tuple((str(name), from_gymnasium(sub)) for name, sub in space.spaces.items()))
+        return Dict(tuple((str(name), from_gymnasium(sub, channels)) for name, sub in space.spaces.items()))
     if kind == "Tuple":
-        return Dict(tuple((str(i), from_gymnasium(sub)) for i, sub in enumerate(space.spaces)), True)
+        return Dict(
+            tuple((str(i), from_gymnasium(sub, channels)) for i, sub in enumerate(space.spaces)), True
+        )
     raise ValueError(
         f"space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
     )
@@ -276,7 +302,7 @@ def to_json(space: Space) -> dict[str, Any]:
             "dtype": space.dtype,
             "low": _bound_to_json(space.low),
             "high": _bound_to_json(space.high),
-        }
+        } | ({"channels": space.channel_axis} if len(space.shape) == 3 else {})
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": space.n, "start": space.start}
     if isinstance(space, MultiDiscrete):
@@ -294,7 +320,8 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "Box":
         shape = tuple(data["shape"])
         low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
-        return Box(shape, data["dtype"], low, high)
+        early = _early_channels(shape) if len(shape) == 3 else ""
+        return Box(shape, data["dtype"], low, high, data.get("channels", early))
     if kind == "Discrete":
         return Discrete(data["n"], data["start"])
     if kind == "MultiDiscrete":
@@ -304,6 +331,12 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "Dict":
         return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]), data.get("tuple", False))
     raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
+
+
+def _early_channels(shape: tuple[int, ...]) -> str:
+    """The axis of channels as version 0.1.0 chose it, whose files do not name it."""
+    first, final = (shape[axis] in USUAL_CHANNELS for axis in (0, -1))
+    return "first" if (first and not final) or (first == final == 0 and shape[0] < shape[-1]) else "last"
 
 
 def _dims(space: Any) -> tuple[int, ...]:

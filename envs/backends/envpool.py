@@ -91,7 +91,9 @@ def probe_pool(config: EnvConfig) -> EnvSpec:
 
 def _spec(config: EnvConfig, observation: GymSpace, action: GymSpace) -> EnvSpec:
     try:
-        return EnvSpec(config.id, from_gymnasium(observation), from_gymnasium(action), config.stack)
+        return EnvSpec(
+            config.id, from_gymnasium(observation, config.channels), from_gymnasium(action), config.stack
+        )
     except ValueError as error:
         raise ValueError(f"env.id={config.id}: {error}") from error
 

@@ -59,7 +59,7 @@ class Native(VecEnv):
         )  # [N, choices] masks of the vector's present states, shown or not
         if self.masks is not None:
             shown = with_mask(shown, self.masks.size)
-        observation = from_gymnasium(shown)
+        observation = from_gymnasium(shown, config.channels)
         self.spec = EnvSpec(config.id, observation, action, config.stack)
         self.rows = Rows(observation, action, self.lanes)
         self.leaves = observation_leaves(shown, self.rows.obs)

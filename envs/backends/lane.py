@@ -232,7 +232,7 @@ class Block:
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
         self.envs = [make_env(config, mode) for _ in range(start, stop)] if envs is None else envs
-        self.observation: Space = from_gymnasium(self.envs[0].observation_space)
+        self.observation: Space = from_gymnasium(self.envs[0].observation_space, config.channels)
         self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
         self.fps = float(self.envs[0].metadata.get("render_fps", 30)) / config.skip  # decisions per second

@@ -1,0 +1,35 @@
+"""Spaces as plain values: what they say of themselves, and what their JSON keeps."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlkit.spaces import from_gymnasium, from_json, leaves, to_json
+
+
+def read_back(space):
+    """A space that was written to a file and read again."""
+    return from_json(json.loads(json.dumps(to_json(space))))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 16), (16, 4, 4)])
+def test_the_axis_of_channels_is_written_down(shape):
+    """What was said stays; a file that does not name the axis is of a version that chose one in its own way."""
+    frames = spaces.Box(0, 255, shape, np.uint8)
+    space = spaces.Dict({"clip": frames, "list": spaces.Tuple((frames,)), "flat": spaces.Box(0, 1, (3,))})
+    for channels in ("first", "last"):
+        for said in (from_gymnasium(space, channels), read_back(from_gymnasium(space, channels))):
+            assert [getattr(leaf, "channel_axis", None) for _, leaf in leaves(said)] == [
+                channels,
+                "",
+                channels,
+            ]
+    unsaid = from_gymnasium(frames)
+    assert unsaid.channel_axis == read_back(unsaid).channel_axis == ""
+    early = to_json(unsaid)
+    del early["channels"]
+    assert from_json(early).channel_axis == ("first" if shape[0] == 4 else "last")
