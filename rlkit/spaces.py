@@ -263,7 +263,8 @@ def native_action(space: Space, row: Array) -> Any:
 def from_gymnasium(space: Any, channels: str = "auto") -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
-    channels: which axis of its images is channels, first or last; auto: as `likely_channels` finds. Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
+    channels: which axis of its images is channels, first or last; auto: as `likely_channels` finds. Raises
+    ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf).
     """
     kind = type(space).__name__
     if kind == "Box":

@@ -271,7 +271,7 @@ def _auto(space: Space) -> str:
 
 
 def _shows(box: Box) -> bool:
-    """Whether a Box is for convolutions: an image, or bytes of more axes than an image, which no encoder but mlp reads."""
+    """Whether a Box is an image, or bytes of more axes than one, which no encoder but mlp reads."""
     return box.dtype == "uint8" and len(box.shape) >= 2
 
 

@@ -57,13 +57,14 @@ class Pixels(nn.Module):
         if not isinstance(space, Box) or len(space.shape) not in (2, 3):
             given = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
             raise ValueError(
-                f"encoder {name} reads images of shape (H, W), (H, W, C) or (C, H, W); got {given}: use mlp (network.encoder=mlp)"
+                f"encoder {name} reads images of shape (H, W), (H, W, C) or (C, H, W); got {given}: "
+                "use mlp (network.encoder=mlp)"
             )
         rank3, axis = len(space.shape) == 3, space.channel_axis
         if rank3 and not axis:
             raise ValueError(
-                f"encoder {name} reads images of shape (H, W, C) or (C, H, W); which of them {space.shape} is cannot be "
-                "told: type env.channels=last or env.channels=first, or use mlp (network.encoder=mlp)"
+                f"encoder {name} reads images of shape (H, W, C) or (C, H, W); which of them {space.shape} is "
+                "cannot be told: type env.channels=last or env.channels=first, or use mlp (network.encoder=mlp)"
             )
         height, width = space.shape[1:] if axis == "first" else space.shape[:2]
         channels = (space.shape[0] if axis == "first" else space.shape[2]) if rank3 else 1
