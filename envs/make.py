@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.habits import Narrowing, is_wide, normalizing
 from rlkit.envs.lookup import agents_of, find_class, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
@@ -159,8 +161,9 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     spaces = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
     spec = EnvSpec(config.id, *spaces, config.stack)
     _check_mask(spec)
+    notes = _notes(env, config)
     if config.backend != "auto" and not render:
-        return Probe(spec, settled(config), "")
+        return Probe(spec, settled(config), "", notes)
     lane, why = _lane(env, config), ""
     try:
         if config.backend == "auto":
@@ -174,7 +177,22 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
             _require_picture(lane)
     finally:
         lane.guard.close()
-    return Probe(spec, settled(config), why)
+    return Probe(spec, settled(config), why, notes)
+
+
+def _notes(env: Env, config: EnvConfig) -> tuple[str, ...]:
+    """The habits of an environment that a run should know of. Raises EnvFault."""
+    found = normalizing(env)
+    if is_wide(env.observation_space):
+        watched = Narrowing(env)
+        lane = _lane(watched, config)
+        try:
+            for _, _ in zip(_random_steps(lane), range(10), strict=False):
+                pass
+        finally:
+            lane.guard.close()
+        found += watched.notes()
+    return tuple(found)
 
 
 def _check_mask(spec: EnvSpec) -> None:
@@ -236,6 +254,17 @@ def _lane(env: Env, config: EnvConfig) -> InProcess:
 
 def _step_seconds(lane: InProcess) -> float:
     """Mean seconds of a random step, resets left out. Raises EnvFault."""
+    spent, count = 0.0, 0
+    for seconds in _random_steps(lane):
+        spent += seconds
+        count += 1
+        if count == 50:
+            break
+    return spent / max(count, 1)
+
+
+def _random_steps(lane: InProcess) -> Iterator[float]:
+    """Seconds of each of a lane's random steps, resets left out, for at most MEASURE seconds. Raises EnvFault."""
     import numpy as np
     import torch
 
@@ -243,9 +272,9 @@ def _step_seconds(lane: InProcess) -> float:
 
     space, mask, generator = lane.block.action_space, lane.rows.obs.get(MASK), np.random.default_rng(0)
     space.seed(0)
-    spent, count, began = 0.0, 0, time.perf_counter()
+    began = time.perf_counter()
     row = lane.restore(np.zeros(1, np.int64), [lane.rows.action[:0]])
-    while count < 50 and time.perf_counter() - began < MEASURE:
+    while time.perf_counter() - began < MEASURE:
         sample = pack(space, space.sample())
         if mask is not None:
             allow(lane.spec.action, sample, mask[0], generator)
@@ -253,6 +282,4 @@ def _step_seconds(lane: InProcess) -> float:
         opens, before = bool(row.last[0]), time.perf_counter()
         row = lane.step(action)
         if not opens:
-            spent += time.perf_counter() - before
-            count += 1
-    return spent / max(count, 1)
+            yield time.perf_counter() - before

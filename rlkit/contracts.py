@@ -103,6 +103,7 @@ class Probe:
     spec: EnvSpec
     config: EnvOptions  # in which backend, workers and action_mask are decided
     why: str  # why env.backend=auto became what it is, in a line; "" where nothing was measured
+    notes: tuple[str, ...] = ()  # what else a run should know of the environment, a line each
 
 
 class Environments(Protocol):

@@ -20,19 +20,30 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
 
+HUGE = 1e18  # the square of a larger number is more than float32 holds
 USUAL_CHANNELS = (1, 3, 4)  # gray, RGB, RGB and depth or a stack of four
 MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
 
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded."""
+    """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded.
+
+    So are bounds of floats from HUGE on: many environments write the largest float where they mean none.
+    """
 
     shape: tuple[int, ...]
     dtype: str  # of the environment: "uint8", "float32", "float64", ...
     low: Bound = -math.inf
     high: Bound = math.inf
     channels: str = ""  # "first" or "last" where an image's axis of channels was said; see `channel_axis`
+
+    def __post_init__(self) -> None:
+        if row_dtype(self) == "float32":
+            for name in ("low", "high"):
+                bound = getattr(self, name)
+                open_ = np.where(np.abs(bound) >= HUGE, np.copysign(np.inf, bound), bound)
+                object.__setattr__(self, name, open_ if open_.ndim else float(open_))
 
     @property
     def channel_axis(self) -> str:

@@ -44,6 +44,7 @@ def check(config: RunConfig) -> Plan:
     precision = choose_precision(config.precision, device, pixels, notes.append)
     if probe.why:
         notes.append(probe.why)
+    notes += probe.notes
     config = replace(
         config,
         device=str(device),

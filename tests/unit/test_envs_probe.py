@@ -183,3 +183,41 @@ def test_agents_are_announced() -> None:
 def test_a_vectors_rows_are_torch() -> None:
     row = make_vec(EnvConfig(id=HERE + "Whole", lanes=2), 0).restore(np.zeros(2, np.int64), [np.zeros(0)] * 2)
     assert isinstance(row.obs, torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "entry"),
+    [
+        ({}, ""),
+        ({"start": 1e5, "tick": 0.002}, ""),  # float32 holds 1e5 to 0.0078
+        ({"start": 1e9, "tick": 1, "dtype": "int64"}, ""),
+        ({"nested": True}, " entry a.0"),
+        ({"start": 1e5, "tick": 0.1}, None),
+        ({"dtype": "float32"}, None),
+        ({"start": 0.0}, None),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "inprocess"])
+def test_numbers_that_float32_cannot_tell_apart_are_said(kwargs, entry, backend):
+    found = probe(EnvConfig(id="tests.helpers.habits:Clock", kwargs=kwargs, lanes=2, backend=backend)).notes
+    if entry is None:
+        assert found == ()
+        return
+    (note,) = found
+    assert note.startswith(f"warning: observation{entry} changes by less than float32 holds at ")
+    if not kwargs:
+        assert "at 1.7e+09 (its neighbours there are 128 apart)" in note
+
+
+def test_an_environment_that_normalizes_is_said():
+    for which, what, option in (
+        ("NormalizeReward", "rewards", "agent.normalize_reward=true"),
+        ("NormalizeObservation", "observations", "network.normalize=true"),
+    ):
+        config = EnvConfig(id="tests.helpers.habits:normalized", kwargs={"which": which}, backend="inprocess")
+        (note,) = probe(config).notes
+        assert (
+            note.startswith(f"warning: {which} in the environment normalizes its {what} by")
+            and option in note
+        )
+    assert probe(EnvConfig(id="CartPole-v1", backend="inprocess")).notes == ()

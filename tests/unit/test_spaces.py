@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
+from rlkit.distributions import action_head
 from rlkit.spaces import from_gymnasium, from_json, leaves, to_json
 
 
@@ -33,3 +35,19 @@ def test_the_axis_of_channels_is_written_down(shape):
     early = to_json(unsaid)
     del early["channels"]
     assert from_json(early).channel_axis == ("first" if shape[0] == 4 else "last")
+
+
+@pytest.mark.parametrize("largest", [np.finfo(np.float32).max, 1e20])
+def test_huge_bounds_of_floats_are_none(largest):
+    high = np.array([1.0, largest, np.inf], np.float32)
+    box = from_gymnasium(spaces.Box(-high, high))
+    for space in (box, read_back(box)):
+        assert (space.low.tolist(), space.high.tolist()) == ([-1, -np.inf, -np.inf], [1, np.inf, np.inf])
+        assert not space.bounded
+    action = from_gymnasium(spaces.Box(-largest, largest, (1,), np.float32))
+    assert (action.low, action.high) == (-np.inf, np.inf)
+    assert action_head(action).to_env(torch.tensor([[0.5]])).item() == 0.5
+    assert from_gymnasium(spaces.Box(-1e6, 1e6, (1,), np.float64)).high == 1e6
+    assert from_gymnasium(spaces.Box(0, 2**62, (1,), np.int64)).high == 2**62  # whole numbers are exact
+    saved = to_json(action) | {"low": -3.4028235e38, "high": 3.4028235e38}  # as earlier versions wrote it
+    assert to_json(from_json(saved)) == to_json(action)
