@@ -12,7 +12,7 @@ def main(argv: list[str]) -> int:
     parser = episode_parser(
         "evaluate",
         "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
-        "bootstrap confidence intervals; write RUN/eval/*.csv.",
+        "their 95% intervals; write RUN/eval/*.csv.",
     )
     parser.add_argument(
         "--sample", action="store_true", help="sample actions instead of the most likely ones"
