@@ -239,7 +239,11 @@ def _require_picture(vector: VecEnv) -> None:
     import numpy as np
 
     vector.restore(np.zeros(vector.lanes, np.int64), [np.zeros(0)] * vector.lanes)
-    if vector.render(0) is None:
+    try:
+        picture = vector.render(0)
+    except ValueError as error:
+        raise ValueError(no_picture(vector.spec.id, str(error))) from error
+    if picture is None:
         raise ValueError(no_picture(vector.spec.id))
 
 

@@ -63,6 +63,7 @@ class VecEnv(Protocol):
     # how a lane in mid-episode comes back: its actions are replayed, it saves itself, or not at all
     exact: Literal["replay", "snapshot", "none"] = "replay"
     fps: float = 30.0  # rows per second at which the environment plays at its natural speed
+    picture_rate: float = 0.0  # pictures per second that `pictures` hands out at that speed; 0: one per row
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after the environment actions actions[n] ([k_n, ...], k_n may be 0).
@@ -88,6 +89,11 @@ class VecEnv(Protocol):
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None where the environment draws none."""
+
+    def pictures(self, lane: int = 0) -> list[npt.NDArray[np.uint8]]:
+        """The pictures [H, W, 3] from after the last row to this one, oldest first: what a film shows of a step."""
+        picture = self.render(lane)
+        return [] if picture is None else [picture]
 
     def close(self) -> None:
         """Free processes and memory; idempotent."""

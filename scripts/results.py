@@ -6,8 +6,8 @@
 Without options every row of TASKS is run. Every seed is one `rlkit train` (or `rlkit resume`, where an earlier call was
 stopped) with one thread, and one evaluation of its best policy on episodes that neither training nor the choice of that
 policy used; its score is kept in the run's folder (score.json), so what is done is not done again. The interval is
-that of `rlkit.play.statistics.over_seeds`. References are the tuned single agents of RL Baselines3 Zoo (benchmark.md) at
-the same number of steps, as means of their evaluation episodes.
+that of `rlkit.play.statistics.over_seeds`. References are the tuned single agents of RL Baselines3 Zoo (benchmark.md)
+at the same number of steps, as means of their evaluation episodes.
 """
 
 from __future__ import annotations

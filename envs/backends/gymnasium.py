@@ -33,6 +33,7 @@ from rlkit.envs.backends.lane import lane_fault, observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.pictures import as_picture
 from rlkit.envs.wrappers.masks import Masks, add_mask, with_mask
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, Array, from_gymnasium
@@ -148,7 +149,7 @@ class Native(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
         pictures: Value = self.env.render() if self.env.render_mode else None
-        return None if pictures is None else np.asarray(pictures[lane], np.uint8)
+        return None if pictures is None else as_picture(pictures[lane])
 
     def close(self) -> None:
         """Close the vector; idempotent."""

@@ -49,6 +49,7 @@ class InProcess(VecEnv):
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
         self.fps = self.block.fps
+        self.picture_rate = self.fps * config.skip
 
     def step(self, action: Tensor) -> EnvStep:
         """Apply one action per lane ([N, ...]); raises EnvFault."""
@@ -81,6 +82,10 @@ class InProcess(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
         return self.block.render(lane)
+
+    def pictures(self, lane: int = 0) -> list[npt.NDArray[np.uint8]]:
+        """What a frame skip passed over in the latest step of a lane, and its present picture."""
+        return [*self.block.passed(lane), *super().pictures(lane)]
 
     def close(self) -> None:
         """Close the environments; idempotent."""

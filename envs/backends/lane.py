@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
@@ -21,6 +22,8 @@ from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.pictures import as_picture
+from rlkit.envs.wrappers.frames import FrameSkip
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Space, from_gymnasium, leaves, start_of, to_rows
@@ -273,10 +276,21 @@ class Block:
             raise self.lanes[finding.row].fault(finding.kind, finding.field, finding.detail)
 
     def render(self, lane: int) -> Array | None:
-        """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
+        """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none.
+
+        Raises ValueError for what is no picture.
+        """
         env = self.lanes[lane - self.start].env
-        picture: object = env.render() if env.render_mode else None
-        return picture if isinstance(picture, np.ndarray) else None
+        return as_picture(env.render()) if env.render_mode else None
+
+    def passed(self, lane: int) -> list[Array]:
+        """What a frame skip passed over in the latest step of lane `lane`, drawn for people; oldest first."""
+        env: Env = self.envs[lane - self.start]
+        while isinstance(env, gymnasium.Wrapper):
+            if isinstance(env, FrameSkip):
+                return [picture for picture in map(as_picture, env.passed) if picture is not None]
+            env = env.env
+        return []
 
     def close(self) -> None:
         """Close every environment."""

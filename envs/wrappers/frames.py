@@ -14,16 +14,22 @@ class FrameSkip(Wrapper):
     """Applies each action `skip` times: rewards are summed, an ending ends it, the last frame is seen.
 
     Frames in between are not drawn where the environment allows it; what is seen and paid is the same
-    either way.
+    either way. film: they are drawn for people all the same, and kept in `passed` until the next step.
     """
 
-    def __init__(self, env: Env, skip: int) -> None:
+    def __init__(self, env: Env, skip: int, film: bool = False) -> None:
         super().__init__(env)
-        self.skip = skip
-        self.pen = Pen.of(env)
+        self.skip, self.film = skip, film
+        # a window shows every frame
+        self.pen = None if env.render_mode == "human" else Pen.of(env)
+        self.passed: list[Value] = []  # what render() gave after the frames in between
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
+        self.passed = []
+        return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Value) -> Step:
-        total = 0.0
+        total, self.passed = 0.0, []
         for left in reversed(range(self.skip)):
             pen = self.pen if left else None  # the last frame is seen
             if pen is not None:
@@ -37,6 +43,8 @@ class FrameSkip(Wrapper):
             if terminated or truncated:
                 obs = obs if pen is None else pen.draw()
                 break
+            if self.film and left:
+                self.passed.append(self.env.render())
         return obs, total, terminated, truncated, info
 
 

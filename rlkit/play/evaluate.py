@@ -83,8 +83,7 @@ def run_episodes(
 
 def _show(env: VecEnv, frame: Callable[[npt.NDArray[np.uint8]], None] | None) -> None:
     if frame is not None:
-        picture = env.render(0)
-        if picture is not None:
+        for picture in env.pictures(0):
             frame(picture)
 
 

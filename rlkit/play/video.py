@@ -30,6 +30,7 @@ class VideoWriter:
         self.path, self.fps, self.frames = path, fps, 0
         self._part = path.with_name(f".{path.name}.part.mp4")
         self._writer: Generator[None, Picture | None, None] | None = None
+        self._size: tuple[int, int] | None = None  # height and width of every frame
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._part.touch()
@@ -37,8 +38,17 @@ class VideoWriter:
             raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
 
     def add(self, frame: Picture) -> None:
-        """Append one frame; all have the size of the first. H.264 wants even sizes: an odd one repeats its edge."""
+        """Append one frame. H.264 wants even sizes: an odd one repeats its edge.
+
+        Raises ConfigError where a frame has another size than the first, OSError where it cannot be written.
+        """
         height, width = frame.shape[:2]
+        self._size = self._size or (height, width)
+        if (height, width) != self._size:
+            raise ConfigError(
+                f"video {self.path}: the environment draws pictures of changing size, {self._size[1]}x{self._size[0]} "
+                f"and then {width}x{height}; a video has one size"
+            )
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._writer is None:
             import imageio_ffmpeg
@@ -104,11 +114,13 @@ def record(
     """
     env = _drawing(config, seed, device, len(policy.spec.agents))
     try:
-        video = VideoWriter(path, env.fps)
+        video = VideoWriter(path, env.picture_rate or env.fps)
         try:
             played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
-        except BaseException:
+        except BaseException as error:
             video.close(keep=False)
+            if type(error) is ValueError:  # what it drew is no picture
+                raise ConfigError(registry.env_package().no_picture(config.env.id, str(error))) from error
             raise
         video.close()
     finally:
