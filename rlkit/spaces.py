@@ -226,15 +226,25 @@ def to_rows(values: Array, shape: tuple[int, ...], start: npt.NDArray[np.int64] 
     return rows if start is None else rows - start
 
 
-def choices(space: Space) -> int:
-    """Entries of an action mask: one per choice of every Discrete and MultiDiscrete, side by side."""
-    total = 0
+def choice_counts(space: Space) -> list[int]:
+    """How many choices each component has: every Discrete and every component of a MultiDiscrete, side by side."""
+    counts: list[int] = []
     for _, leaf in leaves(space):
-        if isinstance(leaf, Discrete):
-            total += leaf.n
-        elif isinstance(leaf, MultiDiscrete):
-            total += sum(leaf.nvec)
-    return total
+        if isinstance(leaf, Discrete | MultiDiscrete):
+            counts += [leaf.n] if isinstance(leaf, Discrete) else leaf.nvec
+    return counts
+
+
+def choices(space: Space) -> int:
+    """Entries of an action mask: one per choice of every component."""
+    return sum(choice_counts(space))
+
+
+def open_components(space: Space, mask: Array) -> npt.NDArray[np.bool_]:
+    """mask [..., choices] -> [..., components]: whether it allows anything there."""
+    starts = np.cumsum([0, *choice_counts(space)[:-1]])  # where each component's choices begin
+    allowed: npt.NDArray[np.bool_] = np.logical_or.reduceat(mask != 0, starts, axis=-1)
+    return allowed
 
 
 def check_mask(observation: Space, action: Space) -> None:

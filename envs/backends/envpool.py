@@ -115,7 +115,14 @@ class Pool(VecEnv):
         self.batch_space = batch_space(self.action_space, self.lanes)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.leaves = observation_leaves(shown, self.rows.obs)
-        self.check = Check(self.spec.observation, self.rows.obs, self.rows.reward, config.check)
+        self.check = Check(
+            self.spec.observation,
+            self.spec.action,
+            self.rows.obs,
+            self.rows.reward,
+            self.rows.last,
+            config.check,
+        )
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)

@@ -64,7 +64,7 @@ class Native(VecEnv):
         self.spec = EnvSpec(config.id, observation, action, config.stack)
         self.rows = Rows(observation, action, self.lanes)
         self.leaves = observation_leaves(shown, self.rows.obs)
-        self.check = Check(observation, self.rows.obs, self.rows.reward, config.check)
+        self.check = Check(observation, action, self.rows.obs, self.rows.reward, self.rows.last, config.check)
         self.row = rows_step(self.rows, observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)

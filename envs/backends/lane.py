@@ -252,7 +252,9 @@ class Block:
         views = {name: array[mine] for name, array in rows.obs.items()}
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
-        self.check = Check(self.observation, views, rows.reward[mine], self.config.check)
+        self.check = Check(
+            self.observation, self.action, views, rows.reward[mine], rows.last[mine], self.config.check
+        )
 
     def step(self) -> None:
         """Apply the block's rows of `rows.action`. Raises EnvFault."""

@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.spaces import (
+    MASK,
     Array,
     Space,
     action_row,
     leaves,
     limits_of,
+    open_components,
     row_dtype,
 )
 
@@ -102,12 +104,16 @@ class Check:
 
     mode "space" looks for both, "finite" for the first, "none" for nothing; "warn" lets finite floats leave
     their bounds (whoever learns from the rows counts them) and looks for all else. Shapes and dtypes are the
-    lanes' to check: they are gone once a value is in its row.
+    lanes' to check: they are gone once a value is in its row. A mask that allows nothing is found in all modes but
+    "none", unless the row is `last` and no action follows.
     """
 
-    def __init__(self, observation: Space, obs: dict[str, Array], reward: Array, mode: str) -> None:
+    def __init__(
+        self, observation: Space, action: Space, obs: dict[str, Array], reward: Array, last: Array, mode: str
+    ) -> None:
         self.mode = mode
         self.reward = reward
+        self.action, self.mask, self.last = action, obs.get(MASK), last
         self.finite: list[tuple[str, Array]] = []
         self.bounded: list[tuple[str, Array, Array, Array]] = []  # name, rows, low, high
         for name, leaf in leaves(observation):
@@ -132,7 +138,15 @@ class Check:
             # NaN compares false and infinite bounds became the largest float: two comparisons find all.
             if not ((rows >= low).all() and (rows <= high).all()):
                 return _broken(name, rows, (rows >= low) & (rows <= high), low, high)
-        return None
+        return None if self.mask is None else self._closed(self.mask)
+
+    def _closed(self, mask: Array) -> Finding | None:
+        """The first row whose mask allows nothing where an action follows."""
+        closed = ~open_components(self.action, mask) & ~self.last[:, None]  # [n, components]
+        if not closed.any():
+            return None
+        row, component = (int(i) for i in np.argwhere(closed)[0])
+        return Finding("mask", MASK, row, f"allows nothing in component {component}")
 
 
 def _broken(

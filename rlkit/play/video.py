@@ -99,16 +99,24 @@ class Recorder:
         self.policy, self.config, self.folder, self.device = policy, config, folder, device
 
     def record(self, step: int) -> Path:
-        """Record one greedy episode. Raises as `record`."""
+        """Record one episode, with actions as in evaluation. Raises as `record`."""
         path = self.folder / f"step-{step:09d}.mp4"
-        record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        greedy = not self.config.evaluate.sample
+        record(self.policy, self.config, path, seed=self.config.seed, device=self.device, greedy=greedy)
         return path
 
 
 def record(
-    policy: Policy, config: RunConfig, path: Path, *, seed: int, device: torch.device, episodes: int = 1
+    policy: Policy,
+    config: RunConfig,
+    path: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    episodes: int = 1,
+    greedy: bool = True,
 ) -> list[Episode]:
-    """Record greedy episodes on held-out seeds.
+    """Record episodes on held-out seeds.
 
     Raises ConfigError where the environment draws nothing or the file cannot be written.
     """
@@ -116,7 +124,9 @@ def record(
     try:
         video = VideoWriter(path, env.picture_rate or env.fps)
         try:
-            played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
+            played = run_episodes(
+                policy, env, episodes, seed=seed, device=device, greedy=greedy, frame=video.add
+            )
         except BaseException as error:
             video.close(keep=False)
             if type(error) is ValueError:  # what it drew is no picture

@@ -93,7 +93,14 @@ def _hooks(
     average = AverageHook(policy, judged, config.evaluate.average) if config.evaluate.average else None
     evaluation = EvaluateHook(
         config.evaluate.every or max(total // 10, 1),
-        Evaluator(judged, config, config.evaluate.episodes, seed=config.seed, device=plan.device),
+        Evaluator(
+            judged,
+            config,
+            config.evaluate.episodes,
+            seed=config.seed,
+            device=plan.device,
+            greedy=not config.evaluate.sample,
+        ),
         Best(folder / "best", lambda: policy_parts(judged, config)),
         say,
     )

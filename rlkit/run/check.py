@@ -9,7 +9,7 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Algorithm, Experience, Probe
+from rlkit.contracts import Algorithm, Experience, Probe, Replayed
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
 from rlkit.nn.precision import TOLERATED, gradient_error
@@ -41,6 +41,11 @@ def check(config: RunConfig) -> Plan:
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)
+    if isinstance(experience, Replayed) and experience.config.warmup >= config.total_steps:
+        notes.append(
+            "warning: the run learns nothing: its replay memory warms up for "
+            f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; type agent.replay.warmup=NUMBER or a larger total_steps"
+        )
     pixels = has_pixels(spec)
     precision = tested_precision(config, spec, device, notes)
     if probe.why:

@@ -70,20 +70,37 @@ class Best:
 
 
 class EvaluateHook(Hook):
-    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy."""
+    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
+
+    Endless episodes cost the most and tell the least. So after an evaluation that did not end the next one is left out,
+    after a second such one the next three, then seven, and all of them while no episode of training has ended either.
+    The last evaluation of a run is always tried.
+    """
 
     def __init__(self, every: int, evaluator: Evaluator, best: Best, say: Say) -> None:
         self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
         self.best: float | None = None
+        self.endless = 0  # evaluations in a row that did not end
+        self.left_out = 0  # evaluations still to be left out
 
     def after_update(self, clock: Clock, report: Report) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
+        without_end = self.endless and not report.get("episodes", 1)
+        if (self.left_out or without_end) and not clock.finished:
+            self.left_out = max(self.left_out - 1, 0)
+            return
         try:
             episodes = self.evaluator.play()
         except EndlessEpisode as error:
-            self.say(f"warning: no evaluation at step {clock.step:,}: {error}")
+            self.endless += 1
+            self.left_out = 2**self.endless - 1
+            self.say(
+                f"warning: no evaluation at step {clock.step:,} ({self.left_out} or more that follow are left out): "
+                f"{error}"
+            )
             return
+        self.endless = 0
         returns = torch.tensor([episode.result for episode in episodes], dtype=torch.float64)
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
@@ -97,10 +114,24 @@ class EvaluateHook(Hook):
         self.evaluator.close()
 
     def state_dict(self) -> Saved:
-        return {"best": self.best}
+        return {
+            "best": self.best,
+            "judged": self.evaluator.judged,
+            "endless": self.endless,
+            "left_out": self.left_out,
+        }
 
     def load_state_dict(self, state: Saved) -> None:
-        self.best = state["best"]
+        self.endless, self.left_out = state.get("endless", 0), state.get("left_out", 0)
+        before, now = state.get("judged", self.evaluator.judged), self.evaluator.judged
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if not changed:
+            self.best = state["best"]
+        elif state["best"] is not None:
+            self.say(
+                f"evaluation has changed ({', '.join(changed)}): the score of best/, {state['best']:.1f}, is not "
+                "compared with those to come, and the next evaluation replaces it"
+            )
 
 
 class VideoHook(Hook):

@@ -58,7 +58,14 @@ class DrivingBlock(Block):
         ]
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
-        self.check = Check(self.observation, {"": self.pixels}, rows.reward[mine], self.config.check)
+        self.check = Check(
+            self.observation,
+            self.action,
+            {"": self.pixels},
+            rows.reward[mine],
+            rows.last[mine],
+            self.config.check,
+        )
 
     def verify(self) -> None:
         """Draw what the lanes described, then look at the rows. Raises EnvFault."""
