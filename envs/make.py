@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gymnasium import spaces
+
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.config import EnvConfig
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from rlkit.contracts import Probe, VecEnv
-    from rlkit.envs.aliases import Env
+    from rlkit.envs.aliases import Env, GymSpace
     from rlkit.envs.backends.inprocess import InProcess
     from rlkit.types import EnvSpec
 
@@ -158,9 +160,10 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         config = replace(config, action_mask="info" if gives_mask(env, config.deadline) else "none")
         if config.action_mask == "info":
             env = ActionMask(env)
-    spaces = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
-    spec = EnvSpec(config.id, *spaces, config.stack)
+    shown, action = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
+    spec = EnvSpec(config.id, shown, action, config.stack)
     _check_mask(spec)
+    _check_keys(env.action_space, config.id)
     notes = _notes(env, config)
     if config.backend != "auto" and not render:
         return Probe(spec, settled(config), "", notes)
@@ -201,6 +204,19 @@ def _check_mask(spec: EnvSpec) -> None:
         check_mask(spec.observation, spec.action)
     except ValueError as error:
         raise ValueError(f"env.id={spec.id}: {error}") from error
+
+
+def _check_keys(action: GymSpace, id: str) -> None:
+    """Raise ValueError where a saved policy could not give an action its keys back: they are written as texts."""
+    if isinstance(action, spaces.Dict):
+        other = [key for key in action.spaces if not isinstance(key, str)]
+        if other:
+            raise ValueError(
+                f"env.id={id}: the key {other[0]!r} of its action space is no text; write {str(other[0])!r}"
+            )
+    if isinstance(action, spaces.Dict | spaces.Tuple):
+        for part in action.spaces.values() if isinstance(action, spaces.Dict) else action.spaces:
+            _check_keys(part, id)
 
 
 def _one(config: EnvConfig, render: bool) -> Env:

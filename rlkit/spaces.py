@@ -17,11 +17,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.images import early_channels, likely_channels
+
 Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
 
 HUGE = 1e18  # the square of a larger number is more than float32 holds
-USUAL_CHANNELS = (1, 3, 4)  # gray, RGB, RGB and depth or a stack of four
 MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
 
 
@@ -77,6 +78,7 @@ class MultiDiscrete:
     nvec: tuple[int, ...]
     start: tuple[int, ...]
     dims: tuple[int, ...] = ()  # of the environment's own arrays, where these are no vectors
+    dtype: str = "int64"  # of the environment's own arrays
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -110,22 +112,6 @@ class Dict:
 
 
 Space: TypeAlias = Box | Discrete | MultiDiscrete | MultiBinary | Dict
-
-
-def likely_channels(shape: tuple[int, ...]) -> str:
-    """Which axis of an image of this shape is channels: "first", "last", or "" where both could be.
-
-    There are usually 1, 3 or 4 of them, and an image is often square; one of these tells where the other does not
-    disagree: [3, 96, 80] and [5, 96, 96] are first, [96, 80, 3] and [8, 8, 20] last; [4, 4, 16], [3, 5, 4] and
-    [9, 9, 9] could be both. Where neither tells, the axis that is at most half as long as the other: [5, 96, 80].
-    """
-    first, middle, final = shape
-    usual = (first in USUAL_CHANNELS) - (final in USUAL_CHANNELS)  # 1 speaks for first, -1 for last
-    square = (middle == final) - (first == middle)
-    evidence = usual + square if usual * square >= 0 else 0
-    if not (evidence or usual or square or first in USUAL_CHANNELS):
-        evidence = (2 * first <= final) - (2 * final <= first)
-    return "first" if evidence > 0 else "last" if evidence < 0 else ""
 
 
 def leaves(space: Space, prefix: str = "") -> list[tuple[str, Box | Discrete | MultiDiscrete | MultiBinary]]:
@@ -275,7 +261,8 @@ def native_action(space: Space, row: Array) -> Any:
     if isinstance(space, Discrete):
         return int(row.item()) + space.start
     if isinstance(space, MultiDiscrete):
-        return (row.astype(np.int64) + np.array(space.start)).reshape(space.dims or space.shape)
+        own = row.astype(np.int64) + np.array(space.start)
+        return own.astype(space.dtype).reshape(space.dims or space.shape)
     if isinstance(space, MultiBinary):
         return row.astype(np.int8).reshape(space.dims or space.shape)
     return row.astype(space.dtype).reshape(space.shape)
@@ -298,11 +285,11 @@ def from_gymnasium(space: Any, channels: str = "auto") -> Space:
     if kind == "MultiDiscrete":
         start = getattr(space, "start", np.zeros_like(space.nvec))
         nvec = tuple(int(n) for n in np.ravel(space.nvec))
-        return MultiDiscrete(nvec, tuple(int(n) for n in np.ravel(start)), _dims(space))
+        return MultiDiscrete(nvec, tuple(int(n) for n in np.ravel(start)), _dims(space), str(space.dtype))
     if kind == "MultiBinary":
         return MultiBinary(int(np.prod(space.shape)), _dims(space))
     if kind == "Dict":
-        return Dict(tuple((str(name), from_gymnasium(sub, channels)) for name, sub in space.spaces.items()))
+        return _named(tuple((str(name), from_gymnasium(sub, channels)) for name, sub in space.spaces.items()))
     if kind == "Tuple":
         return Dict(
             tuple((str(i), from_gymnasium(sub, channels)) for i, sub in enumerate(space.spaces)), True
@@ -310,6 +297,29 @@ def from_gymnasium(space: Any, channels: str = "auto") -> Space:
     raise ValueError(
         f"space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple"
     )
+
+
+def _named(entries: tuple[tuple[str, Space], ...]) -> Dict:
+    """A Dict whose leaves have names of their own. Raises ValueError."""
+    found = Dict(entries)
+    names = [name for name, _ in leaves(found)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two entries of a Dict space have the dotted name {twice!r} (a key with a dot in it, or an empty one, "
+            "beside a Dict); rename one of them"
+        )
+    return found
+
+
+def leaf_values(space: Space, value: Any) -> list[Any]:
+    """The parts of a value of a space (dicts and tuples, as its environment has them), in the order of `leaves`."""
+    if not isinstance(space, Dict):
+        return [value]
+    if not isinstance(value, tuple | list):
+        value = {str(key): part for key, part in value.items()}
+    parts = (value[i if isinstance(value, tuple | list) else name] for i, (name, _) in enumerate(space))
+    return [leaf for (_, sub), part in zip(space, parts, strict=True) for leaf in leaf_values(sub, part)]
 
 
 def to_json(space: Space) -> dict[str, Any]:
@@ -329,6 +339,7 @@ def to_json(space: Space) -> dict[str, Any]:
         return {"kind": "Discrete", "n": space.n, "start": space.start}
     if isinstance(space, MultiDiscrete):
         found = {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
+        found |= {"dtype": space.dtype} if space.dtype != "int64" else {}
         return found | ({"dims": list(space.dims)} if space.dims else {})
     if isinstance(space, MultiBinary):
         return {"kind": "MultiBinary", "n": space.n} | ({"dims": list(space.dims)} if space.dims else {})
@@ -342,23 +353,18 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "Box":
         shape = tuple(data["shape"])
         low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
-        early = _early_channels(shape) if len(shape) == 3 else ""
+        early = early_channels(shape) if len(shape) == 3 else ""
         return Box(shape, data["dtype"], low, high, data.get("channels", early))
     if kind == "Discrete":
         return Discrete(data["n"], data["start"])
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), tuple(data.get("dims", ())))
+        dims, dtype = tuple(data.get("dims", ())), data.get("dtype", "int64")
+        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), dims, dtype)
     if kind == "MultiBinary":
         return MultiBinary(data["n"], tuple(data.get("dims", ())))
     if kind == "Dict":
         return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]), data.get("tuple", False))
     raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
-
-
-def _early_channels(shape: tuple[int, ...]) -> str:
-    """The axis of channels as version 0.1.0 chose it, whose files do not name it."""
-    first, final = (shape[axis] in USUAL_CHANNELS for axis in (0, -1))
-    return "first" if (first and not final) or (first == final == 0 and shape[0] < shape[-1]) else "last"
 
 
 def _dims(space: Any) -> tuple[int, ...]:

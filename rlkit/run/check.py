@@ -44,7 +44,8 @@ def check(config: RunConfig) -> Plan:
     if isinstance(experience, Replayed) and experience.config.warmup >= config.total_steps:
         notes.append(
             "warning: the run learns nothing: its replay memory warms up for "
-            f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; type agent.replay.warmup=NUMBER or a larger total_steps"
+            f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; "
+            "type agent.replay.warmup=NUMBER or a larger total_steps"
         )
     pixels = has_pixels(spec)
     precision = tested_precision(config, spec, device, notes)

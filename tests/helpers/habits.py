@@ -37,3 +37,10 @@ def normalized(which, render_mode=None):
     return gymnasium.wrappers.TimeAwareObservation(
         wrapper(gymnasium.make("CartPole-v1", render_mode=render_mode))
     )
+
+
+def keyed(key, render_mode=None):
+    """CartPole with an action in a Dict of this key."""
+    env = gymnasium.make("CartPole-v1", render_mode=render_mode)
+    env.action_space = spaces.Tuple((spaces.Dict({key: spaces.Discrete(2)}),))
+    return env

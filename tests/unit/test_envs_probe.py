@@ -17,6 +17,7 @@ from rlkit.envs.driving.exact.car_racing import CarRacing
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.run.check import check, probe_env
+from rlkit.spaces import Dict, Discrete
 from tests.helpers.counted import Counted, ThreadedBlock, Whole
 
 HERE = "tests.helpers.counted:"
@@ -222,3 +223,15 @@ def test_an_environment_that_normalizes_is_said():
             and option in note
         )
     assert probe(EnvConfig(id="CartPole-v1", backend="inprocess")).notes == ()
+
+
+def test_keys_of_actions_are_texts() -> None:
+    """A saved policy has them as texts."""
+    config = EnvConfig(
+        id="tests.helpers.habits:keyed", kwargs={"key": 3}, backend="inprocess", action_mask="none"
+    )
+    with pytest.raises(ValueError, match=r"the key 3 of its action space is no text; write '3'"):
+        probe(config)
+    assert probe(replace(config, kwargs={"key": "3"})).spec.action == Dict(
+        (("0", Dict((("3", Discrete(2)),))),), True
+    )
