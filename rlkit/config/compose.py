@@ -20,6 +20,7 @@ import yaml  # type: ignore[import-untyped]
 
 from rlkit import own
 from rlkit.config import registry, trust
+from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
@@ -273,7 +274,7 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
     found = {*RunConfig.__dataclass_fields__, *(each.name for each in describe(RunConfig, types=types))}
     known = sorted(found - {"alias"})  # nobody types it
     hint = f"rlkit list options agent={name} shows all"
-    return _check_env(build(RunConfig, plain, types=types, known=known, hint=hint))
+    return _check_env(build(RunConfig, plain, types=types, known=known, elsewhere=ELSEWHERE, hint=hint))
 
 
 def _check_env(config: RunConfig) -> RunConfig:

@@ -14,6 +14,7 @@ import yaml
 from rlkit.config import compose as rlkit_compose
 from rlkit.config import registry
 from rlkit.config.compose import compose, from_yaml, options, to_yaml, with_env
+from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.schema import RunConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
@@ -378,3 +379,42 @@ def test_another_id_chooses_how_its_lanes_run_anew() -> None:
     assert with_env(run, ["env.time_limit=9"]).env.backend == "threads"
     pool = compose(["agent=ppo", "env=cartpole", "env.backend=envpool"]).config
     assert with_env(pool, ["env.id=CartPole-v0"]).env.backend == "envpool"
+
+
+# ---------------------------------------------------------------- words of other libraries
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("n_envs=8", "type env.lanes=8"),
+        ("env.num_envs=8", "type env.lanes=8"),
+        ("learning_rate=1e-4", "type optim.lr=0.0001"),
+        ("agent.learning_rate=1e-4", "type optim.lr=0.0001"),
+        ("gae_lambda=0.9", "type agent.lam=0.9"),
+        ("timesteps=5000", "type total_steps=5000"),
+        ("ent_coef=0.01", "type agent.entropy_coef=0.01"),
+        ("n_steps=64", "type agent.steps=64"),
+        ("batch_size=64", "type agent.minibatch=64"),
+        ("agent=dqn batch_size=64", "type agent.replay.batch=64"),
+        ("agent=dqn buffer_size=1000", "type agent.replay.capacity=1000"),
+        ("N_Envs=8", "type env.lanes=8"),
+    ],
+)
+def test_names_of_other_libraries_are_told_ours(typed: str, ours: str) -> None:
+    *_, name = typed.split()
+    with pytest.raises(ConfigError) as caught:
+        compose(typed.split())
+    found = ours.split()[1].partition("=")[0]
+    assert str(caught.value).startswith(name.partition("=")[0])
+    assert f"no such option; it is called {found} here; {ours} (" in str(caught.value)
+
+
+def test_every_name_of_theirs_has_one_of_ours() -> None:
+    known = {
+        each.name for agent in ("ppo", "dqn", "ddpg", "reinforce") for each, _ in options([f"agent={agent}"])
+    }
+    known |= {"agent", "env"}
+    for theirs, ours in ELSEWHERE.items():
+        assert theirs == theirs.lower() and ours and set(ours) <= known, theirs
+        assert theirs not in {name.rpartition(".")[2] for name in known}, f"{theirs} is an option of ours"
