@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.cli.words import parse
 
 
 def main(argv: list[str]) -> int:
@@ -14,12 +15,9 @@ def main(argv: list[str]) -> int:
         "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
         "their 95% intervals; write RUN/eval/*.csv.",
     )
-    parser.add_argument(
-        "--sample", action="store_true", help="sample actions instead of the most likely ones"
-    )
     # another default seed than training's own evaluations, which chose best/
     parser.set_defaults(episodes=100, seed=1_000_000)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parse(parser, argv)
     import torch
 
     from rlkit.play.evaluate import evaluate_policy
@@ -27,10 +25,11 @@ def main(argv: list[str]) -> int:
 
     folder, config, agent = open_run(arguments)
     episodes, seed = arguments.episodes, arguments.seed
+    sample = config.evaluate.sample if arguments.sample is None else arguments.sample
     played = evaluate_policy(
-        agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not arguments.sample
+        agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not sample
     )
-    mode = "sampled" if arguments.sample else "greedy"
+    mode = "sampled" if sample else "greedy"
     print(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on")
     print(table(summarise([episode.result for episode in played])))
     path = folder / "eval" / f"{agent.path.name}{elsewhere(arguments)}-{mode}-seed{seed}-{episodes}.csv"
