@@ -23,6 +23,7 @@ from rlkit.config import registry, trust
 from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
+from rlkit.config.values import plain as as_option
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
 
 CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them, one of them)
@@ -53,10 +54,12 @@ class Composed:
 def compose(overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> Composed:
     """The run that `overrides` ("key=value") describe.
 
-    values: the same as Python values, applied after them; keys may be dotted ("agent.clip"), values may be
-    dicts. Raises ConfigError.
+    values: the same as Python values (see rlkit.config.values), applied after them; keys may be dotted ("agent.clip"),
+    values may be dicts. Raises ConfigError.
     """
-    plain, preset = _compose_plain(overrides, values or {})
+    plain, preset = _compose_plain(
+        overrides, {key: as_option(key, each) for key, each in (values or {}).items()}
+    )
     config = _typed(plain)
     return Composed(config, to_plain(config), preset)
 

@@ -27,11 +27,13 @@ def _open(plan: Plan, folder: Path, console: Console) -> Session:
 
 
 def train(
-    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: object
+    agent: object = "ppo", env: object = "cartpole", *, console: Console | None = None, **options: object
 ) -> Path:
     """Train a new agent and return the run's folder.
 
-    options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
+    agent, env: names as on the command line, or a module of one's own and a class of environments or a function that
+    makes one, which other processes import by their names; options: as on the command line, e.g. total_steps=100_000,
+    seed=3, network="cnn", **{"agent.clip": 0.1}, and NumPy's numbers and arrays.
     Raises ConfigError (a ValueError) for anything that cannot be used, before anything starts.
     """
     return start(compose(values={"agent": agent, "env": env, **options}).config, console)

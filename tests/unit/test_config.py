@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from rlkit.config import compose as rlkit_compose
@@ -16,6 +18,7 @@ from rlkit.config import registry
 from rlkit.config.compose import compose, from_yaml, options, to_yaml, with_env
 from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.schema import RunConfig
+from rlkit.config.values import plain
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
@@ -418,3 +421,55 @@ def test_every_name_of_theirs_has_one_of_ours() -> None:
     for theirs, ours in ELSEWHERE.items():
         assert theirs == theirs.lower() and ours and set(ours) <= known, theirs
         assert theirs not in {name.rpartition(".")[2] for name in known}, f"{theirs} is an option of ours"
+
+
+# ---------------------------------------------------------------- values from Python
+
+
+def test_numpy_values_and_named_code_become_what_one_would_type() -> None:
+    values = {
+        "env": Ident,
+        "env.kwargs": {"n": np.array([5, 6]), "x": np.float64(0.5), "deep": {"flag": np.bool_(True)}},
+        "seed": np.int64(3),
+        "agent.clip": np.float32(0.25),
+        "dir": Path("there"),
+    }
+    config = compose(values=values).config
+    assert (config.env.id, config.seed, config.agent.clip, config.dir) == (
+        f"{__name__}:Ident",
+        3,
+        0.25,
+        "there",
+    )
+    assert config.env.kwargs == {"n": [5, 6], "x": 0.5, "deep": {"flag": True}}
+    assert to_yaml(config)
+    assert compose(values={"env": {"id": Ident}}).config.env.id == f"{__name__}:Ident"
+    assert plain("agent", torch) == "torch"
+
+
+class Ident:
+    """Stands for an environment: it is named, not made."""
+
+
+def test_values_without_a_name_are_refused_with_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gymnasium.make("CartPole-v1")
+    mine = Ident()
+    scripted = type("Scripted", (), {"__module__": "__main__"})
+    for key, value, said in (
+        (
+            "env",
+            made,
+            r"env=<gymnasium\.wrappers.*>: a run makes several of its own; write env='CartPole-v1'",
+        ),
+        ("env", mine, r"env=<.*Ident>: .*write its class, or the function that makes it"),
+        ("env", lambda: made, "it has no name in its module"),
+        ("env", scripted, r"env=Scripted: it is defined in the script itself.*write env='my_env:Scripted'"),
+        (
+            "env.kwargs",
+            {"n": len},
+            r"env\.kwargs\.n=<builtins\.builtin_function_or_method>: options are saved",
+        ),
+        ("env.kwargs", {"n": [mine]}, r"env\.kwargs\.n=<.*Ident>: options are saved"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            compose(values={key: value})
