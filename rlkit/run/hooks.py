@@ -91,7 +91,8 @@ class EvaluateHook(Hook):
             self.left_out = max(self.left_out - 1, 0)
             return
         try:
-            episodes = self.evaluator.play()
+            with clock.pausing():
+                episodes = self.evaluator.play()
         except EndlessEpisode as error:
             self.endless += 1
             self.left_out = 2**self.endless - 1
@@ -143,7 +144,9 @@ class VideoHook(Hook):
     def after_update(self, clock: Clock, report: Report) -> None:
         if clock.due(self.every):
             try:
-                self.say(f"video: {self.recorder.record(clock.step)}")
+                with clock.pausing():
+                    path = self.recorder.record(clock.step)
+                self.say(f"video: {path}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")
 
@@ -168,7 +171,7 @@ class LogHook(Hook):
 
     def __init__(self, every: int, writer: MetricsWriter, console: Console, feed: Feed) -> None:
         self.every, self.writer, self.console, self.feed = every, writer, console, feed
-        self._seconds, self._step = 0.0, 0
+        self._seconds, self._beside, self._step = 0.0, 0.0, 0
         self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
         self._shown = self._waited = 0.0
 
@@ -185,33 +188,35 @@ class LogHook(Hook):
         self.console.update(clock.step, row)
 
     def _times(self, clock: Clock, reset: bool) -> dict[str, float]:
-        """Speed and shares of time since the last logged row."""
+        """Speed and shares of the time since the last logged row that went into training; and all time so far."""
         parts = {
             "environment": self.feed.timing.environment,
             "policy": self.feed.timing.policy,
             "learning": clock.learning,
         }
-        seconds = max(clock.seconds - self._seconds, 1e-9)
+        seconds = max(clock.seconds - self._seconds - (clock.beside - self._beside), 1e-9)
         times = {
             "time/seconds": clock.seconds,
+            "time/evaluation_seconds": clock.beside,
             "time/steps_per_second": (clock.step - self._step) / seconds,
             **{f"time/{name}": (value - self._parts[name]) / seconds for name, value in parts.items()},
         }
-        # evaluations, videos, checkpoints, logging; with the thread source the parts overlap and leave nothing
+        # checkpoints, logging; with the thread source the parts overlap and leave nothing
         named = sum(times[f"time/{name}"] for name in parts)
         times["time/other"] = max(1.0 - named, 0.0)
         waiting = self.feed.timing.waiting
         if waiting:  # for workers elsewhere, while these act and step
             times["time/waiting"] = (waiting - self._waited) / seconds
         if reset:
-            self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
+            self._seconds, self._beside, self._step = clock.seconds, clock.beside, clock.step
+            self._parts = parts
             self._waited = waiting
         return times
 
     def resume(self, clock: Clock) -> None:
         """Forget rows after the checkpoint that the run continues from."""
         self.writer.truncate(clock.step)
-        self._seconds, self._step = clock.seconds, clock.step
+        self._seconds, self._beside, self._step = clock.seconds, clock.beside, clock.step
 
     def close(self, clock: Clock, error: BaseException | None) -> None:
         self.writer.close()

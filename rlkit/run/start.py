@@ -47,6 +47,12 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
     with lock_folder(folder):
         try:
             console = console or Console(config.total_steps, folder.name)
+            if folder.name != config.run_name:
+                earlier = folder.with_name(config.run_name)
+                console.say(
+                    f"{earlier} exists, so this new run is {folder}; rlkit resume {earlier} continues that one, and "
+                    "seed=NUMBER makes another"
+                )
             session = _open(plan, folder, console)
             (folder / "config.yaml").write_text(to_yaml(plan.config), encoding="utf-8")
         except BaseException:

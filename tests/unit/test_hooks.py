@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
+import rlkit
 from rlkit.config.compose import compose
-from rlkit.contracts import EndlessEpisode
+from rlkit.contracts import EndlessEpisode, Timing
+from rlkit.learn import trainer
 from rlkit.learn.trainer import Clock
 from rlkit.play import video
 from rlkit.play.evaluate import Episode, Evaluator
 from rlkit.run.check import check
-from rlkit.run.console import Console
-from rlkit.run.hooks import EvaluateHook, VideoHook
+from rlkit.run.console import Console, summary_lines
+from rlkit.run.hooks import EvaluateHook, LogHook, VideoHook
 from rlkit.run.start import prepare
 
 ENDLESS = None
@@ -147,3 +149,70 @@ def test_a_warm_up_as_long_as_the_run_is_said(steps, warns):
     )
     said = [note for note in plan.notes if "warms up for 1,000 transitions" in note]
     assert bool(said) == warns
+
+
+class Feed:
+    timing = Timing(environment=2.0, policy=1.0)
+
+    def lags(self):
+        return []
+
+
+class Timed(Clock):
+    """A clock whose seconds a test sets."""
+
+    seconds = 0.0
+
+
+def test_evaluations_and_films_are_not_training_time(monkeypatch):
+    """Ten seconds, of which the evaluation took six: 400 steps in four seconds, a quarter of them in learning."""
+    now = iter([100.0, 106.0])
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: next(now))
+    rows, console = [], type("C", (), {"update": lambda self, step, row: None})()
+    writer = type("W", (), {"write": lambda _, step, row: rows.append(row), "histogram": lambda *_: None})()
+    clock, hook = Timed(400), LogHook(1, writer, console, Feed())
+    clock.advance(400)
+    clock.learning, clock.seconds = 1.0, 10.0
+    report = {"episodes": 1}
+    EvaluateHook(1, Played(1.0), Kept(), print).after_update(clock, report)
+    hook.after_update(clock, report)
+    (row,) = rows
+    assert (row["time/seconds"], row["time/evaluation_seconds"]) == (10.0, 6.0)
+    assert row["time/steps_per_second"] == 100.0
+    shares = [row[f"time/{name}"] for name in ("environment", "policy", "learning", "other")]
+    assert shares == pytest.approx([0.5, 0.25, 0.25, 0.0])
+    state = clock.state_dict()
+    again = Clock(400)
+    again.load_state_dict(state)
+    assert again.beside == 6.0
+    del state["beside"]  # as before version 0.2.0
+    again.load_state_dict(state)
+    assert again.beside == 0.0
+
+
+def test_a_console_says_why_it_stands_still_and_how_long_everything_took(capsys):
+    console = Console(1000, "t", plain=True)
+    console.update(0, {})
+    console.close()
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[1]
+        .startswith("step 0/1,000 (0%)  collecting experience; steps count")
+    )
+    lines = dict(summary_lines({"time/seconds": 75.0, "time/evaluation_seconds": 15.0, "time/learning": 0.5}))
+    assert lines == {"total time": "1:15, of it 0:15 in evaluations and films", "training": "learning 50%"}
+    assert dict(summary_lines({"time/seconds": 75.0})) == {"total time": "1:15"}
+
+
+def test_the_same_command_again_says_that_such_a_run_exists(tmp_path, capsys):
+    options = {
+        "total_steps": 20, "preset": "none", "dir": str(tmp_path), "threads": 1, "log.tensorboard": False,
+        "env.lanes": 2, "env.backend": "inprocess", "evaluate.episodes": 1, "network.hidden": [4],
+        "agent.steps": 10, "agent.epochs": 1,
+    }  # fmt: skip
+    for number in (1, 2):
+        folder = rlkit.train("ppo", "CartPole-v1", **options)
+        said = capsys.readouterr().out
+        assert ("exists, so this new run is" in said) == (number == 2)
+    assert folder.name == "ppo-CartPole-v1-0-2"
+    assert f"rlkit resume {tmp_path / 'ppo-CartPole-v1-0'} continues that one" in said
