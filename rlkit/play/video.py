@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +92,21 @@ class VideoWriter:
             raise OSError(f"video {self.path}: could not be completed (is the disk full?)") from error
         finally:
             reader.close()
+
+
+def as_gif(path: Path, width: int = 240, fps: int = 10, seconds: int = 60) -> tuple[bytes, tuple[int, int]]:
+    """The beginning of a film as a small GIF, which TensorBoard plays, and its size. Raises OSError."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-t", str(seconds), "-i", str(path)]
+    command += ["-vf", f"fps={fps},scale={width}:-2", "-f", "gif", "-"]
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode or len(done.stdout) < 10:
+        raise OSError(
+            f"video {path}: ffmpeg made no GIF of it ({done.stderr.decode(errors='replace').strip()})"
+        )
+    # a GIF begins with its name and version, six bytes, then width and height
+    return done.stdout, struct.unpack("<HH", done.stdout[6:10])
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlkit.config.compose import to_yaml
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
 from rlkit.learn.learners import Learners
@@ -105,11 +106,12 @@ def _hooks(
         say,
     )
     writer = MetricsWriter(folder, config.log.tensorboard)
+    writer.text("config", f"```\n{to_yaml(config)}```")
     hooks: list[Hook] = [
         StopHook(config.stop.reward, config.stop.minutes),
         *([average] if average else []),
         evaluation,
-        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), say),
+        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), writer, say),
         LogHook(config.log.every or max(total // 500, 1), writer, console, feed),
     ]
     return hooks, {"evaluation": evaluation, **({"average": average} if average else {})}

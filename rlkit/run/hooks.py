@@ -18,7 +18,7 @@ from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.play.evaluate import Evaluator
-from rlkit.play.video import Recorder
+from rlkit.play.video import Recorder, as_gif
 from rlkit.run.console import Console
 
 
@@ -136,16 +136,18 @@ class EvaluateHook(Hook):
 
 
 class VideoHook(Hook):
-    """Every `every` steps, record one greedy episode."""
+    """Every `every` steps, film one episode, for the folder and for TensorBoard."""
 
-    def __init__(self, every: int, recorder: Recorder, say: Say) -> None:
-        self.every, self.recorder, self.say = every, recorder, say
+    def __init__(self, every: int, recorder: Recorder, writer: MetricsWriter, say: Say) -> None:
+        self.every, self.recorder, self.writer, self.say = every, recorder, writer, say
 
     def after_update(self, clock: Clock, report: Report) -> None:
         if clock.due(self.every):
             try:
                 with clock.pausing():
                     path = self.recorder.record(clock.step)
+                    if self.writer.draws:
+                        self.writer.animation(clock.step, "film", *as_gif(path))
                 self.say(f"video: {path}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")
