@@ -79,7 +79,10 @@ def is_wide(space: GymSpace) -> bool:
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
         return any(map(is_wide, parts))
-    return isinstance(space, spaces.Box) and space.dtype.itemsize >= 4 and space.dtype != np.float32
+    if not isinstance(space, spaces.Box):
+        return False
+    dtype = np.dtype(space.dtype)
+    return dtype.itemsize >= 4 and dtype != np.float32
 
 
 def _wide(space: GymSpace, obs: Value, name: str = "") -> list[tuple[str, Value]]:

@@ -42,7 +42,8 @@ class Bounds:
             limits = limits_of(leaf)
             if limits is None or not (np.isfinite(leaf.low).any() or np.isfinite(leaf.high).any()):
                 continue
-            self.entries.append(Entry(name, *(torch.tensor(limit, device=device) for limit in limits)))
+            low, high = (torch.tensor(limit, device=device) for limit in limits)
+            self.entries.append(Entry(name, low, high))
 
     def look(self, rollout: Rollout) -> None:
         """Count in the rows of a rollout that earlier ones did not hold."""
