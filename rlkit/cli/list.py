@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
         )
     if group == "networks":
         for option, names, form in (("encoder", encoders(), "function"), ("core", cores(), "Class")):
-            print(f"\nnetwork.{option}={'|'.join(names)},\nor your own: network.{option}=my_pkg.mod:{form}")
+            known = f"network.{option}={'|'.join(names)}"
+            print(f"\n{known}, or your own: \n    network.{option}=my_pkg.mod:{form}")
     return 0
 
 
