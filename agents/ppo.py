@@ -36,7 +36,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.nn.norm import ReturnScale
 from rlkit.options import ConfigError, option
-from rlkit.returns import gae
+from rlkit.returns import explained_variance, gae
 from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, mask_of, tree_map
 
 ACTIONS = ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict")
@@ -199,7 +199,7 @@ class Agent:
         means = torch.stack([terms for terms, _ in metrics]).mean(0)
         return dict(zip(METRICS, means, strict=True)) | {
             "gradient_norm": torch.stack([norm for _, norm in metrics]).mean(),
-            "value/explained": 1 - (batch["target"] - batch["value"]).var() / (batch["target"].var() + 1e-8),
+            "value/explained": explained_variance(batch["target"], batch["value"], weight),
             "epochs": torch.full_like(means[0], epochs),
         }
 

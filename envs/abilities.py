@@ -51,7 +51,7 @@ ABILITIES = {
     ),
     "batched": Ability(
         "its own torch vector",
-        refused=(*WRAPPED, "reward_scale", "max_failures"),
+        refused=(*WRAPPED, "reward_scale", "channels", "max_failures"),
         instead="its own options go into env.kwargs",
         unmasked=OWN_MASK,
     ),

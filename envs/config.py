@@ -11,7 +11,7 @@ from typing import Any
 from rlkit.envs.abilities import ABILITIES
 from rlkit.options import build, option
 
-CHECKS = ("space", "finite", "none")
+CHECKS = ("warn", "space", "finite", "none")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class EnvConfig:
     )
     gray: bool = option(False, help="Turn RGB frames [H, W, 3] into luminance [H, W]")
     size: int = option(0, min=0, max=4096, help="Shrink frames to size x size pixels; 0: keep their size")
+    channels: str = option(
+        "auto",
+        choices=("auto", "first", "last"),
+        help="Which axis of images of rank 3 is channels; auto: told by their shape, refused where both could be",
+    )
     keep: tuple[int, ...] = option(
         (), min=0, help="The entries of a vector observation that the agent sees; []: all of them"
     )
@@ -66,9 +71,11 @@ class EnvConfig:
         0, min=0, help="How many environment steps (before skip) an episode may have; 0: its own limit"
     )
     check: str = option(
-        "space",
+        "warn",
         choices=CHECKS,
-        help="space: shape, dtype, finite, in bounds; finite: shape and finite; none: trust the environment",
+        help="What ends the run: space: a wrong shape or dtype, NaN, infinity, a value out of its bounds; warn: "
+        "the same, but floats out of their bounds are counted and reported; finite: a wrong shape, NaN, infinity; "
+        "none: nothing",
     )
     deadline: float = option(
         60.0, above=0, max=1e6, help="How many seconds a step of all lanes may take before it counts as hung"

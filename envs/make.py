@@ -5,14 +5,20 @@ Neither torch nor a vector adapter is imported before a vector is made: worker p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gymnasium import spaces
+
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
+from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.habits import Narrowing, is_wide, normalizing
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from rlkit.contracts import Probe, VecEnv
-    from rlkit.envs.aliases import Env
+    from rlkit.envs.aliases import Env, GymSpace
     from rlkit.envs.backends.inprocess import InProcess
     from rlkit.types import EnvSpec
 
@@ -175,11 +181,13 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         config = replace(config, action_mask="info" if gives_mask(env, config.deadline) else "none")
         if config.action_mask == "info":
             env = ActionMask(env)
-    spaces = from_gymnasium(env.observation_space), from_gymnasium(env.action_space)
-    spec = EnvSpec(config.id, *spaces, config.stack)
+    shown, action = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
+    spec = EnvSpec(config.id, shown, action, config.stack)
     _check_mask(spec)
+    _check_keys(env.action_space, config.id)
+    notes = _notes(env, config)
     if config.backend != "auto" and not render:
-        return Probe(spec, settled(config), "")
+        return Probe(spec, settled(config), "", notes)
     lane, why = _lane(env, config), ""
     try:
         if config.backend == "auto":
@@ -195,7 +203,23 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
             _require_picture(lane)
     finally:
         lane.guard.close()
-    return Probe(spec, settled(config), why)
+    return Probe(spec, settled(config), why, notes)
+
+
+def _notes(env: Env, config: EnvConfig) -> tuple[str, ...]:
+    """The habits of an environment that a run should know of; one that fails fails again in the run, which tells."""
+    found = normalizing(env)
+    if is_wide(env.observation_space):
+        watched = Narrowing(env)
+        lane = _lane(watched, config)
+        try:
+            with contextlib.suppress(EnvFault):
+                for _, _ in zip(_random_steps(lane), range(10), strict=False):
+                    pass
+        finally:
+            lane.guard.close()
+        found += watched.notes()
+    return tuple(found)
 
 
 def _check_mask(spec: EnvSpec) -> None:
@@ -204,6 +228,19 @@ def _check_mask(spec: EnvSpec) -> None:
         check_mask(spec.observation, spec.action)
     except ValueError as error:
         raise ValueError(f"env.id={spec.id}: {error}") from error
+
+
+def _check_keys(action: GymSpace, id: str) -> None:
+    """Raise ValueError where a saved policy could not give an action its keys back: they are written as texts."""
+    if isinstance(action, spaces.Dict):
+        other = [key for key in action.spaces if not isinstance(key, str)]
+        if other:
+            raise ValueError(
+                f"env.id={id}: the key {other[0]!r} of its action space is no text; write {str(other[0])!r}"
+            )
+    if isinstance(action, spaces.Dict | spaces.Tuple):
+        for part in action.spaces.values() if isinstance(action, spaces.Dict) else action.spaces:
+            _check_keys(part, id)
 
 
 def _one(config: EnvConfig, render: bool) -> Env:
@@ -242,7 +279,11 @@ def _require_picture(vector: VecEnv) -> None:
     import numpy as np
 
     vector.restore(np.zeros(vector.lanes, np.int64), [np.zeros(0)] * vector.lanes)
-    if vector.render(0) is None:
+    try:
+        picture = vector.render(0)
+    except ValueError as error:
+        raise ValueError(no_picture(vector.spec.id, str(error))) from error
+    if picture is None:
         raise ValueError(no_picture(vector.spec.id))
 
 
@@ -257,6 +298,17 @@ def _lane(env: Env, config: EnvConfig) -> InProcess:
 
 def _step_seconds(lane: InProcess) -> float:
     """Mean seconds of a random step, resets left out. Raises EnvFault."""
+    spent, count = 0.0, 0
+    for seconds in _random_steps(lane):
+        spent += seconds
+        count += 1
+        if count == 50:
+            break
+    return spent / max(count, 1)
+
+
+def _random_steps(lane: InProcess) -> Iterator[float]:
+    """Seconds of each of a lane's random steps, resets left out, for at most MEASURE seconds. Raises EnvFault."""
     import numpy as np
     import torch
 
@@ -264,9 +316,9 @@ def _step_seconds(lane: InProcess) -> float:
 
     space, mask, generator = lane.block.action_space, lane.rows.obs.get(MASK), np.random.default_rng(0)
     space.seed(0)
-    spent, count, began = 0.0, 0, time.perf_counter()
+    began = time.perf_counter()
     row = lane.restore(np.zeros(1, np.int64), [lane.rows.action[:0]])
-    while count < 50 and time.perf_counter() - began < MEASURE:
+    while time.perf_counter() - began < MEASURE:
         sample = pack(space, space.sample())
         if mask is not None:
             allow(lane.spec.action, sample, mask[0], generator)
@@ -274,6 +326,4 @@ def _step_seconds(lane: InProcess) -> float:
         opens, before = bool(row.last[0]), time.perf_counter()
         row = lane.step(action)
         if not opens:
-            spent += time.perf_counter() - before
-            count += 1
-    return spent / max(count, 1)
+            yield time.perf_counter() - before

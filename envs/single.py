@@ -38,13 +38,19 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
     skip = config.skip
+    limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
+    film = render_mode == "rgb_array"
     if kind is None and _is_atari(config.id) and skip > 1 and "frameskip" not in kwargs:
-        kwargs["frameskip"], skip = skip, 1  # the emulator then draws the last frame only
+        kwargs["frameskip"] = 1 if film else skip
+        if film:  # the same decisions, frame by frame
+            decisions = config.time_limit or gymnasium.spec(config.id).max_episode_steps
+            limit = {"max_episode_steps": decisions * skip} if decisions else {}
+        else:
+            skip = 1  # the emulator then draws the last frame only
     try:
         if kind is not None:
             env = kind(**kwargs)
         else:
-            limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
             with warnings.catch_warnings():
                 # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
                 warnings.filterwarnings("ignore", message=".*is out of date")
@@ -63,9 +69,9 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     if kind is not None and config.time_limit:
         env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
     if skip > 1:
-        env = FrameSkip(env, skip)
+        env = FrameSkip(env, skip, film)
     if config.gray or config.size:
-        env = Picture(env, config.gray, config.size)
+        env = Picture(env, config.gray, config.size, config.channels)
     if config.keep:
         env = Keep(env, config.keep)
     if config.stuck_after:
@@ -74,7 +80,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
         env = ActionMask(env)
     for name, space in (("observation", env.observation_space), ("action", env.action_space)):
         try:
-            from_gymnasium(space, name)
+            from_gymnasium(space, what=name)
         except ValueError as error:
             raise ValueError(f"env.id={config.id}: {error}") from error
     made: Env = env

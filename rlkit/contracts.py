@@ -63,6 +63,7 @@ class VecEnv(Protocol):
     # how a lane in mid-episode comes back: its actions are replayed, it saves itself, or not at all
     exact: Literal["replay", "snapshot", "none"] = "replay"
     fps: float = 30.0  # rows per second at which the environment plays at its natural speed
+    picture_rate: float = 0.0  # pictures per second that `pictures` hands out at that speed; 0: one per row
 
     @property
     def failures(self) -> int:
@@ -94,6 +95,11 @@ class VecEnv(Protocol):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None where the environment draws none."""
 
+    def pictures(self, lane: int = 0) -> list[npt.NDArray[np.uint8]]:
+        """The pictures [H, W, 3] from after the last row to this one, oldest first: what a film shows of a step."""
+        picture = self.render(lane)
+        return [] if picture is None else [picture]
+
     def close(self) -> None:
         """Free processes and memory; idempotent."""
 
@@ -108,6 +114,7 @@ class Probe:
     spec: EnvSpec
     config: EnvOptions  # in which backend, workers and action_mask are decided
     why: str  # why env.backend=auto became what it is, in a line; "" where nothing was measured
+    notes: tuple[str, ...] = ()  # what else a run should know of the environment, a line each
 
 
 class Environments(Protocol):

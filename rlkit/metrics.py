@@ -85,6 +85,21 @@ class MetricsWriter:
         if values and self._events is not None:
             self._events.histogram(step, name, values)
 
+    @property
+    def draws(self) -> bool:
+        """Whether there is a TensorBoard to write for."""
+        return self._events is not None
+
+    def text(self, name: str, text: str) -> None:
+        """A text for TensorBoard alone, in Markdown; only where its files begin: a resumed run does not repeat it."""
+        if self._events is not None and self._events.index == 0:
+            self._events.text(name, text)
+
+    def animation(self, step: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
+        """A film for TensorBoard alone, as a GIF of this width and height."""
+        if self._events is not None:
+            self._events.animation(step, name, gif, size)
+
     def truncate(self, step: int) -> None:
         """Forget every row beyond `step`, here and in TensorBoard: a resumed run writes them again."""
         self._file.close()
@@ -204,6 +219,11 @@ def explained(error: OSError, path: str | Place) -> OSError:
     return error
 
 
+def _tag(key: str) -> str:
+    """A column's name in TensorBoard, which sorts by letters, capitals first: the return is what it opens with."""
+    return key.capitalize() if key.startswith("return/") else key
+
+
 class _Events:
     """One TensorBoard event file, framed here so that neither TensorFlow nor a thread is needed."""
 
@@ -215,7 +235,7 @@ class _Events:
         self._session: Proto = event_pb2.SessionLog
         self._crc: Callable[[bytes], int] = pywrap_tensorflow.masked_crc32c
         # TensorBoard reads the files of a folder in the order of their names
-        index = sum(name.startswith("events.out.tfevents.") for name in folder.list())
+        self.index = index = sum(name.startswith("events.out.tfevents.") for name in folder.list())
         self._path = folder / f"events.out.tfevents.{index:06d}.{socket.gethostname()}"
         while self._path.exists():
             index += 1
@@ -227,7 +247,22 @@ class _Events:
         event = self._event(wall_time=time.time(), step=step)
         for key, value in row.items():
             if key != "step":
-                event.summary.value.add(tag=key, simple_value=value)
+                event.summary.value.add(tag=_tag(key), simple_value=value)
+        self._append(event)
+
+    def text(self, name: str, text: str) -> None:
+        event = self._event(wall_time=time.time(), step=0)
+        value = event.summary.value.add(tag=name)
+        value.metadata.plugin_data.plugin_name = "text"
+        value.tensor.dtype = 7  # DT_STRING
+        value.tensor.string_val.append(text.encode())
+        self._append(event)
+
+    def animation(self, step: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
+        event = self._event(wall_time=time.time(), step=step)
+        image = event.summary.value.add(tag=name).image
+        image.width, image.height = size
+        image.colorspace, image.encoded_image_string = 3, gif
         self._append(event)
 
     def histogram(self, step: int, name: str, values: Sequence[int]) -> None:

@@ -93,13 +93,15 @@ def build(
     *,
     types: Mapping[str, type] | None = None,
     known: Sequence[str] = (),
+    elsewhere: Mapping[str, Sequence[str]] | None = None,
     hint: str = "",
 ) -> T:
     """An instance of the dataclass `cls` from plain values, every one checked.
 
     path: dotted name of the mapping, "" for the root; types: classes that stand in for field annotations (a
     field whose class is only known at run time); known: dotted names among which a misspelt one is looked for
-    (default: the fields of `cls`); hint: appended to the error about an unknown name. Raises ConfigError.
+    (default: the fields of `cls`); elsewhere: what other libraries call options, in lower case, with those of `known`
+    that may be meant; hint: appended to the error about an unknown name. Raises ConfigError.
     """
     if not isinstance(mapping, Mapping):
         first = next(iter(fields(cls)), None)  # type: ignore[arg-type]
@@ -114,6 +116,12 @@ def build(
                 name = _join(name, str(inner))
             given = name if isinstance(value, Mapping) else f"{name}={show(value)}"
             remedy = _remedy(name, known or [_join(path, kind) for kind in kinds])
+            ours = (elsewhere or {}).get(name.rpartition(".")[2].lower(), ())
+            meant = next((each for each in ours if each in known), None)
+            if meant is not None:
+                remedy = f"it is called {meant} here" + (
+                    "" if given == name else f"; type {meant}={show(value)}"
+                )
             raise UnknownOption(f"{given}: no such option; {remedy}{hint and f' ({hint})'}")
     values: dict[str, object] = {}
     for part in _fields(cls):
@@ -124,7 +132,7 @@ def build(
             continue
         value = mapping.get(part.name, {})
         if isinstance(kind, type) and is_dataclass(kind):
-            values[part.name] = build(kind, value, name, known=known, hint=hint)
+            values[part.name] = build(kind, value, name, known=known, elsewhere=elsewhere, hint=hint)
         else:
             values[part.name] = _convert(name, value, kind, part.metadata)
     try:

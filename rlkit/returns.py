@@ -124,6 +124,20 @@ def vtrace(
     return VTrace(target, advantage)
 
 
+def explained_variance(target: Tensor, value: Tensor, weight: Tensor) -> Tensor:
+    """How much of the returns' variation the values explain: 1 - Var(R - V) / Var(R), and 0 where R does not vary.
+
+    Variances are over all entries of these tensors, weighted by `weight` (0 where there is no transition).
+    """
+    share = weight / weight.sum().clamp(min=1e-12)
+
+    def variance(x: Tensor) -> Tensor:
+        return (share * (x - (share * x).sum()).square()).sum()
+
+    spread = variance(target)
+    return torch.where(spread > 0, 1 - variance(target - value) / spread.clamp(min=1e-30), 0.0)
+
+
 def _masks(terminated: Tensor, last: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """1 - terminated_t, valid_t and 1 - last_{t+1}, each [T, N] in `dtype` (bool times float is float32)."""
     going = 1 - last.to(dtype)  # [T+1, N]

@@ -17,20 +17,39 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.images import early_channels, likely_channels
+
 Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
 
+HUGE = 1e18  # the square of a larger number is more than float32 holds
 MASK = "action_mask"  # the entry of a Dict observation that says which choices are allowed
 
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded."""
+    """Arrays of `shape` with `low <= x <= high`; bounds are one number or an array of `shape`; +-inf is unbounded.
+
+    So are bounds of floats from HUGE on: many environments write the largest float where they mean none.
+    """
 
     shape: tuple[int, ...]
     dtype: str  # of the environment: "uint8", "float32", "float64", ...
     low: Bound = -math.inf
     high: Bound = math.inf
+    channels: str = ""  # "first" or "last" where an image's axis of channels was said; see `channel_axis`
+
+    def __post_init__(self) -> None:
+        if row_dtype(self) == "float32":
+            for name in ("low", "high"):
+                bound = getattr(self, name)
+                open_ = np.where(np.abs(bound) >= HUGE, np.copysign(np.inf, bound), bound)
+                object.__setattr__(self, name, open_ if open_.ndim else float(open_))
+
+    @property
+    def channel_axis(self) -> str:
+        """Which axis of an array of rank 3 is channels, "first" or "last"; "" where that cannot be told."""
+        return self.channels or (likely_channels(self.shape) if len(self.shape) == 3 else "")
 
     @property
     def bounded(self) -> bool:
@@ -59,6 +78,7 @@ class MultiDiscrete:
     nvec: tuple[int, ...]
     start: tuple[int, ...]
     dims: tuple[int, ...] = ()  # of the environment's own arrays, where these are no vectors
+    dtype: str = "int64"  # of the environment's own arrays
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,6 +158,29 @@ def row_dtype(space: Space) -> str:
     return "int64"
 
 
+def limits_of(leaf: Space) -> tuple[Array, Array] | None:
+    """(low, high) of rows in their own dtype; None where no value can lie outside."""
+    if isinstance(leaf, Discrete):
+        return np.array(0), np.array(leaf.n - 1)
+    if isinstance(leaf, MultiDiscrete):
+        return np.zeros(leaf.shape, np.int64), np.array(leaf.nvec) - 1
+    if isinstance(leaf, MultiBinary):
+        return np.array(0, np.int8), np.array(1, np.int8)
+    assert isinstance(leaf, Box), "leaves are Box, Discrete, MultiDiscrete or MultiBinary"
+    dtype = np.dtype(row_dtype(leaf))
+    if dtype.kind == "f":
+        largest = np.finfo(np.float32).max
+        # Rounding is monotone: what lies within the float64 bounds lies within their float32 roundings.
+        with np.errstate(over="ignore"):
+            low, high = np.asarray(leaf.low, np.float32), np.asarray(leaf.high, np.float32)
+        return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
+    info = np.iinfo(dtype)
+    low, high = np.clip(leaf.low, info.min, info.max), np.clip(leaf.high, info.min, info.max)
+    if np.all(low == info.min) and np.all(high == info.max):
+        return None
+    return np.asarray(low, np.int64), np.asarray(high, np.int64)
+
+
 def action_row(space: Space) -> tuple[tuple[int, ...], str]:
     """(shape, dtype) of one action row: the leaf's own, or for a Dict all numbers of its leaves in one float32 vector.
 
@@ -169,15 +212,25 @@ def to_rows(values: Array, shape: tuple[int, ...], start: npt.NDArray[np.int64] 
     return rows if start is None else rows - start
 
 
-def choices(space: Space) -> int:
-    """Entries of an action mask: one per choice of every Discrete and MultiDiscrete, side by side."""
-    total = 0
+def choice_counts(space: Space) -> list[int]:
+    """How many choices each component has: every Discrete and every component of a MultiDiscrete, side by side."""
+    counts: list[int] = []
     for _, leaf in leaves(space):
-        if isinstance(leaf, Discrete):
-            total += leaf.n
-        elif isinstance(leaf, MultiDiscrete):
-            total += sum(leaf.nvec)
-    return total
+        if isinstance(leaf, Discrete | MultiDiscrete):
+            counts += [leaf.n] if isinstance(leaf, Discrete) else leaf.nvec
+    return counts
+
+
+def choices(space: Space) -> int:
+    """Entries of an action mask: one per choice of every component."""
+    return sum(choice_counts(space))
+
+
+def open_components(space: Space, mask: Array) -> npt.NDArray[np.bool_]:
+    """mask [..., choices] -> [..., components]: whether it allows anything there."""
+    starts = np.cumsum([0, *choice_counts(space)[:-1]])  # where each component's choices begin
+    allowed: npt.NDArray[np.bool_] = np.logical_or.reduceat(mask != 0, starts, axis=-1)
+    return allowed
 
 
 def check_mask(observation: Space, action: Space) -> None:
@@ -208,17 +261,19 @@ def native_action(space: Space, row: Array) -> Any:
     if isinstance(space, Discrete):
         return int(row.item()) + space.start
     if isinstance(space, MultiDiscrete):
-        return (row.astype(np.int64) + np.array(space.start)).reshape(space.dims or space.shape)
+        own = row.astype(np.int64) + np.array(space.start)
+        return own.astype(space.dtype).reshape(space.dims or space.shape)
     if isinstance(space, MultiBinary):
         return row.astype(np.int8).reshape(space.dims or space.shape)
     return row.astype(space.dtype).reshape(space.shape)
 
 
-def from_gymnasium(space: Any, what: str = "") -> Space:
+def from_gymnasium(space: Any, channels: str = "auto", what: str = "") -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
-    what: whose space it is, for errors: "observation". Raises ValueError for spaces that no network reads (Graph,
-    Sequence, Text, OneOf) and for those without a number in them, which names the entry.
+    channels: which axis of its images is channels, first or last; auto: as `likely_channels` finds. what: whose space
+    it is, for errors: "observation". Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf)
+    and for those without a number in them, which names the entry.
     """
     kind = type(space).__name__
     place = f"{what}: " if what else ""
@@ -230,22 +285,29 @@ def from_gymnasium(space: Any, what: str = "") -> Space:
     if kind == "Box":
         low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
         shape = tuple(int(n) for n in space.shape)
-        return Box(shape, str(space.dtype), _uniform(low), _uniform(high))
+        said = channels if channels != "auto" and len(shape) == 3 else ""
+        return Box(shape, str(space.dtype), _uniform(low), _uniform(high), said)
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "MultiDiscrete":
         start = getattr(space, "start", np.zeros_like(space.nvec))
         nvec = tuple(int(n) for n in np.ravel(space.nvec))
-        return MultiDiscrete(nvec, tuple(int(n) for n in np.ravel(start)), _dims(space))
+        return MultiDiscrete(nvec, tuple(int(n) for n in np.ravel(start)), _dims(space), str(space.dtype))
     if kind == "MultiBinary":
         return MultiBinary(int(np.prod(space.shape)), _dims(space))
     if kind == "Dict":
-        return Dict(
-            tuple((str(name), from_gymnasium(sub, _entry(what, name))) for name, sub in space.spaces.items())
+        return _named(
+            tuple(
+                (str(name), from_gymnasium(sub, channels, _entry(what, name)))
+                for name, sub in space.spaces.items()
+            )
         )
     if kind == "Tuple":
         return Dict(
-            tuple((str(i), from_gymnasium(sub, _entry(what, i))) for i, sub in enumerate(space.spaces)), True
+            tuple(
+                (str(i), from_gymnasium(sub, channels, _entry(what, i))) for i, sub in enumerate(space.spaces)
+            ),
+            True,
         )
     raise ValueError(
         f"{place}space {kind} is not supported; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict, Tuple; "
@@ -256,6 +318,29 @@ def from_gymnasium(space: Any, what: str = "") -> Space:
 def _entry(what: str, name: object) -> str:
     """The name of an entry of a space, for errors: "observation entry 'camera'", "... entry 'camera' entry 0"."""
     return f"{what} entry {name!r}".strip()
+
+
+def _named(entries: tuple[tuple[str, Space], ...]) -> Dict:
+    """A Dict whose leaves have names of their own. Raises ValueError."""
+    found = Dict(entries)
+    names = [name for name, _ in leaves(found)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"two entries of a Dict space have the dotted name {twice!r} (a key with a dot in it, or an empty one, "
+            "beside a Dict); rename one of them"
+        )
+    return found
+
+
+def leaf_values(space: Space, value: Any) -> list[Any]:
+    """The parts of a value of a space (dicts and tuples, as its environment has them), in the order of `leaves`."""
+    if not isinstance(space, Dict):
+        return [value]
+    if not isinstance(value, tuple | list):
+        value = {str(key): part for key, part in value.items()}
+    parts = (value[i if isinstance(value, tuple | list) else name] for i, (name, _) in enumerate(space))
+    return [leaf for (_, sub), part in zip(space, parts, strict=True) for leaf in leaf_values(sub, part)]
 
 
 def to_json(space: Space) -> dict[str, Any]:
@@ -270,11 +355,12 @@ def to_json(space: Space) -> dict[str, Any]:
             "dtype": space.dtype,
             "low": _bound_to_json(space.low),
             "high": _bound_to_json(space.high),
-        }
+        } | ({"channels": space.channel_axis} if len(space.shape) == 3 else {})
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": space.n, "start": space.start}
     if isinstance(space, MultiDiscrete):
         found = {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
+        found |= {"dtype": space.dtype} if space.dtype != "int64" else {}
         return found | ({"dims": list(space.dims)} if space.dims else {})
     if isinstance(space, MultiBinary):
         return {"kind": "MultiBinary", "n": space.n} | ({"dims": list(space.dims)} if space.dims else {})
@@ -288,11 +374,13 @@ def from_json(data: dict[str, Any]) -> Space:
     if kind == "Box":
         shape = tuple(data["shape"])
         low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
-        return Box(shape, data["dtype"], low, high)
+        early = early_channels(shape) if len(shape) == 3 else ""
+        return Box(shape, data["dtype"], low, high, data.get("channels", early))
     if kind == "Discrete":
         return Discrete(data["n"], data["start"])
     if kind == "MultiDiscrete":
-        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), tuple(data.get("dims", ())))
+        dims, dtype = tuple(data.get("dims", ())), data.get("dtype", "int64")
+        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), dims, dtype)
     if kind == "MultiBinary":
         return MultiBinary(data["n"], tuple(data.get("dims", ())))
     if kind == "Dict":

@@ -5,9 +5,9 @@
 
 Without options every row of TASKS is run. Every seed is one `rlkit train` (or `rlkit resume`, where an earlier call was
 stopped) with one thread, and one evaluation of its best policy on episodes that neither training nor the choice of that
-policy used; its score is kept in the run's folder (score.json), so what is done is not done again. The interval is a
-bootstrap over seeds. References are the tuned single agents of RL Baselines3 Zoo (benchmark.md) at the same number of
-steps, as means of their evaluation episodes.
+policy used; its score is kept in the run's folder (score.json), so what is done is not done again. The interval is
+that of `rlkit.play.statistics.over_seeds`. References are the tuned single agents of RL Baselines3 Zoo (benchmark.md)
+at the same number of steps, as means of their evaluation episodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from rlkit.metrics import read_metrics
-from rlkit.play.statistics import summarise
+from rlkit.play.statistics import over_seeds
 
 TASKS: list[tuple[str, float | None]] = [  # options, reference
     ("agent=dqn env=cartpole total_steps=50_000", 500),
@@ -63,16 +63,16 @@ def rlkit(*arguments: str) -> None:
         raise RuntimeError(f"rlkit {' '.join(arguments)} failed:\n{done.stdout.decode()[-2000:]}")
 
 
-def evaluate(run: Path, episodes: int) -> float:
-    """Mean return of `rlkit evaluate`."""
+def evaluate(run: Path, episodes: int) -> list[float]:
+    """The returns of `rlkit evaluate`."""
     rlkit("evaluate", str(run), "--episodes", str(episodes))
     files = sorted((run / "eval").glob(f"*-{episodes}.csv"), key=os.path.getmtime)
     with open(files[-1], encoding="utf-8") as file:
-        return float(np.mean([float(row["return"]) for row in csv.DictReader(file)]))
+        return [float(row["return"]) for row in csv.DictReader(file)]
 
 
-def score(options: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
-    """Score, steps and minutes of one seed; trained where that has not been done."""
+def score(options: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns, steps and minutes of one seed; trained where that has not been done."""
     run = Path(arguments.dir) / f"{options.replace(' ', '-').replace('/', '-')}-seed{seed}"
     kept = run / "score.json"
     if not kept.is_file():
@@ -89,25 +89,25 @@ def score(options: str, seed: int, arguments: argparse.Namespace) -> dict[str, f
             )
         last = read_metrics(run / "metrics.csv")[-1]
         result = {
-            "score": evaluate(run, arguments.episodes),
+            "returns": evaluate(run, arguments.episodes),
             "steps": last["step"],
             "minutes": last["time/seconds"] / 60,
         }
         kept.write_text(json.dumps(result))
-    found: dict[str, float] = json.loads(kept.read_text())
-    print(f"{time.strftime('%H:%M:%S')} {options} seed {seed}: {found['score']:.1f}", flush=True)
+    found: dict[str, Any] = json.loads(kept.read_text())
+    print(f"{time.strftime('%H:%M:%S')} {options} seed {seed}: {np.mean(found['returns']):.1f}", flush=True)
     return found
 
 
 def row(options: str, reference: float | None, results: list[dict[str, Any]]) -> str:
     """One line of the table."""
-    scores = [each["score"] for each in results]
-    total = summarise(scores)
-    low, high = total.mean_ci
+    returns = [each["returns"] for each in results]
+    mean, (low, high) = over_seeds(returns)
+    interval = "(no spread)" if low == high else f"[{low:.1f}, {high:.1f}]"
     verdict = "" if reference is None else f"{reference:g}"
     return (
-        f"| `{options}` | {total.mean:.1f} [{low:.1f}, {high:.1f}] | {verdict} | "
-        f"{', '.join(f'{each:.1f}' for each in scores)} | {results[0]['steps']:,.0f} | "
+        f"| `{options}` | {mean:.1f} {interval} | {verdict} | "
+        f"{', '.join(f'{np.mean(each):.1f}' for each in returns)} | {results[0]['steps']:,.0f} | "
         f"{np.median([each['minutes'] for each in results]):.1f} |"
     )
 

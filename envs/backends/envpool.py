@@ -92,7 +92,9 @@ def probe_pool(config: EnvConfig) -> EnvSpec:
 
 def _spec(config: EnvConfig, observation: GymSpace, action: GymSpace) -> EnvSpec:
     try:
-        return EnvSpec(config.id, from_gymnasium(observation), from_gymnasium(action), config.stack)
+        return EnvSpec(
+            config.id, from_gymnasium(observation, config.channels), from_gymnasium(action), config.stack
+        )
     except ValueError as error:
         raise ValueError(f"env.id={config.id}: {error}") from error
 
@@ -114,7 +116,14 @@ class Pool(VecEnv):
         self.batch_space = batch_space(self.action_space, self.lanes)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.leaves = observation_leaves(shown, self.rows.obs)
-        self.check = Check(self.spec.observation, self.rows.obs, self.rows.reward, config.check)
+        self.check = Check(
+            self.spec.observation,
+            self.spec.action,
+            self.rows.obs,
+            self.rows.reward,
+            self.rows.last,
+            config.check,
+        )
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)

@@ -11,6 +11,7 @@ HINTS = {
     "nan": "env.check=none accepts it, at the cost of the training",
     "shape": "the environment must keep to its observation_space",
     "dtype": "env.check=finite converts it",
+    "mask": "wherever an action follows, every component must have an allowed choice",
     "space": "env.check=finite accepts values outside the space",
     "interface": "gymnasium.utils.env_checker.check_env looks for more of this kind",
 }
@@ -19,7 +20,7 @@ HINTS = {
 class EnvFault(RuntimeError):
     """An environment failed while it was at work.
 
-    kind: raised | hung | exited | nan | shape | dtype | space | interface. lane counts over the whole run (first_lane
+    kind: raised | hung | exited | nan | shape | dtype | space | mask | interface. lane counts over the run (first_lane
     included), episode from 0, step within the episode (0 is the reset). field: "reward", "action" or the
     observation's dotted name.
     """

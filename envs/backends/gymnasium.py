@@ -34,6 +34,7 @@ from rlkit.envs.backends.lane import lane_fault, observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.pictures import as_picture
 from rlkit.envs.wrappers.masks import Masks, add_mask, with_mask
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, Array, from_gymnasium
@@ -60,11 +61,11 @@ class Native(VecEnv):
         )  # [N, choices] masks of the vector's present states, shown or not
         if self.masks is not None:
             shown = with_mask(shown, self.masks.size)
-        observation = from_gymnasium(shown)
+        observation = from_gymnasium(shown, config.channels)
         self.spec = EnvSpec(config.id, observation, action, config.stack)
         self.rows = Rows(observation, action, self.lanes)
         self.leaves = observation_leaves(shown, self.rows.obs)
-        self.check = Check(observation, self.rows.obs, self.rows.reward, config.check)
+        self.check = Check(observation, action, self.rows.obs, self.rows.reward, self.rows.last, config.check)
         self.row = rows_step(self.rows, observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
@@ -151,7 +152,7 @@ class Native(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture of a lane, or None (made without render=True, or nothing to draw)."""
         pictures: Value = self.env.render() if self.env.render_mode else None
-        return None if pictures is None else np.asarray(pictures[lane], np.uint8)
+        return None if pictures is None else as_picture(pictures[lane])
 
     def close(self) -> None:
         """Close the vector; idempotent."""

@@ -55,6 +55,7 @@ class InProcess(VecEnv):
         self.doing = ""  # what the environments are asked for, beside steps and resets
         self.guard = Guard(config.deadline, self._hung)
         self.fps = self.block.fps
+        self.picture_rate = self.fps * config.skip
 
     @property
     def failures(self) -> int:
@@ -91,6 +92,10 @@ class InProcess(VecEnv):
         """
         with self._doing("render"):
             return self.block.render(lane)
+
+    def pictures(self, lane: int = 0) -> list[npt.NDArray[np.uint8]]:
+        """What a frame skip passed over in the latest step of a lane, and its present picture."""
+        return [*self.block.passed(lane), *super().pictures(lane)]
 
     def close(self) -> None:
         """Close the environments; idempotent. One that raises or hangs there is warned of: its work is done."""

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
@@ -24,6 +25,8 @@ from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.pictures import as_picture
+from rlkit.envs.wrappers.frames import FrameSkip
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Space, from_gymnasium, leaves, start_of, to_rows
@@ -113,7 +116,7 @@ class Lane:
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
         self.leaves = observation_leaves(env.observation_space, rows.obs)
-        self.strict = config.check == "space"
+        self.strict = config.check in ("space", "warn")
         only = self.leaves[0]
         self.shape, self.dtype, self.obs = only.shape, only.dtype, only.rows
         # The common case is one array: it is looked at and written without the detour through Leaf.put.
@@ -283,7 +286,7 @@ class Block:
                 for lane in range(start, stop):
                     seed(seeds.making(lane))
                     self.envs.append(make_env(config, mode))
-        self.observation: Space = from_gymnasium(self.envs[0].observation_space)
+        self.observation: Space = from_gymnasium(self.envs[0].observation_space, config.channels)
         self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
         self.fps = float(self.envs[0].metadata.get("render_fps", 30)) / config.skip  # decisions per second
@@ -301,7 +304,9 @@ class Block:
         views = {name: array[mine] for name, array in rows.obs.items()}
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
-        self.check = Check(self.observation, views, rows.reward[mine], self.config.check)
+        self.check = Check(
+            self.observation, self.action, views, rows.reward[mine], rows.last[mine], self.config.check
+        )
 
     def step(self) -> None:
         """Apply the block's rows of `rows.action`. Raises EnvFault."""
@@ -347,14 +352,25 @@ class Block:
         lane.cut()
 
     def render(self, lane: int) -> Array | None:
-        """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none."""
+        """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none.
+
+        Raises EnvFault, also for what is no picture.
+        """
         shown = self.lanes[lane - self.start]
         self.rows.cursor[self.start] = lane
         try:
-            picture: object = shown.env.render() if shown.env.render_mode else None
+            return as_picture(shown.env.render()) if shown.env.render_mode else None
         except BaseException as error:
             raise shown.blame(error, "render") from error
-        return picture if isinstance(picture, np.ndarray) else None
+
+    def passed(self, lane: int) -> list[Array]:
+        """What a frame skip passed over in the latest step of lane `lane`, drawn for people; oldest first."""
+        env: Env = self.envs[lane - self.start]
+        while isinstance(env, gymnasium.Wrapper):
+            if isinstance(env, FrameSkip):
+                return [picture for picture in map(as_picture, env.passed) if picture is not None]
+            env = env.env
+        return []
 
     def close(self) -> None:
         """Close every environment, whatever the others do. Raises the first EnvFault."""

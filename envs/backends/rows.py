@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.spaces import (
+    MASK,
     Array,
-    Box,
-    Discrete,
-    MultiBinary,
-    MultiDiscrete,
     Space,
     action_row,
     leaves,
+    limits_of,
+    open_components,
     row_dtype,
 )
 
@@ -105,20 +104,26 @@ class Finding(NamedTuple):
 class Check:
     """Looks at the rows of a block once per vector step: all finite, all within the observation space.
 
-    mode "space" looks for both, "finite" for the first, "none" for nothing. Shapes and dtypes are the
-    lanes' to check: they are gone once a value is in its row.
+    mode "space" looks for both, "finite" for the first, "none" for nothing; "warn" lets finite floats leave
+    their bounds (whoever learns from the rows counts them) and looks for all else. Shapes and dtypes are the
+    lanes' to check: they are gone once a value is in its row. A mask that allows nothing is found in all modes but
+    "none", unless the row is `last` and no action follows.
     """
 
-    def __init__(self, observation: Space, obs: dict[str, Array], reward: Array, mode: str) -> None:
+    def __init__(
+        self, observation: Space, action: Space, obs: dict[str, Array], reward: Array, last: Array, mode: str
+    ) -> None:
         self.mode = mode
         self.reward = reward
+        self.action, self.mask, self.last = action, obs.get(MASK), last
         self.finite: list[tuple[str, Array]] = []
         self.bounded: list[tuple[str, Array, Array, Array]] = []  # name, rows, low, high
         for name, leaf in leaves(observation):
-            limits = _limits(leaf) if mode == "space" else None
+            floats = obs[name].dtype == np.float32
+            limits = limits_of(leaf) if mode == "space" or (mode == "warn" and not floats) else None
             if limits is not None:
                 self.bounded.append((name, obs[name], *limits))
-            elif mode == "finite" and obs[name].dtype == np.float32:
+            elif mode in ("finite", "warn") and floats:
                 self.finite.append((name, obs[name]))
 
     def find(self) -> Finding | None:
@@ -135,7 +140,7 @@ class Check:
             # NaN compares false and infinite bounds became the largest float: two comparisons find all.
             if not ((rows >= low).all() and (rows <= high).all()):
                 return _broken(name, rows, (rows >= low) & (rows <= high), low, high)
-        return None
+        return None if self.mask is None else self._closed(self.mask)
 
     def mend(self, row: int) -> None:
         """Make a row valid that was cut: what is no number becomes 0, what is out of bounds the bound."""
@@ -145,28 +150,13 @@ class Check:
             clean = np.nan_to_num(rows[row]) if rows.dtype.kind == "f" else rows[row]
             rows[row] = np.clip(clean, low, high)
 
-
-def _limits(leaf: Space) -> tuple[Array, Array] | None:
-    """(low, high) of rows in their own dtype; None where no value can lie outside."""
-    if isinstance(leaf, Discrete):
-        return np.array(0), np.array(leaf.n - 1)
-    if isinstance(leaf, MultiDiscrete):
-        return np.zeros(leaf.shape, np.int64), np.array(leaf.nvec) - 1
-    if isinstance(leaf, MultiBinary):
-        return np.array(0, np.int8), np.array(1, np.int8)
-    assert isinstance(leaf, Box), "leaves are Box, Discrete, MultiDiscrete or MultiBinary"
-    dtype = np.dtype(row_dtype(leaf))
-    if dtype.kind == "f":
-        largest = np.finfo(np.float32).max
-        # Rounding is monotone: what lies within the float64 bounds lies within their float32 roundings.
-        with np.errstate(over="ignore"):
-            low, high = np.asarray(leaf.low, np.float32), np.asarray(leaf.high, np.float32)
-        return np.clip(low, -largest, largest), np.clip(high, -largest, largest)
-    info = np.iinfo(dtype)
-    low, high = np.clip(leaf.low, info.min, info.max), np.clip(leaf.high, info.min, info.max)
-    if np.all(low == info.min) and np.all(high == info.max):
-        return None
-    return np.asarray(low, np.int64), np.asarray(high, np.int64)
+    def _closed(self, mask: Array) -> Finding | None:
+        """The first row whose mask allows nothing where an action follows."""
+        closed = ~open_components(self.action, mask) & ~self.last[:, None]  # [n, components]
+        if not closed.any():
+            return None
+        row, component = (int(i) for i in np.argwhere(closed)[0])
+        return Finding("mask", MASK, row, f"allows nothing in component {component}")
 
 
 def _broken(

@@ -19,13 +19,12 @@ from rlkit.spaces import (
     MASK,
     Array,
     Dict,
-    Discrete,
-    MultiDiscrete,
     Space,
+    choice_counts,
     choices,
     describe,
     from_gymnasium,
-    leaves,
+    open_components,
 )
 
 BESIDE = "observation"  # the entry that holds an observation that was no Dict
@@ -41,12 +40,7 @@ class Masks:
                 f"env.action_mask=info: masks forbid choices, but the actions are {describe(action)}; "
                 "type env.action_mask=none"
             )
-        counts: list[int] = []
-        for _, leaf in leaves(action):
-            if isinstance(leaf, Discrete | MultiDiscrete):
-                counts += [leaf.n] if isinstance(leaf, Discrete) else leaf.nvec
-        self.starts = np.cumsum([0, *counts[:-1]])  # where each component's choices begin
-        self.counts = np.array(counts)
+        self.counts = np.array(choice_counts(action))
 
     def read(self, info: Mapping[str, Value], ended: bool) -> Array:
         """The row [size] int8 of an info. Raises ValueError where it is missing or wrong.
@@ -65,7 +59,7 @@ class Masks:
                 f"info['{MASK}'] has {flat.size} entries; {describe(self.action)} has {self.size} choices"
             )
         mask: Array = (flat != 0).astype(np.int8)
-        open_ = np.add.reduceat(mask, self.starts) > 0  # [components]
+        open_ = open_components(self.action, mask)
         if not open_.all():
             if not ended:
                 raise ValueError(f"info['{MASK}'] allows nothing in component {int(np.argmin(open_))}")

@@ -24,10 +24,16 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {self.prog} --help says more")
 
 
-def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """A parser for `rlkit VERB RUN`, with --trust."""
+def run_parser(verb: str, description: str, newest: bool = False) -> argparse.ArgumentParser:
+    """A parser for `rlkit VERB RUN`, with --trust. newest: RUN may be left out."""
     parser = Parser(prog=f"rlkit {verb}", description=description)
-    parser.add_argument("run", metavar="RUN", help="a run folder, for example runs/ppo-cartpole-0")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?" if newest else None,
+        help="a run folder, for example runs/ppo-cartpole-0, or its name in runs/"
+        + ("; without one: the newest there" if newest else ""),
+    )
     parser.add_argument(
         "--trust",
         metavar="NAME",
@@ -42,7 +48,9 @@ def run_parser(verb: str, description: str) -> argparse.ArgumentParser:
 
 def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     """A `run_parser` with the arguments of the verbs that play episodes."""
-    parser = run_parser(verb, description)
+    parser = run_parser(
+        verb, f"{description} Options may be typed as KEY=VALUE, too: episodes=5.", newest=True
+    )
     parser.add_argument(
         "env",
         nargs="*",
@@ -54,6 +62,11 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--episodes", type=positive, metavar="N", help="how many")
     parser.add_argument("--seed", type=natural, metavar="N", help="which held-out episodes")
+    parser.add_argument(
+        "--sample",
+        action=argparse.BooleanOptionalAction,
+        help="draw actions instead of taking the most likely ones (default: as the run's evaluate.sample says)",
+    )
     return parser
 
 

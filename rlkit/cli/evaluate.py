@@ -6,6 +6,7 @@ import csv
 import io
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.cli.words import parse
 from rlkit.text import clean, quoted
 
 
@@ -14,14 +15,11 @@ def main(argv: list[str]) -> int:
     parser = episode_parser(
         "evaluate",
         "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
-        "bootstrap confidence intervals; write RUN/eval/*.csv.",
-    )
-    parser.add_argument(
-        "--sample", action="store_true", help="sample actions instead of the most likely ones"
+        "their 95% intervals; write RUN/eval/*.csv.",
     )
     # another default seed than training's own evaluations, which chose best/
     parser.set_defaults(episodes=100, seed=1_000_000)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parse(parser, argv)
     import torch
 
     from rlkit.play.evaluate import evaluate_policy
@@ -29,10 +27,11 @@ def main(argv: list[str]) -> int:
 
     folder, config, agent = open_run(arguments)
     episodes, seed = arguments.episodes, arguments.seed
+    sample = config.evaluate.sample if arguments.sample is None else arguments.sample
     played = evaluate_policy(
-        agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not arguments.sample
+        agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not sample
     )
-    mode = "sampled" if arguments.sample else "greedy"
+    mode = "sampled" if sample else "greedy"
     print(clean(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on"))
     print(table(summarise([episode.result for episode in played])))
     text = io.StringIO()

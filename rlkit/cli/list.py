@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 
 from rlkit.config import registry
@@ -14,6 +17,7 @@ from rlkit.options import ConfigError, nearest, show
 from rlkit.text import clean
 
 Row = tuple[str, ...]
+LEAST = 30  # letters that the last column of a table has at least beside the others
 
 USAGE = """usage: rlkit list agents|environments|networks|sources|presets|runs|options [OPTION=VALUE ...]
 
@@ -41,24 +45,34 @@ def main(argv: list[str]) -> int:
     else:
         remedy = nearest(group, [*registry.GROUPS, "runs", "options"])
         raise ConfigError(f"list {group}: no such list; {remedy}")
-    print(columns(rows))
+    print(columns(rows, wrap=group != "runs"))  # a run is a line
     if group == "agents":
         print(
             "\nEvery agent takes every network, with memory or without (rlkit list networks).\n"
-            "agent=my_pkg.mod is one of your own: rlkit.contracts.Algorithm says what is in its file."
+            "agent=my_pkg.mod is one of your own: rlkit.contracts.Algorithm says what is in\nits file."
         )
     if group == "networks":
-        print(
-            f"\nnetwork.encoder={'|'.join(encoders())}, or your own: network.encoder=my_pkg.mod:function\n"
-            f"network.core={'|'.join(cores())}, or your own: network.core=my_pkg.mod:function"
-        )
+        for option, names, form in (("encoder", encoders(), "function"), ("core", cores(), "Class")):
+            known = f"network.{option}={'|'.join(names)}"
+            print(f"\n{known}, or your own: \n    network.{option}=my_pkg.mod:{form}")
     return 0
 
 
-def columns(rows: list[Row]) -> str:
-    """The rows as left-aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+def columns(rows: list[Row], wrap: bool = True) -> str:
+    """The rows as left-aligned columns; wrap: the last one to the width of the terminal, or 80 where there is none."""
+    *widths, final = (max(map(len, column)) for column in zip(*rows, strict=True))
+    room = shutil.get_terminal_size((80, 24)).columns if wrap else sys.maxsize
+    indent = sum(widths) + 2 * len(widths)
+    if indent + final > room and indent > room - LEAST:  # the last column goes below the others
+        indent = 4
+    lines = []
+    for *cells, text in rows:
+        head = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        wrapped = textwrap.wrap(text, max(room - indent, LEAST), break_on_hyphens=False) or [""]
+        if len(head) > indent:
+            lines += [head] if text else []
+            head = "" if text else head
+        lines += [f"{head:<{indent}}{wrapped[0]}", *(" " * indent + line for line in wrapped[1:])]
     return "\n".join(line.rstrip() for line in lines)
 
 

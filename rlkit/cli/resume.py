@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlkit.cli.common import run_parser
+from rlkit.cli.words import find_run
 
 
 def main(argv: list[str]) -> int:
@@ -16,4 +17,4 @@ def main(argv: list[str]) -> int:
     from rlkit.run.resume import resume
 
     trust.remember(*arguments.trust)
-    return run_to_end(lambda: resume(arguments.run))
+    return run_to_end(lambda: resume(find_run(arguments.run)))

@@ -57,8 +57,15 @@ def run_to_end(action: Callable[[], Path]) -> int:
 def report(folder: Place, shown: Path) -> None:
     """Print the last evaluation, and the commands that watch and evaluate the agent in a folder, shown as typed."""
     from rlkit.metrics import read_metrics
+    from rlkit.run.console import clock
 
-    rows = [row for row in read_metrics(folder / "metrics.csv") if "evaluate/mean" in row]
+    every = read_metrics(folder / "metrics.csv")
+    if every and "time/seconds" in every[-1]:
+        beside = every[-1].get("time/evaluation_seconds", 0.0)
+        print(
+            f"total time: {clock(every[-1]['time/seconds'])}, of it {clock(beside)} in evaluations and films"
+        )
+    rows = [row for row in every if "evaluate/mean" in row]
     if rows:
         last = rows[-1]
         print(

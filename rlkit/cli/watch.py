@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.cli.words import parse
 from rlkit.files import at
 from rlkit.options import ConfigError
 from rlkit.text import clean, quoted
@@ -21,12 +22,12 @@ def main(argv: list[str]) -> int:
     """Play episodes and report their returns."""
     parser = episode_parser(
         "watch",
-        "Show greedy episodes in a window; without a display, with --video, or in EnvPool write an MP4 "
+        "Show episodes in a window; without a display, with --video, or in EnvPool write an MP4 "
         "(RUN/videos/watch-*.mp4).",
     )
     parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
     parser.set_defaults(seed=0)
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parse(parser, argv)
     if arguments.video and not arguments.video.endswith(".mp4"):
         raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
     import torch
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
         at(arguments.video) if arguments.video else None
     )  # before an environment changes the current directory
     folder, config, agent = open_run(arguments)
+    sample = config.evaluate.sample if arguments.sample is None else arguments.sample
     obstacle = ""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         obstacle = "no display here"
@@ -45,14 +47,22 @@ def main(argv: list[str]) -> int:
     windowed = not (arguments.video or obstacle)
     episodes = arguments.episodes or (3 if windowed else 1)
     if windowed:
-        _tell(_window(agent.policy, config, episodes, arguments.seed))
+        _tell(_window(agent.policy, config, episodes, arguments.seed, not sample))
         return 0
     if not arguments.video:
         print(f"{obstacle}, so a video is written instead")
     name = f"watch-{agent.path.name}{elsewhere(arguments)}-seed{arguments.seed}.mp4"
     path = film or folder / "videos" / name
     _tell(
-        record(agent.policy, config, path, seed=arguments.seed, device=torch.device("cpu"), episodes=episodes)
+        record(
+            agent.policy,
+            config,
+            path,
+            seed=arguments.seed,
+            device=torch.device("cpu"),
+            episodes=episodes,
+            greedy=not sample,
+        )
     )
     print(f"video:       {clean(path)}\nevaluate it: rlkit evaluate {quoted(folder)}")
     return 0
@@ -63,7 +73,7 @@ def _tell(episodes: list[Episode]) -> None:
         print(f"episode {episode.number}: return {episode.result:.1f} in {episode.length} steps")
 
 
-def _window(policy: Policy, config: RunConfig, episodes: int, seed: int) -> list[Episode]:
+def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy: bool) -> list[Episode]:
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
@@ -81,6 +91,6 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int) -> list
     device = torch.device("cpu")
     env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
     try:
-        return run_episodes(policy, env, episodes, seed=seed, device=device)
+        return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
     finally:
         env.close()

@@ -23,8 +23,10 @@ import yaml  # type: ignore[import-untyped]
 
 from rlkit import own
 from rlkit.config import registry, trust
+from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, RunConfig
+from rlkit.config.values import plain as as_option
 from rlkit.files import Place, at
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
 
@@ -57,10 +59,12 @@ class Composed:
 def compose(overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> Composed:
     """The run that `overrides` ("key=value") describe.
 
-    values: the same as Python values, applied after them; keys may be dotted ("agent.clip"), values may be
-    dicts. Raises ConfigError.
+    values: the same as Python values (see rlkit.config.values), applied after them; keys may be dotted ("agent.clip"),
+    values may be dicts. Raises ConfigError.
     """
-    plain, preset = _compose_plain(overrides, values or {})
+    plain, preset = _compose_plain(
+        overrides, {key: as_option(key, each) for key, each in (values or {}).items()}
+    )
     config = _typed(plain)
     return Composed(config, to_plain(config), preset)
 
@@ -316,7 +320,7 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
     found = {*RunConfig.__dataclass_fields__, *(each.name for each in describe(RunConfig, types=types))}
     known = sorted(found - {"alias"})  # nobody types it
     hint = f"rlkit list options agent={name} shows all"
-    return _check_env(build(RunConfig, plain, types=types, known=known, hint=hint))
+    return _check_env(build(RunConfig, plain, types=types, known=known, elsewhere=ELSEWHERE, hint=hint))
 
 
 def _check_env(config: RunConfig) -> RunConfig:

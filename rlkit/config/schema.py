@@ -203,12 +203,15 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Greedy episodes on seeds that training never sees."""
+    """Episodes on seeds that training never sees."""
 
     every: int = option(
         0, min=0, help="How many environment steps lie between two evaluations; 0: total_steps / 10"
     )
     episodes: int = option(10, min=1, help="How many episodes an evaluation has")
+    sample: bool = option(
+        False, help="Draw actions, in films too, as training does; false: take the most likely ones (greedy)"
+    )
     average: float = option(
         0.0,
         min=0,
@@ -230,7 +233,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class VideoConfig:
-    """Videos of greedy episodes."""
+    """Videos of episodes on seeds that training never sees."""
 
     every: int = option(0, min=0, help="How many environment steps lie between two videos; 0: there are none")
 

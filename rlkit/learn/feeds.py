@@ -16,6 +16,7 @@ from rlkit.contracts import (
     RolloutSource,
     Saved,
 )
+from rlkit.learn.bounds import Bounds
 from rlkit.types import Rollout
 
 
@@ -26,11 +27,14 @@ class RolloutFeed(Feed):
         self.source, self.timing = source, source.timing
         self.recent: deque[tuple[float, int]] = deque(maxlen=window)  # (return, length) of finished episodes
         self.episodes = 0
+        self.bounds: Bounds | None = None  # looks at every rollout that is handed out
 
     def next(self) -> tuple[Rollout, int]:
         rollout, finished = self.source.get()
         self.recent.extend(zip(finished.returns, finished.lengths, strict=True))
         self.episodes += len(finished.returns)
+        if self.bounds is not None:
+            self.bounds.look(rollout)
         return rollout, int(rollout.valid.sum())
 
     def learned(self, version: int) -> None:
@@ -69,3 +73,5 @@ class RolloutFeed(Feed):
     def close(self) -> None:
         """End the source and free what lies on disk."""
         self.source.close()
+        if self.bounds is not None:
+            self.bounds.close()

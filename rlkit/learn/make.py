@@ -14,6 +14,7 @@ from rlkit.contracts import (
     RolloutSource,
     WholeEpisodes,
 )
+from rlkit.learn.bounds import Bounds
 from rlkit.learn.feeds import RolloutFeed
 
 
@@ -34,6 +35,20 @@ def make_feed(
 
     Raises ConfigError where it cannot be had.
     """
+    feed = _feed(experience, source, policy, config, folder, say)
+    if config.env.check == "warn":
+        feed.bounds = Bounds(policy.spec, next(policy.parameters()).device, say)
+    return feed
+
+
+def _feed(
+    experience: Experience,
+    source: RolloutSource,
+    policy: Policy,
+    config: RunConfig,
+    folder: Path,
+    say: Callable[[str], None],
+) -> RolloutFeed:
     device = next(policy.parameters()).device
     if isinstance(experience, Rollouts):
         return RolloutFeed(source)

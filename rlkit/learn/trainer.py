@@ -9,7 +9,8 @@ state of the last completed update and writes that, and the update that was cut 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rlkit.contracts import Feed, Learner, Report, Saved
@@ -26,6 +27,7 @@ class Clock:
         self.update = 0
         self.stop_reason = ""  # set by a hook: the run is complete
         self.learning = 0.0  # seconds spent in learn
+        self.beside = 0.0  # seconds spent beside training, on evaluations and films, in earlier sessions too
         self._earlier, self._begun = 0.0, time.monotonic()
 
     @property
@@ -43,6 +45,15 @@ class Clock:
         """Whether all steps are done, or a hook has found a reason to stop."""
         return bool(self.stop_reason) or self.step >= self.total_steps
 
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """Count the time spent inside as beside training."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.beside += time.perf_counter() - begin
+
     def due(self, every: int) -> bool:
         """Whether the last update passed a multiple of `every` steps (a function of the step alone)."""
         return every > 0 and self.step // every > self.previous // every
@@ -54,13 +65,17 @@ class Clock:
     def state_dict(self) -> Saved:
         """How far the run is."""
         names = ("step", "previous", "update", "stop_reason")
-        return {name: getattr(self, name) for name in names} | {"seconds": self.seconds}
+        return {name: getattr(self, name) for name in names} | {
+            "seconds": self.seconds,
+            "beside": self.beside,
+        }
 
     def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
         for name in ("step", "previous", "update"):  # a run that is continued has no reason to stop
             setattr(self, name, state[name])
         self._earlier, self._begun = state["seconds"], time.monotonic()
+        self.beside = state.get("beside", 0.0)
 
 
 class Hook:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.norm import RunningNorm
+from rlkit.nn.pixels import Pixels, UnitScale
 from rlkit.nn.registry import encoder
 from rlkit.own import is_function
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, leaves
@@ -38,7 +39,6 @@ from rlkit.types import Obs
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 LARGE = 4096  # a choice among more values than this is looked up in a table instead of written out as one-hot
 EMBEDDING = 64  # the numbers that stand for a value there
-CHANNELS = (1, 3, 4)  # what the channel axis of an image can be; tells [C, H, W] from [H, W, C]
 
 
 class Encoder(nn.Module):
@@ -186,7 +186,7 @@ class DictEncoder(Encoder):
             raise ValueError(
                 "the observation Dict has nothing to encode; add an entry beside masks and labels"
             )
-        images = {name for name, leaf in entries.items() if isinstance(leaf, Box) and leaf.image}
+        images = {name for name, leaf in entries.items() if isinstance(leaf, Box) and _shows(leaf)}
         # an encoder of one's own reads everything where there is no image
         named = images or (entries.keys() if is_function(config.encoder) else set())
         self.names = list(entries)
@@ -216,8 +216,8 @@ class Flatten(nn.Module):
     """Rows [B, ...] (or [B, k, ...]) of a leaf space as float32 [B, features].
 
     Discrete and MultiDiscrete become one-hot, but a component of more than LARGE values a row of a learned table;
-    MultiBinary 0 and 1, uint8 boxes are divided by 255; `normalize` gives other boxes a `RunningNorm` (one for all
-    frames of a stack).
+    MultiBinary 0 and 1, uint8 boxes go through a `UnitScale`; `normalize` gives other boxes a `RunningNorm` (one for
+    all frames of a stack).
     """
 
     choice: Tensor
@@ -229,7 +229,7 @@ class Flatten(nn.Module):
             raise ValueError("a Dict observation is encoded entry by entry; got a Dict inside an entry")
         self.rank = len(space.shape)
         self.stack = stack
-        self.scale = 1 / 255 if isinstance(space, Box) and space.dtype == "uint8" else None
+        self.scale = UnitScale(space) if isinstance(space, Box) and space.dtype == "uint8" else None
         nvec: tuple[int, ...] = ()
         if isinstance(space, Discrete | MultiDiscrete):
             nvec = (space.n,) if isinstance(space, Discrete) else space.nvec
@@ -256,7 +256,7 @@ class Flatten(nn.Module):
                 x = x.index_select(-1, self.component)  # [..., width]
             hot = (x == self.choice).float()
             return torch.cat([hot, *rows], -1) if rows else hot
-        return x.float() if self.scale is None else x.float().mul_(self.scale)
+        return x.float() if self.scale is None else self.scale(x.float())
 
     def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
         """Unstacked rows [..., *shape]."""
@@ -270,67 +270,17 @@ class Flatten(nn.Module):
         return x.flatten(1) if self.stack > 1 else x
 
 
-class Pixels(nn.Module):
-    """Images as floats [B, k*C, H, W] in channels-last memory, uint8 scaled to [0, 1].
-
-    Rows are [B, H, W], [B, H, W, C] or [B, C, H, W] (see
-    `_channels_first`), with a frame stack [B, k, ...]. The dtype is that of the surrounding autocast, so pixels are
-    converted once.
-    """
-
-    def __init__(self, space: Space, stack: int, name: str, smallest: int = 1) -> None:
-        super().__init__()
-        if not isinstance(space, Box) or len(space.shape) not in (2, 3):
-            given = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
-            raise ValueError(
-                f"encoder {name} reads images of shape (H, W) or (H, W, C); got {given}: use mlp"
-            )
-        rank3, first, final = len(space.shape) == 3, space.shape[0], space.shape[-1]
-        channels_first = rank3 and _channels_first(first, final)
-        height, width = space.shape[1:] if channels_first else space.shape[:2]
-        channels = (first if channels_first else final) if rank3 else 1
-        if min(height, width) < smallest:
-            raise ValueError(
-                f"encoder {name} reads images of at least {smallest}x{smallest}; got {height}x{width}: "
-                "use impala_cnn, small_cnn or auto"
-            )
-        self.size = (height, width)
-        self.channels = stack * channels
-        self.stack = stack
-        self.channels_last = rank3 and not channels_first
-        self.scale = 1 / 255 if space.dtype == "uint8" else None
-
-    def forward(self, obs: Tensor) -> Tensor:
-        if self.channels_last:
-            if self.stack > 1:
-                obs = obs.permute(0, 2, 3, 1, 4).flatten(3)  # [B, k, H, W, C] -> [B, H, W, k*C]
-            obs = obs.permute(0, 3, 1, 2)  # [B, k*C, H, W], in channels-last memory
-        else:
-            obs = obs.reshape(obs.shape[0], self.channels, *self.size)  # [B, H, W] and [B, k, ...] as well
-        device = obs.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32
-        x = obs.to(dtype)
-        if self.scale is not None:
-            x = x.mul_(self.scale)
-        return x.contiguous(memory_format=torch.channels_last)
-
-
-def _channels_first(first: int, final: int) -> bool:
-    """Whether the channels of an image are its first axis: usual counts tell, then the smaller one; else the last is.
-
-    [3, 96, 96] yes, [96, 96, 3] no, [3, 5, 4] no; [5, 96, 96] yes, [96, 96, 5] no.
-    """
-    if (first in CHANNELS) != (final in CHANNELS):
-        return first in CHANNELS
-    return first not in CHANNELS and first < final
-
-
 def _auto(space: Space) -> str:
     """The encoder for a leaf space."""
-    if not (isinstance(space, Box) and space.image):
+    if not (isinstance(space, Box) and _shows(space)):
         return "mlp"
     height, width = Pixels(space, 1, "auto").size
     return "nature_cnn" if min(height, width) >= 36 else "small_cnn"
+
+
+def _shows(box: Box) -> bool:
+    """Whether a Box is an image, or bytes of more axes than one, which no encoder but mlp reads."""
+    return box.dtype == "uint8" and len(box.shape) >= 2
 
 
 def _orthogonal(module: M) -> M:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,20 @@ from rlkit.config.schema import RunConfig
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
 from rlkit.seeding import Seeds, uniforms
 from rlkit.types import Lanes, tree_map
+
+# options of an environment that change how it is run, or its training, and no score of an evaluation
+BESIDE_THE_SCORE = (
+    "name",
+    "lanes",
+    "backend",
+    "workers",
+    "check",
+    "deadline",
+    "channels",
+    "action_mask",
+    "reward_scale",
+    "stuck_after",
+)
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,7 @@ def run_episodes(
 
 def _show(env: VecEnv, frame: Callable[[npt.NDArray[np.uint8]], None] | None) -> None:
     if frame is not None:
-        picture = env.render(0)
-        if picture is not None:
+        for picture in env.pictures(0):
             frame(picture)
 
 
@@ -115,6 +130,13 @@ class Evaluator:
         lanes = min(config.env.lanes, games * len(policy.spec.agents))
         self._config = replace(config.env, lanes=lanes, reward_scale=1.0)
         self._env: VecEnv | None = None
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What scores depend on beside the policy: the environment's options, and how actions are chosen."""
+        fields = {name: value for name, value in asdict(self._config).items() if name not in BESIDE_THE_SCORE}
+        plain: dict[str, Any] = json.loads(json.dumps(fields, default=str))  # as a checkpoint gives it back
+        return plain | {"greedy": self.greedy}
 
     def play(self) -> list[Episode]:
         """The episodes 0 .. episodes-1. Raises EndlessEpisode, and what an environment raises."""

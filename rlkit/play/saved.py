@@ -31,6 +31,8 @@ from rlkit.spaces import (
     Dict,
     MultiBinary,
     MultiDiscrete,
+    describe,
+    leaf_values,
     leaves,
     native_action,
     row_dtype,
@@ -65,10 +67,13 @@ class AgentPolicy:
     def _row(self, obs: Any) -> Obs:
         """One observation as a row of one lane: [1, ...]."""
         rows = {}
-        for name, leaf in leaves(self.spec.observation):
-            value = obs
-            for part in filter(None, name.split(".")):
-                value = value[int(part)] if isinstance(value, (tuple, list)) else value[part]
+        try:
+            values = leaf_values(self.spec.observation, obs)
+        except (KeyError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"the observation has no {error}; this policy reads a {describe(self.spec.observation)}"
+            ) from error
+        for (name, leaf), value in zip(leaves(self.spec.observation), values, strict=True):
             if name == MASK and isinstance(value, (tuple, list)):  # one part per component
                 value = np.concatenate([np.ravel(part) for part in value])
             array = np.asarray(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,7 @@ class VideoWriter:
         self.path, self.fps, self.frames = at(path), fps, 0
         self._part = self.path.beside(f".{self.path.name}.part.mp4")
         self._writer: Generator[None, Picture | None, None] | None = None
+        self._size: tuple[int, int] | None = None  # height and width of every frame
         try:
             self.path.parent.mkdir()
             self._part.remove()
@@ -39,8 +42,17 @@ class VideoWriter:
             raise ConfigError(f"video {path}: cannot be written there ({error.strerror})") from error
 
     def add(self, frame: Picture) -> None:
-        """Append one frame; all have the size of the first. H.264 wants even sizes: an odd one repeats its edge."""
+        """Append one frame. H.264 wants even sizes: an odd one repeats its edge.
+
+        Raises ConfigError where a frame has another size than the first, OSError where it cannot be written.
+        """
         height, width = frame.shape[:2]
+        self._size = self._size or (height, width)
+        if (height, width) != self._size:
+            raise ConfigError(
+                f"video {self.path}: the environment draws pictures of changing size, {self._size[1]}x{self._size[0]} "
+                f"and then {width}x{height}; a video has one size"
+            )
         frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if self._writer is None:
             import imageio_ffmpeg
@@ -84,6 +96,21 @@ class VideoWriter:
             reader.close()
 
 
+def as_gif(path: Path, width: int = 240, fps: int = 10, seconds: int = 60) -> tuple[bytes, tuple[int, int]]:
+    """The beginning of a film as a small GIF, which TensorBoard plays, and its size. Raises OSError."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-t", str(seconds), "-i", str(path)]
+    command += ["-vf", f"fps={fps},scale={width}:-2", "-f", "gif", "-"]
+    done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode or len(done.stdout) < 10:
+        raise OSError(
+            f"video {path}: ffmpeg made no GIF of it ({done.stderr.decode(errors='replace').strip()})"
+        )
+    # a GIF begins with its name and version, six bytes, then width and height
+    return done.stdout, struct.unpack("<HH", done.stdout[6:10])
+
+
 class Recorder:
     """Films of a policy in the run's environment: `folder`/step-000123456.mp4."""
 
@@ -91,9 +118,10 @@ class Recorder:
         self.policy, self.config, self.folder, self.device = policy, config, folder, device
 
     def record(self, step: int) -> Place:
-        """Record one greedy episode. Raises as `record`."""
+        """Record one episode, with actions as in evaluation. Raises as `record`."""
         path = self.folder / f"step-{step:09d}.mp4"
-        record(self.policy, self.config, path, seed=self.config.seed, device=self.device)
+        greedy = not self.config.evaluate.sample
+        record(self.policy, self.config, path, seed=self.config.seed, device=self.device, greedy=greedy)
         return path
 
 
@@ -105,18 +133,23 @@ def record(
     seed: int,
     device: torch.device,
     episodes: int = 1,
+    greedy: bool = True,
 ) -> list[Episode]:
-    """Record greedy episodes on held-out seeds.
+    """Record episodes on held-out seeds.
 
     Raises ConfigError where the environment draws nothing or the file cannot be written.
     """
     env = _drawing(config, seed, device, len(policy.spec.agents))
     try:
-        video = VideoWriter(path, env.fps)
+        video = VideoWriter(path, env.picture_rate or env.fps)
         try:
-            played = run_episodes(policy, env, episodes, seed=seed, device=device, frame=video.add)
-        except BaseException:
+            played = run_episodes(
+                policy, env, episodes, seed=seed, device=device, greedy=greedy, frame=video.add
+            )
+        except BaseException as error:
             video.close(keep=False)
+            if type(error) is ValueError:  # what it drew is no picture
+                raise ConfigError(registry.env_package().no_picture(config.env.id, str(error))) from error
             raise
         video.close()
     finally:

@@ -9,7 +9,6 @@ slack, everything that the snapshot speaks of is still there, and saving it late
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rlkit.checkpoint import BEST
+from rlkit.config.compose import to_yaml
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
 from rlkit.files import Place, at
@@ -97,17 +98,25 @@ def _hooks(
     average = AverageHook(policy, judged, config.evaluate.average) if config.evaluate.average else None
     evaluation = EvaluateHook(
         config.evaluate.every or max(total // 10, 1),
-        Evaluator(judged, config, config.evaluate.episodes, seed=config.seed, device=plan.device),
+        Evaluator(
+            judged,
+            config,
+            config.evaluate.episodes,
+            seed=config.seed,
+            device=plan.device,
+            greedy=not config.evaluate.sample,
+        ),
         Best(folder / BEST, lambda: policy_parts(judged, config)),
         say,
         lambda step: require_finite(judged, step, config.optim),
     )
     writer = MetricsWriter(folder, config.log.tensorboard, say)
+    writer.text("config", f"```\n{to_yaml(config)}```")
     hooks: list[Hook] = [
         StopHook(config.stop.reward, config.stop.minutes),
         *([average] if average else []),
         evaluation,
-        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), say),
+        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), writer, say),
         LogHook(config.log.every or max(total // 500, 1), writer, console, feed),
     ]
     return hooks, {"evaluation": evaluation, **({"average": average} if average else {})}

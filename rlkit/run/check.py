@@ -9,9 +9,10 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Algorithm, Experience, Probe
+from rlkit.contracts import Algorithm, Experience, Probe, Replayed
 from rlkit.device import choose_device, choose_precision, choose_threads
 from rlkit.learn import learners
+from rlkit.nn.precision import TOLERATED, gradient_error
 from rlkit.options import ConfigError
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
@@ -42,10 +43,17 @@ def check(config: RunConfig) -> Plan:
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)
+    if isinstance(experience, Replayed) and experience.config.warmup >= config.total_steps:
+        notes.append(
+            "warning: the run learns nothing: its replay memory warms up for "
+            f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; "
+            "type agent.replay.warmup=NUMBER or a larger total_steps"
+        )
     pixels = has_pixels(spec)
-    precision = choose_precision(config.precision, device, pixels, notes.append)
+    precision = tested_precision(config, spec, device, notes)
     if probe.why:
         notes.append(probe.why)
+    notes += probe.notes
     config = replace(
         config,
         device=str(device),
@@ -82,6 +90,26 @@ def probe_env(config: RunConfig, *, render: bool = False, distributed: bool = Fa
             f"environment {config.env.id} cannot be made: {type(error).__name__}: {error} "
             f"({place.filename}:{place.lineno}; --traceback shows the way there)"
         ) from error
+
+
+def tested_precision(config: RunConfig, spec: EnvSpec, device: torch.device, notes: list[str]) -> torch.dtype:
+    """The precision of a run, after bfloat16 was tried on the shapes at hand; `notes` hear of the choice.
+
+    Where its gradients are wrong, auto falls back to float32. Raises ConfigError where bfloat16 was typed.
+    """
+    said: list[str] = []
+    precision = choose_precision(config.precision, device, has_pixels(spec), said.append)
+    if precision == torch.bfloat16:
+        error = gradient_error(spec, config.network, device, precision)
+        if not error <= TOLERATED:
+            wrong = (
+                f"gradients in bfloat16 are wrong here for these observations (by {error:.2g} of their norm)"
+            )
+            if config.precision != "auto":
+                raise ConfigError(f"precision={config.precision}: {wrong}; type precision=float32")
+            said, precision = [f"precision: float32, because {wrong}"], torch.float32
+    notes += said
+    return precision
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:

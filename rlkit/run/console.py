@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 
+# what a panel says that has no numbers yet
+BEFORE_THE_FIRST = "collecting experience; steps count, and numbers come, with the next update"
+
+
 class Console:
     """Shows a run's messages and newest numbers, as a live panel in a terminal and as plain lines anywhere else.
 
@@ -104,7 +108,7 @@ class Console:
             f"{clock(left)} left" if left is not None else "",
         )
         body = Table.grid(padding=(0, 2))
-        for name, text in summary_lines(row):
+        for name, text in summary_lines(row) or [("", BEFORE_THE_FIRST)]:
             body.add_row(name, text)
         return Panel(Group(head, body), title=self._title, title_align="left", expand=False)
 
@@ -129,8 +133,12 @@ def summary_lines(row: Row) -> list[tuple[str, str]]:
         for name in ("environment", "policy", "learning", "other")
         if f"time/{name}" in row
     ]
+    if "time/seconds" in row:
+        beside = row.get("time/evaluation_seconds", 0.0)
+        evaluating = f", of it {clock(beside)} in evaluations and films" if beside else ""
+        lines.append(("total time", f"{clock(row['time/seconds'])}{evaluating}"))
     if shares:
-        lines.append(("time", ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares)))
+        lines.append(("training", ", ".join(f"{name} {100 * share:.0f}%" for name, share in shares)))
     if "source/workers" in row:
         lag = f"lag {row['source/lag_mean']:.1f} (at most {row['source/lag_max']:.0f})"
         trouble = [
@@ -162,6 +170,8 @@ def plain_line(step: int, total: int, row: Row, left: float | None) -> str:
         for name, text in summary_lines(row)
         if name in ("return", "speed", "workers", "loss")
     ]
+    if not row:
+        parts.append(BEFORE_THE_FIRST)
     if left is not None:
         parts.append(f"left {clock(left)}")
     return "  ".join(parts).replace(" (last 100 episodes)", "")

@@ -19,7 +19,7 @@ from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.play.evaluate import Evaluator
-from rlkit.play.video import Recorder
+from rlkit.play.video import Recorder, as_gif
 from rlkit.run.console import Console
 
 
@@ -71,7 +71,12 @@ class Best:
 
 
 class EvaluateHook(Hook):
-    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy."""
+    """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
+
+    Endless episodes cost the most and tell the least. So after an evaluation that did not end the next one is left out,
+    after a second such one the next three, then seven, and all of them while no episode of training has ended either.
+    The last evaluation of a run is always tried.
+    """
 
     def __init__(
         self, every: int, evaluator: Evaluator, best: Best, say: Say, check: Callable[[int], None]
@@ -79,16 +84,29 @@ class EvaluateHook(Hook):
         self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
         self.check = check  # of the weights at a step: raises where they are not worth an evaluation
         self.best: float | None = None
+        self.endless = 0  # evaluations in a row that did not end
+        self.left_out = 0  # evaluations still to be left out
 
     def after_update(self, clock: Clock, report: Report) -> None:
         if not (clock.due(self.every) or clock.finished):
             return
+        without_end = self.endless and not report.get("episodes", 1)
+        if (self.left_out or without_end) and not clock.finished:
+            self.left_out = max(self.left_out - 1, 0)
+            return
         self.check(clock.step)
         try:
-            episodes = self.evaluator.play()
+            with clock.pausing():
+                episodes = self.evaluator.play()
         except EndlessEpisode as error:
-            self.say(f"warning: no evaluation at step {clock.step:,}: {error}")
+            self.endless += 1
+            self.left_out = 2**self.endless - 1
+            self.say(
+                f"warning: no evaluation at step {clock.step:,} ({self.left_out} or more that follow are left out): "
+                f"{error}"
+            )
             return
+        self.endless = 0
         returns = torch.tensor([episode.result for episode in episodes], dtype=torch.float64)
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
@@ -107,22 +125,40 @@ class EvaluateHook(Hook):
         self.evaluator.close()
 
     def state_dict(self) -> Saved:
-        return {"best": self.best}
+        return {
+            "best": self.best,
+            "judged": self.evaluator.judged,
+            "endless": self.endless,
+            "left_out": self.left_out,
+        }
 
     def load_state_dict(self, state: Saved) -> None:
-        self.best = state["best"]
+        self.endless, self.left_out = state.get("endless", 0), state.get("left_out", 0)
+        before, now = state.get("judged", self.evaluator.judged), self.evaluator.judged
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if not changed:
+            self.best = state["best"]
+        elif state["best"] is not None:
+            self.say(
+                f"evaluation has changed ({', '.join(changed)}): the score of best/, {state['best']:.1f}, is not "
+                "compared with those to come, and the next evaluation replaces it"
+            )
 
 
 class VideoHook(Hook):
-    """Every `every` steps, record one greedy episode."""
+    """Every `every` steps, film one episode, for the folder and for TensorBoard."""
 
-    def __init__(self, every: int, recorder: Recorder, say: Say) -> None:
-        self.every, self.recorder, self.say = every, recorder, say
+    def __init__(self, every: int, recorder: Recorder, writer: MetricsWriter, say: Say) -> None:
+        self.every, self.recorder, self.writer, self.say = every, recorder, writer, say
 
     def after_update(self, clock: Clock, report: Report) -> None:
         if clock.due(self.every):
             try:
-                self.say(f"video: {self.recorder.record(clock.step)}")
+                with clock.pausing():
+                    path = self.recorder.record(clock.step)
+                    if self.writer.draws:
+                        self.writer.animation(clock.step, "film", *as_gif(path))
+                self.say(f"video: {path}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")
 
@@ -147,7 +183,7 @@ class LogHook(Hook):
 
     def __init__(self, every: int, writer: MetricsWriter, console: Console, feed: Feed) -> None:
         self.every, self.writer, self.console, self.feed = every, writer, console, feed
-        self._seconds, self._step = 0.0, 0
+        self._seconds, self._beside, self._step = 0.0, 0.0, 0
         self._parts = {"environment": 0.0, "policy": 0.0, "learning": 0.0}
         self._shown = self._waited = 0.0
 
@@ -164,33 +200,35 @@ class LogHook(Hook):
         self.console.update(clock.step, row)
 
     def _times(self, clock: Clock, reset: bool) -> dict[str, float]:
-        """Speed and shares of time since the last logged row."""
+        """Speed and shares of the time since the last logged row that went into training; and all time so far."""
         parts = {
             "environment": self.feed.timing.environment,
             "policy": self.feed.timing.policy,
             "learning": clock.learning,
         }
-        seconds = max(clock.seconds - self._seconds, 1e-9)
+        seconds = max(clock.seconds - self._seconds - (clock.beside - self._beside), 1e-9)
         times = {
             "time/seconds": clock.seconds,
+            "time/evaluation_seconds": clock.beside,
             "time/steps_per_second": (clock.step - self._step) / seconds,
             **{f"time/{name}": (value - self._parts[name]) / seconds for name, value in parts.items()},
         }
-        # evaluations, videos, checkpoints, logging; with the thread source the parts overlap and leave nothing
+        # checkpoints, logging; with the thread source the parts overlap and leave nothing
         named = sum(times[f"time/{name}"] for name in parts)
         times["time/other"] = max(1.0 - named, 0.0)
         waiting = self.feed.timing.waiting
         if waiting:  # for workers elsewhere, while these act and step
             times["time/waiting"] = (waiting - self._waited) / seconds
         if reset:
-            self._seconds, self._step, self._parts = clock.seconds, clock.step, parts
+            self._seconds, self._beside, self._step = clock.seconds, clock.beside, clock.step
+            self._parts = parts
             self._waited = waiting
         return times
 
     def resume(self, clock: Clock) -> None:
         """Forget rows after the checkpoint that the run continues from."""
         self.writer.truncate(clock.step)
-        self._seconds, self._step = clock.seconds, clock.step
+        self._seconds, self._beside, self._step = clock.seconds, clock.beside, clock.step
 
     def close(self, clock: Clock, error: BaseException | None) -> None:
         self.writer.close()

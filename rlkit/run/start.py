@@ -28,11 +28,13 @@ def _open(plan: Plan, folder: Place, console: Console, written: RunConfig) -> Se
 
 
 def train(
-    agent: str = "ppo", env: str = "cartpole", *, console: Console | None = None, **options: object
+    agent: object = "ppo", env: object = "cartpole", *, console: Console | None = None, **options: object
 ) -> Path:
     """Train a new agent and return the run's folder, an absolute path.
 
-    options: as on the command line, e.g. total_steps=100_000, seed=3, network="cnn", **{"agent.clip": 0.1}.
+    agent, env: names as on the command line, or a module of one's own and a class of environments or a function that
+    makes one, which other processes import by their names; options: as on the command line, e.g. total_steps=100_000,
+    seed=3, network="cnn", **{"agent.clip": 0.1}, and NumPy's numbers and arrays.
     Raises ConfigError (a ValueError) for anything that cannot be used, before anything starts.
     """
     return start(compose(values={"agent": agent, "env": env, **options}).config, console)
@@ -46,6 +48,12 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
     with lock_folder(folder):
         try:
             console = console or Console(config.total_steps, folder.name)
+            if folder.name != config.run_name:
+                earlier = folder.with_name(config.run_name)
+                console.say(
+                    f"{earlier} exists, so this new run is {folder}; rlkit resume {quoted(earlier)} continues that one, and "
+                    "seed=NUMBER makes another"
+                )
             session = _open(plan, folder, console, plan.config)
             save(plan.config, folder / "config.yaml")
         except BaseException:

@@ -140,7 +140,7 @@ def test_native_cartpole_keeps_the_row_rule_and_warns_about_replay():
 
 @pytest.mark.parametrize("kind", ["raised", "loop", "space"])
 def test_native_faults(kind):
-    config = EnvConfig(id="Faulty", lanes=2, deadline=0.5)
+    config = EnvConfig(id="Faulty", lanes=2, deadline=0.5, check="space")
     env = Native(SyncVectorEnv([lambda: Faulty(kind, at=2)] * 2), config, Seeds(SEED, False, 0, 2))
     env.restore(np.zeros(2, np.int64), [np.zeros(0, np.int64)] * 2)
     env.step(torch.zeros(2, dtype=torch.int64))

@@ -25,7 +25,15 @@ def make(kind, backend, lane=2, lanes=3, deadline=20.0, workers=2, seed=9):
     """Only `lane` fails, in step 2 of its episode 1."""
     kwargs = {"kind": kind, "at": 2, "seed": episode_seed(seed, lane, 1), "length": 4}
     return make_vec(
-        EnvConfig(id=FAULTY, kwargs=kwargs, lanes=lanes, backend=backend, workers=workers, deadline=deadline),
+        EnvConfig(
+            id=FAULTY,
+            kwargs=kwargs,
+            lanes=lanes,
+            backend=backend,
+            workers=workers,
+            deadline=deadline,
+            check="space",
+        ),
         seed,
     )
 

@@ -159,7 +159,10 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_list_prints_names_and_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_names_and_what_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["list", "environments"]) == 0
     assert re.search(r"^cartpole +CartPole-v1", capsys.readouterr().out, re.M)
     assert main(["list", "agents"]) == 0
@@ -199,6 +202,42 @@ def test_list_runs(
 
 def test_columns_are_aligned() -> None:
     assert list_verb.columns([("a", "bb", "c"), ("aaa", "b", "")]) == "a    bb  c\naaa  b"
+    wide = [("x" * 90, "stopped"), ("y", "complete")]
+    assert list_verb.columns(wide, wrap=False).splitlines() == [
+        "x" * 90 + "  stopped",
+        "y" + " " * 91 + "complete",
+    ]
+
+
+@pytest.mark.parametrize("group", ["agents", "environments", "networks", "sources", "presets", "options"])
+@pytest.mark.parametrize("columns", [80, 120])
+def test_tables_fit_the_terminal(
+    group: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["list", group]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    if group != "sources":
+        assert max(map(len, lines)) > columns - 20
+
+
+def test_sentences_are_wrapped_beside_short_columns_and_below_long_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "one two three four five six seven eight"
+    assert list_verb.columns([("ab", text), ("c", "")]).splitlines() == [
+        "ab  one two three four five six seven",
+        "    eight",
+        "c",
+    ]
+    assert list_verb.columns([("a" * 20, text), ("b", "")]).splitlines() == [
+        "a" * 20,
+        "    one two three four five six seven",
+        "    eight",
+        "b",
+    ]
 
 
 def test_doctor_is_content_here(capsys: pytest.CaptureFixture[str]) -> None:

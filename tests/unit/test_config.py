@@ -7,14 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from rlkit.config import compose as rlkit_compose
 from rlkit.config import registry
 from rlkit.config.compose import compose, from_yaml, options, to_yaml, with_env
+from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.schema import RunConfig
+from rlkit.config.values import plain
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, UnknownOption, build, describe, option
 
@@ -378,3 +382,94 @@ def test_another_id_chooses_how_its_lanes_run_anew() -> None:
     assert with_env(run, ["env.time_limit=9"]).env.backend == "threads"
     pool = compose(["agent=ppo", "env=cartpole", "env.backend=envpool"]).config
     assert with_env(pool, ["env.id=CartPole-v0"]).env.backend == "envpool"
+
+
+# ---------------------------------------------------------------- words of other libraries
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("n_envs=8", "type env.lanes=8"),
+        ("env.num_envs=8", "type env.lanes=8"),
+        ("learning_rate=1e-4", "type optim.lr=0.0001"),
+        ("agent.learning_rate=1e-4", "type optim.lr=0.0001"),
+        ("gae_lambda=0.9", "type agent.lam=0.9"),
+        ("timesteps=5000", "type total_steps=5000"),
+        ("ent_coef=0.01", "type agent.entropy_coef=0.01"),
+        ("n_steps=64", "type agent.steps=64"),
+        ("batch_size=64", "type agent.minibatch=64"),
+        ("agent=dqn batch_size=64", "type agent.replay.batch=64"),
+        ("agent=dqn buffer_size=1000", "type agent.replay.capacity=1000"),
+        ("N_Envs=8", "type env.lanes=8"),
+    ],
+)
+def test_names_of_other_libraries_are_told_ours(typed: str, ours: str) -> None:
+    *_, name = typed.split()
+    with pytest.raises(ConfigError) as caught:
+        compose(typed.split())
+    found = ours.split()[1].partition("=")[0]
+    assert str(caught.value).startswith(name.partition("=")[0])
+    assert f"no such option; it is called {found} here; {ours} (" in str(caught.value)
+
+
+def test_every_name_of_theirs_has_one_of_ours() -> None:
+    known = {
+        each.name for agent in ("ppo", "dqn", "ddpg", "reinforce") for each, _ in options([f"agent={agent}"])
+    }
+    known |= {"agent", "env"}
+    for theirs, ours in ELSEWHERE.items():
+        assert theirs == theirs.lower() and ours and set(ours) <= known, theirs
+        assert theirs not in {name.rpartition(".")[2] for name in known}, f"{theirs} is an option of ours"
+
+
+# ---------------------------------------------------------------- values from Python
+
+
+def test_numpy_values_and_named_code_become_what_one_would_type() -> None:
+    values = {
+        "env": Ident,
+        "env.kwargs": {"n": np.array([5, 6]), "x": np.float64(0.5), "deep": {"flag": np.bool_(True)}},
+        "seed": np.int64(3),
+        "agent.clip": np.float32(0.25),
+        "dir": Path("there"),
+    }
+    config = compose(values=values).config
+    assert (config.env.id, config.seed, config.agent.clip, config.dir) == (
+        f"{__name__}:Ident",
+        3,
+        0.25,
+        "there",
+    )
+    assert config.env.kwargs == {"n": [5, 6], "x": 0.5, "deep": {"flag": True}}
+    assert to_yaml(config)
+    assert compose(values={"env": {"id": Ident}}).config.env.id == f"{__name__}:Ident"
+    assert plain("agent", torch) == "torch"
+
+
+class Ident:
+    """Stands for an environment: it is named, not made."""
+
+
+def test_values_without_a_name_are_refused_with_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = gymnasium.make("CartPole-v1")
+    mine = Ident()
+    scripted = type("Scripted", (), {"__module__": "__main__"})
+    for key, value, said in (
+        (
+            "env",
+            made,
+            r"env=<gymnasium\.wrappers.*>: a run makes several of its own; write env='CartPole-v1'",
+        ),
+        ("env", mine, r"env=<.*Ident>: .*write its class, or the function that makes it"),
+        ("env", lambda: made, "it has no name in its module"),
+        ("env", scripted, r"env=Scripted: it is defined in the script itself.*write env='my_env:Scripted'"),
+        (
+            "env.kwargs",
+            {"n": len},
+            r"env\.kwargs\.n=<builtins\.builtin_function_or_method>: options are saved",
+        ),
+        ("env.kwargs", {"n": [mine]}, r"env\.kwargs\.n=<.*Ident>: options are saved"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            compose(values={key: value})

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rlkit.envs import EnvConfig, make_env
-from rlkit.envs.wrappers.frames import FrameSkip
+from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.quirks import Pen
 
 
@@ -87,3 +87,41 @@ def test_atari_skips_in_the_emulator():
     env.step(0)
     assert env.unwrapped.ale.getEpisodeFrameNumber() - before == 3
     assert obs.shape == (84, 84)
+
+
+class Still(gymnasium.Env):
+    """Shows one frame for ever."""
+
+    def __init__(self, frame, high=255):
+        self.frame, self.observation_space = frame, gymnasium.spaces.Box(0, high, frame.shape, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        return self.frame, {}
+
+
+@pytest.mark.parametrize("depth", [1, 3, 16])
+@pytest.mark.parametrize("gray", [False, True])
+def test_frames_with_channels_first_become_the_same_and_keep_their_order(depth, gray):
+    frame = np.random.default_rng(0).integers(0, 256, (24, 40, depth), dtype=np.uint8)
+    if gray and depth != 3:
+        for given, channels in ((frame, "last"), (np.moveaxis(frame, -1, 0), "first")):
+            with pytest.raises(ValueError, match=f"env.gray=true: frames have {depth} channels"):
+                Picture(Still(given), gray, 8, channels)
+        return
+    last = Picture(Still(frame), gray, 8, "last")
+    first = Picture(Still(np.moveaxis(frame, -1, 0)), gray, 8, "first")
+    shown = last.reset()[0]
+    assert shown.shape == (8, 8) if gray else (8, 8, depth)
+    assert np.array_equal(first.reset()[0], shown if gray else np.moveaxis(shown, -1, 0))
+    for env in (first, last):
+        assert env.observation_space.contains(env.reset()[0])
+    if not gray:
+        means = frame.reshape(8, 3, 8, 5, depth).astype(float).mean((1, 3))
+        assert np.abs(shown - means).max() <= 1
+
+
+def test_frames_of_unknown_order_are_refused_and_bounds_are_kept():
+    planes = np.ones((4, 4, 16), np.uint8)
+    with pytest.raises(ValueError, match="of shape .* type env.channels=last or env.channels=first"):
+        Picture(Still(planes), False, 2)
+    assert Picture(Still(planes, high=1), False, 2, "last").observation_space.high.max() == 1

@@ -11,7 +11,7 @@ from rlkit.envs import EnvConfig, EnvFault, make_vec
 from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.rows import Check
 from rlkit.seeding import Seeds, episode_seed
-from rlkit.spaces import from_gymnasium
+from rlkit.spaces import MASK, Discrete, from_gymnasium
 
 TOYS = "rlkit.envs.toys:"
 
@@ -120,6 +120,11 @@ def test_restore_replays_and_stops_where_an_episode_ends_early():
         ("dtype", "finite", None, ""),
         ("space", "space", "space", "obs"),
         ("space", "finite", None, ""),
+        ("nan", "warn", "nan", "obs"),
+        ("reward", "warn", "nan", "reward"),
+        ("shape", "warn", "shape", "obs"),
+        ("dtype", "warn", "dtype", "obs"),
+        ("space", "warn", None, ""),
     ],
 )
 def test_faults_name_lane_episode_step_seed(kind, check, found, field):
@@ -159,7 +164,23 @@ def test_faults_name_lane_episode_step_seed(kind, check, found, field):
 def check_rows(space, *rows, mode="space"):
     """What the checks say of observation rows (one leaf)."""
     array = np.stack([np.asarray(row) for row in rows])
-    return Check(from_gymnasium(space), {"": array}, np.zeros(len(rows), np.float32), mode).find()
+    reward, last = np.zeros(len(rows), np.float32), np.zeros(len(rows), bool)
+    return Check(from_gymnasium(space), Discrete(2), {"": array}, reward, last, mode).find()
+
+
+@pytest.mark.parametrize("mode", ["warn", "space", "finite", "none"])
+def test_a_mask_that_allows_nothing_is_found_where_an_action_follows(mode):
+    action = from_gymnasium(spaces.Tuple((spaces.Discrete(2), spaces.MultiDiscrete([3, 1]))))
+    observation = from_gymnasium(spaces.Dict({MASK: spaces.MultiBinary(6)}))
+    mask = np.array([[1, 0, 0, 1, 0, 1], [1, 1, 0, 0, 0, 1], [0, 1, 1, 1, 1, 0]], np.int8)
+    for last, expected in (
+        ([False, False, False], (1, "allows nothing in component 1")),
+        ([False, True, False], (2, "allows nothing in component 2")),
+        ([False, True, True], None),
+    ):
+        check = Check(observation, action, {MASK: mask}, np.zeros(3, np.float32), np.array(last), mode)
+        found = check.find()
+        assert found == (None if mode == "none" or expected is None else ("mask", MASK, *expected))
 
 
 def test_checks_of_bounds():
@@ -170,6 +191,10 @@ def test_checks_of_bounds():
     assert check_rows(box, row(0, 2.5))[:3] == ("space", "obs", 0)
     assert check_rows(box, row(np.inf, 0))[:3] == ("nan", "obs", 0)
     assert check_rows(box, row(0, np.nan))[:3] == ("nan", "obs", 0)
+    assert check_rows(box, row(0, 2.5), mode="warn") is None
+    assert check_rows(box, row(0, np.inf), mode="warn")[:3] == ("nan", "obs", 0)
+    assert check_rows(spaces.Discrete(3), np.int64(3), mode="warn")[0] == "space"
+    assert check_rows(spaces.Box(0, 1, (2,), np.uint8), np.array([0, 2], np.uint8), mode="warn")[0] == "space"
     # 0.1 rounds up in float32: a value at its float64 bound is inside
     tenth = spaces.Box(-0.1, 0.1, (1,), np.float64)
     assert check_rows(tenth, row(0.1)) is None

@@ -17,6 +17,7 @@ from rlkit.envs.driving.exact.car_racing import CarRacing
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.run.check import check, probe_env
+from rlkit.spaces import Dict, Discrete
 from tests.helpers.counted import Counted, ThreadedBlock, Whole
 
 HERE = "tests.helpers.counted:"
@@ -172,7 +173,7 @@ def test_a_part_of_one_is_refused(name: str, member: str) -> None:
 def test_members_are_those_of_the_contract() -> None:
     assert set(MEMBERS) == {
         "spec", "lanes", "device", "exact", "fps", "restore", "step", "snapshot", "load_snapshot", "render", "close",
-        "failures",
+        "failures", "pictures", "picture_rate",
     }  # fmt: skip
 
 
@@ -184,3 +185,53 @@ def test_agents_are_announced() -> None:
 def test_a_vectors_rows_are_torch() -> None:
     row = make_vec(EnvConfig(id=HERE + "Whole", lanes=2), 0).restore(np.zeros(2, np.int64), [np.zeros(0)] * 2)
     assert isinstance(row.obs, torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "entry"),
+    [
+        ({}, ""),
+        ({"start": 1e5, "tick": 0.002}, ""),  # float32 holds 1e5 to 0.0078
+        ({"start": 1e9, "tick": 1, "dtype": "int64"}, ""),
+        ({"nested": True}, " entry a.0"),
+        ({"start": 1e5, "tick": 0.1}, None),
+        ({"dtype": "float32"}, None),
+        ({"start": 0.0}, None),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "inprocess"])
+def test_numbers_that_float32_cannot_tell_apart_are_said(kwargs, entry, backend):
+    found = probe(EnvConfig(id="tests.helpers.habits:Clock", kwargs=kwargs, lanes=2, backend=backend)).notes
+    if entry is None:
+        assert found == ()
+        return
+    (note,) = found
+    assert note.startswith(f"warning: observation{entry} changes by less than float32 holds at ")
+    if not kwargs:
+        assert "at 1.7e+09 (its neighbours there are 128 apart)" in note
+
+
+def test_an_environment_that_normalizes_is_said():
+    for which, what, option in (
+        ("NormalizeReward", "rewards", "agent.normalize_reward=true"),
+        ("NormalizeObservation", "observations", "network.normalize=true"),
+    ):
+        config = EnvConfig(id="tests.helpers.habits:normalized", kwargs={"which": which}, backend="inprocess")
+        (note,) = probe(config).notes
+        assert (
+            note.startswith(f"warning: {which} in the environment normalizes its {what} by")
+            and option in note
+        )
+    assert probe(EnvConfig(id="CartPole-v1", backend="inprocess")).notes == ()
+
+
+def test_keys_of_actions_are_texts() -> None:
+    """A saved policy has them as texts."""
+    config = EnvConfig(
+        id="tests.helpers.habits:keyed", kwargs={"key": 3}, backend="inprocess", action_mask="none"
+    )
+    with pytest.raises(ValueError, match=r"the key 3 of its action space is no text; write '3'"):
+        probe(config)
+    assert probe(replace(config, kwargs={"key": "3"})).spec.action == Dict(
+        (("0", Dict((("3", Discrete(2)),))),), True
+    )

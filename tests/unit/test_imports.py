@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; rooms of one floor do not know one another
-    ("own", "text", "files"),
+    ("own", "text", "files", "images"),
     ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
     ("types", "device", "seeding"),
     ("compile", "returns", "contracts"),

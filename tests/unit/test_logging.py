@@ -15,6 +15,7 @@ import pytest
 
 from rlkit.files import at
 from rlkit.metrics import MetricsWriter, explained, last_rows, read_metrics
+from rlkit.play.video import VideoWriter, as_gif
 from rlkit.run import console as console_module
 from rlkit.run.console import Console, clock, number
 
@@ -151,8 +152,34 @@ def test_tensorboard_reads_the_same_numbers(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         writer.write(step, {"return/mean": step * 0.5, "loss/value": 0.25})
     writer.close()
-    assert scalars(tmp_path, "return/mean") == [(10, 5.0), (20, 10.0), (30, 15.0)]
+    # it sorts by letters, capitals first, so that it opens with the return
+    assert scalars(tmp_path, "Return/mean") == [(10, 5.0), (20, 10.0), (30, 15.0)]
     assert scalars(tmp_path, "loss/value") == [(10, 0.25), (20, 0.25), (30, 0.25)]
+
+
+def test_tensorboard_has_the_configuration_once_and_the_films(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    film = VideoWriter(tmp_path / "film.mp4", fps=10.0)
+    for gray in range(0, 250, 50):
+        film.add(np.full((60, 80, 3), gray, np.uint8))
+    film.close()
+    for _ in range(2):  # a resumed run
+        writer = MetricsWriter(tmp_path)
+        writer.text("config", "seed: 0")
+        writer.animation(7, "film", *as_gif(tmp_path / "film.mp4", width=40))
+        writer.close()
+    quiet = MetricsWriter(tmp_path / "quiet", tensorboard=False)
+    quiet.text("config", "seed: 0")
+    assert writer.draws and not quiet.draws
+    accumulator = EventAccumulator(str(tmp_path))
+    accumulator.Reload()
+    (config,) = accumulator.Tensors("config")
+    assert config.tensor_proto.string_val == [b"seed: 0"]
+    assert accumulator.SummaryMetadata("config").plugin_data.plugin_name == "text"
+    images = accumulator.Images("film")
+    assert [(image.step, image.width, image.height) for image in images] == [(7, 40, 30)] * 2
+    assert images[0].encoded_image_string.startswith(b"GIF89a")
 
 
 def test_resume_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:

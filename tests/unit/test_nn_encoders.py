@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -146,11 +147,43 @@ def test_pixels_are_scaled_to_one_and_left_alone():
     torch.testing.assert_close(floats(obs.float()), obs.float()[:, None])
 
 
-def test_channel_axis():
-    assert Pixels(Box((3, 64, 64), "uint8"), 1, "x").size == (64, 64)
-    assert Pixels(Box((64, 48, 3), "uint8"), 1, "x").size == (64, 48)
-    assert Pixels(Box((4, 84, 3), "uint8"), 1, "x").size == (4, 84)  # both could be: the last wins
-    assert Pixels(Box((64, 48, 2), "uint8"), 1, "x").channels == 2
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_bytes_are_scaled_by_the_bounds_of_their_space(channels, stack):
+    """From 0 for the lower to 1 for the upper bound, entry by entry; 0..255 is x/255 to the last bit."""
+    shape = (2, 3, 5)
+    low, high = np.zeros(shape), np.full(shape, 4.0)
+    low[0, 1, 2], high[0, 1, 2], high[1, 2, 4], low[1, 0, 0] = 2, 6, 1, 4  # (1, 0, 0) has one value only
+    obs = torch.from_numpy(
+        np.random.default_rng(0).integers(low, high + 1, (7, stack, *shape), dtype=np.uint8)
+    )
+    expected = torch.from_numpy((obs.numpy() - low) / np.where(high > low, high - low, 1)).float()
+    rows = obs if stack > 1 else obs[:, 0]
+    box = Box(shape, "uint8", low, high, channels)
+    torch.testing.assert_close(Flatten(box, stack)(rows), expected.flatten(1))
+    planes = expected if channels == "first" else expected.permute(0, 1, 4, 2, 3)
+    torch.testing.assert_close(Pixels(box, stack, "x")(rows), planes.flatten(1, 2))
+    bits = Box(shape, "uint8", 0.0, 1.0, channels)
+    assert torch.equal(Flatten(bits, stack)(rows % 2).flatten(), (rows % 2).float().flatten())
+    assert Pixels(bits, stack, "x")(rows % 2).max() == 1
+    whole = Box(shape, "uint8", 0.0, 255.0, channels)
+    assert torch.equal(Flatten(whole, stack)(rows).flatten(), (rows.float() * (1 / 255)).flatten())
+    assert not [*Flatten(whole, stack).scale.buffers(), *Pixels(whole, stack, "x").buffers()]
+
+
+def test_policies_saved_without_bounds_go_on_dividing_by_255():
+    space = Box((3,), "uint8", 0.0, 4.0)
+    new = make_encoder(space)
+    saved = {name: value for name, value in new.state_dict().items() if ".scale." not in name}
+    assert len(saved) == len(new.state_dict()) - 2
+    old = make_encoder(space)
+    old.load_state_dict(saved)
+    obs = torch.tensor([[0, 2, 4]], dtype=torch.uint8)
+    torch.testing.assert_close(old.flatten(obs), obs / 255)
+    torch.testing.assert_close(new.flatten(obs), obs / 4)
+    again = make_encoder(space)
+    again.load_state_dict(old.state_dict())
+    assert torch.equal(again(obs), old(obs)) and not torch.equal(again(obs), new(obs))
 
 
 def test_autocast_converts_once():
@@ -281,6 +314,21 @@ def test_errors_name_sizes_and_choices():
         make_encoder(Box((20, 90, 3), "uint8"), 1, replace(CONFIG, encoder="nature_cnn"))
     with pytest.raises(ValueError, match=r"reads images .* a Box of shape \(3,\): use mlp"):
         make_encoder(VECTOR, 1, replace(CONFIG, encoder="impala_cnn"))
+    for shape in ((4, 4, 16), (16, 4, 4), (3, 5, 4), (4, 84, 3), (9, 9, 9), (6, 7, 8), (1, 8, 1)):
+        with pytest.raises(
+            ValueError, match=r"which of them .* cannot be told: type env.channels=last or .*first"
+        ):
+            make_encoder(Box(shape, "uint8"))
+        assert make_encoder(Box(shape, "uint8"), 1, replace(CONFIG, encoder="mlp")).features == 64
+        for channels, axis in (("first", 0), ("last", 2)):
+            assert Pixels(Box(shape, "uint8", channels=channels), 1, "x").channels == shape[axis]
+    frames = Box((4, 40, 40, 3), "uint8")  # no image
+    for space in (frames, Dict((("clip", frames),))):
+        with pytest.raises(
+            ValueError, match=r"got a Box of shape \(4, 40, 40, 3\): use mlp \(network.encoder=mlp\)"
+        ):
+            make_encoder(space)
+        assert make_encoder(space, 1, replace(CONFIG, encoder="mlp")).features == 64
     with pytest.raises(ValueError, match="got Discrete"):
         make_encoder(Discrete(3), 1, replace(CONFIG, encoder="small_cnn"))
     small = Dict((("camera", Box((8, 8), "uint8")),))
@@ -307,7 +355,10 @@ def test_compiles(space):
         ((5, 96, 80), 5, (96, 80)),  # no usual number of channels: the smaller axis
         ((96, 80, 5), 5, (96, 80)),
         ((2, 3, 1), 1, (2, 3)),  # the usual number wins over the smaller axis
-        ((3, 5, 4), 4, (3, 5)),  # both are usual: the last
+        ((8, 8, 20), 20, (8, 8)),  # many planes of a square board
+        ((20, 8, 8), 20, (8, 8)),
+        ((1, 1, 3), 3, (1, 1)),
+        ((6, 7, 2), 2, (6, 7)),
         ((40, 44), 1, (40, 44)),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -247,6 +248,40 @@ def test_reset_rows_have_no_influence() -> None:
         agent.learn(rollout, 0.0)
         results.append(agent.optim.flat.detach().clone())
     assert torch.equal(results[0], results[1])
+
+
+def test_explained_variance_is_that_of_the_transitions() -> None:
+    """1 - Var(R - V) / Var(R) with R = A + V by a loop over the rows whose action reached the environment."""
+    agent = make_agent(Discrete(3), normalize_advantage=False)
+    rollout = make_rollout(agent)
+    config, last = agent.config, rollout.last
+    with torch.no_grad():
+        final = agent.policy.value(rollout.obs[-1:], rollout.first[-1:], agent.policy.initial_state(Lanes(N)))
+    value = torch.cat([rollout.extra["value"], final]).double()
+    targets, errors = [], []
+    for n in range(N):
+        following = 0.0
+        for t in reversed(range(T)):
+            if last[t, n]:
+                following = 0.0
+                continue
+            future = 0.0 if rollout.terminated[t, n] else float(value[t + 1, n])
+            delta = float(rollout.reward[t, n]) + config.gamma * future - float(value[t, n])
+            going = 0.0 if last[t + 1, n] else 1.0
+            following = delta + config.gamma * config.lam * going * following
+            targets.append(following + float(value[t, n]))
+            errors.append(following)
+    assert len(targets) == int(rollout.valid.sum()) < T * N
+    right = 1 - np.var(errors) / np.var(targets)
+    assert agent.learn(rollout, 0.0)["value/explained"].item() == pytest.approx(right, abs=1e-5)
+    one = make_agent(Discrete(3), steps=1, minibatch=1)
+    row = Rollout(
+        *(part[:2, :1] for part in (rollout.obs, rollout.first, rollout.last * False)),
+        *(part[:1, :1] for part in (rollout.action, rollout.reward, rollout.terminated)),
+        one.policy.initial_state(Lanes(1)),
+        {name: part[:1, :1] for name, part in rollout.extra.items()},
+    )
+    assert one.learn(row, 0.0)["value/explained"] == 0, "one transition has no variance"
 
 
 def test_value_clip_takes_the_larger_loss() -> None:

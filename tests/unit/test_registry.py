@@ -90,12 +90,15 @@ def test_a_second_name_of_an_algorithm(quick: Path, tmp_path: Path) -> None:
     assert from_yaml(path) == config
 
 
-def test_lists_show_the_second_name(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_show_the_second_name(
+    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "runs" / "quick-cartpole-0"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(to_yaml(compose(["agent=quick"]).config))
     assert main(["list", "runs", f"dir={tmp_path / 'runs'}"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "quick"
+    monkeypatch.setenv("COLUMNS", "200")
     assert main(["list", "agents"]) == 0
     lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "Discrete MultiDiscrete MultiBinary Box Dict  rollouts" in lines["ppo"]

@@ -33,8 +33,8 @@ class DrivingBlock(Block):
         count = stop - start
         self.picture: Picture | None = None
         if config.gray or config.size:
-            self.picture = Picture(self.envs[0], config.gray, config.size)
-            self.observation = from_gymnasium(self.picture.observation_space)
+            self.picture = Picture(self.envs[0], config.gray, config.size, config.channels)
+            self.observation = from_gymnasium(self.picture.observation_space, config.channels)
         self.scenes = Scenes(count)
         for i, env in enumerate(self.envs):
             core: Core = env.unwrapped
@@ -58,7 +58,14 @@ class DrivingBlock(Block):
         ]
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
-        self.check = Check(self.observation, {"": self.pixels}, rows.reward[mine], self.config.check)
+        self.check = Check(
+            self.observation,
+            self.action,
+            {"": self.pixels},
+            rows.reward[mine],
+            rows.last[mine],
+            self.config.check,
+        )
 
     def verify(self) -> None:
         """Draw what the lanes described, then look at the rows. Raises EnvFault."""
