@@ -43,7 +43,7 @@ def test_bandit_finds_the_better_arm(tmp_path: Path) -> None:
 def test_quadratic_control(tmp_path: Path, distribution: str) -> None:
     """Best 0, doing nothing -10/3: actions of the right sign and size."""
     score = trained(
-        tmp_path, env=f"{TOY}:Quadratic", total_steps=24000,
+        tmp_path, env=f"{TOY}:Quadratic", total_steps=16000,
         **{"agent.steps": 64, "optim.lr": 3e-3, "agent.gamma": 0.8, "agent.distribution": distribution,
            "agent.log_std_init": -0.5, "optim.lr_schedule": "linear"},
     )  # fmt: skip
@@ -53,7 +53,7 @@ def test_quadratic_control(tmp_path: Path, distribution: str) -> None:
 def test_batched_environment(tmp_path: Path) -> None:
     """The same control with rows that are born as tensors."""
     score = trained(
-        tmp_path, env="rlkit.envs.toys.batched:Quadratic", total_steps=40000,
+        tmp_path, env="rlkit.envs.toys.batched:Quadratic", total_steps=24000,
         **{"env.backend": "batched", "env.lanes": 16, "agent.steps": 64, "optim.lr": 3e-3, "agent.gamma": 0.8,
            "agent.log_std_init": -0.5, "optim.lr_schedule": "linear"},
     )  # fmt: skip
@@ -75,11 +75,10 @@ def test_an_agent_with_a_flipped_advantage_fails(tmp_path: Path, monkeypatch: py
     assert score < 2.5
 
 
-@pytest.mark.parametrize("source", ["sync", "thread"])
-def test_cartpole(tmp_path: Path, source: str) -> None:
-    """Half of the preset's steps already balance it nearly always."""
+def test_cartpole_while_a_thread_collects(tmp_path: Path) -> None:
+    """Half of the preset's steps already balance it nearly always. The other tasks here collect in turn."""
     score = trained(
-        tmp_path, agent="ppo", env="cartpole", preset="auto", total_steps=50_000, seed=1, source=source
+        tmp_path, 400, agent="ppo", env="cartpole", preset="auto", total_steps=50_000, seed=1, source="thread"
     )
     assert score > 400
 
@@ -87,7 +86,7 @@ def test_cartpole(tmp_path: Path, source: str) -> None:
 def test_pixels_with_a_frame_stack(tmp_path: Path) -> None:
     """An image task whose answer is only in the frame before: no stack, no score above chance."""
     options = {
-        "env": "tests.helpers.pixels:Before", "total_steps": 6000, "agent.steps": 32, "optim.lr": 1e-3,
+        "env": "tests.helpers.pixels:Before", "total_steps": 4000, "agent.steps": 32, "optim.lr": 1e-3,
         "agent.gamma": 0.0, "agent.epochs": 4, "precision": "float32",
     }  # fmt: skip
     assert trained(tmp_path, **options, **{"env.stack": 2}) > 9
@@ -100,7 +99,7 @@ def test_value_of_a_constant_reward_through_truncation() -> None:
 
     values = COMMON | {
         "env": "tests.helpers.pixels:Constant", "env.time_limit": 5, "agent.steps": 32, "agent.gamma": 0.8,
-        "optim.lr": 1e-2, "total_steps": 40_000, "agent.lam": 0.9, "threads": 1, "optim.clip_norm": 0.0,
+        "optim.lr": 1e-2, "total_steps": 12_000, "agent.lam": 0.9, "threads": 1, "optim.clip_norm": 0.0,
     }  # fmt: skip
     config = compose(values=values).config
     import tempfile

@@ -35,9 +35,9 @@ SMALL = {
 }  # fmt: skip
 PPO = SMALL | {
     "agent": "ppo", "agent.steps": 32, "agent.minibatch": 96, "agent.epochs": 4, "agent.sequence": 8,
-    "agent.normalize_reward": True, "total_steps": 750, "optim.clip_norm": 0.1,
+    "agent.normalize_reward": True, "total_steps": 560, "optim.clip_norm": 0.1,
 }  # fmt: skip
-REINFORCE = SMALL | {"agent": "reinforce", "agent.steps": 16, "agent.episodes": 6, "total_steps": 1200}
+REINFORCE = SMALL | {"agent": "reinforce", "agent.steps": 16, "agent.episodes": 6, "total_steps": 600}
 RUN = [f"{key}={value}" for key, value in PPO.items()]
 
 
@@ -206,7 +206,7 @@ def saved_updates(run: Path) -> int:
 
 def start_long(folder: Path, learning: bool, *options: str) -> tuple[Process, list[int]]:
     """A run of two ranks that is learning, or that is just starting them, and its learner processes."""
-    process = launch(folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", *options)
+    process = launch(folder, "train", *RUN, "total_steps=2200", "learner.workers=2", "name=b", *options)
     metrics = folder / "runs" / "b" / "metrics.csv"
     wait_for(lambda: bool(children(process.pid)), process)
     if learning:
@@ -221,7 +221,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The digest of a run of two ranks that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     code, output = rlkit(
-        folder, "train", *RUN, "total_steps=4000", "learner.workers=2", "name=b", "log.every=190"
+        folder, "train", *RUN, "total_steps=2200", "learner.workers=2", "name=b", "log.every=190"
     )
     assert code == 0, output
     return digest(folder / "runs" / "b")
