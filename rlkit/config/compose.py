@@ -102,23 +102,26 @@ def save(config: RunConfig, path: Place) -> None:
     path.write(data)
 
 
-def changes(before: dict[str, Any], config: RunConfig) -> list[str]:
-    """ "optim.lr: 0.0003 -> 0.4003" for each option that is another one than in an earlier value of `to_plain`.
+def remembered(config: RunConfig) -> str:
+    """The configuration as one text, for a later `changes`."""
+    return json.dumps(to_plain(config), default=str)
+
+
+def changes(before: str, config: RunConfig) -> list[str]:
+    """ "optim.lr: 0.0003 -> 0.4003" for each option that is another one than in an earlier value of `remembered`.
 
     Options that only one of the two has are those of another version.
     """
-    now = to_plain(config)
-    if not before:
-        return []  # version 0.1.0 did not save it
-    before = before | {group: modern(group, before[group]) for group in ("agent", "env", "network")}
+    old, new = json.loads(before), json.loads(remembered(config))
+    old |= {group: modern(group, old[group]) for group in ("agent", "env", "network")}
     found = []
     for name in ("agent.name", *(each.name for each in describe(RunConfig, types=_types(config.agent_name)))):
         try:
-            old, new = _get(before, name), _get(now, name)
-        except (KeyError, TypeError):
+            was, now = _get(old, name), _get(new, name)
+        except KeyError:
             continue
-        if json.dumps(old, sort_keys=True, default=str) != json.dumps(new, sort_keys=True, default=str):
-            found.append(f"{name}: {show(old)} -> {show(new)}")
+        if was != now:
+            found.append(f"{name}: {show(was)} -> {show(now)}")
     return found
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rlkit import checkpoint
-from rlkit.checkpoint import CheckpointError
 from rlkit.config.compose import changes, from_yaml
 from rlkit.config.schema import RunConfig
 from rlkit.files import Place, named
 from rlkit.options import ConfigError
+from rlkit.tensorfile import MALFORMED
 from rlkit.text import quoted
 
 
@@ -41,8 +41,10 @@ def changed_by_hand(folder: Place, config: RunConfig, group: str = "") -> list[s
     group: of those alone whose names begin so, "env.".
     """
     for _, place in checkpoint.saved_steps(folder / "checkpoints"):
-        with suppress(CheckpointError):
-            before = checkpoint.read_values(place, "state").get("config", {})  # version 0.1.0 saved none
+        with suppress(*MALFORMED):  # a damaged one: the one before is looked at
+            before = checkpoint.read_values(place, "state").get("config")
+            if before is None:  # of version 0.1.0
+                return []
             found = [each for each in changes(before, config) if each.startswith(group)]
             return [f"{folder / 'config.yaml'}: {each}, changed by hand" for each in found]
     return []

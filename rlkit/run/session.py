@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from rlkit import checkpoint
-from rlkit.config.compose import to_plain
+from rlkit.config.compose import remembered
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
 from rlkit.files import Place
@@ -34,7 +34,7 @@ class Session:
     def __init__(
         self, built: Built, config: RunConfig, folder: Place, console: Console, written: RunConfig
     ) -> None:
-        self.written = to_plain(written)
+        self.written = remembered(written)
         self.built, self.config, self.folder, self.console = built, config, folder, console
         self.model, self.learner, self.feed, self.clock = built.model, built.learner, built.feed, built.clock
         self.saving = CheckpointHook(config.checkpoint.every or max(config.total_steps // 10, 1), self)
@@ -85,7 +85,7 @@ class Session:
         Raises Diverged where that is not worth keeping.
         """
         require_finite(self.model, self.clock.step, self.config.optim)
-        state = {name: each.state_dict() for name, each in self.built.state.items()}
+        state: Saved = {name: each.state_dict() for name, each in self.built.state.items()}
         state |= {"feed": self.feed.state_dict(), "stop": asdict(self.config.stop), "config": self.written}
         return {"policy": self.built.describe(), "state": state}
 

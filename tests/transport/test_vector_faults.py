@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs.backends import simulators as simulator_module
 from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
 
@@ -300,10 +302,15 @@ import os, signal, subprocess, sys, gymnasium, numpy as np
 from gymnasium import spaces
 class Simulated(gymnasium.Env):
     observation_space, action_space = spaces.Box(-1, 1, (1,), np.float32), spaces.Discrete(2)
-    def __init__(self, died=False):
-        self.died = died
+    def __init__(self, died=False, late=False):
+        self.died, self.late = died, late
+        if not late:
+            self.begin()
+    def begin(self):
         self.simulator = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
     def reset(self, *, seed=None, options=None):
+        if self.late:
+            self.begin()
         return np.zeros(1, np.float32), {}
     def step(self, action):
         if self.died:
@@ -349,3 +356,42 @@ def test_what_environments_start_ends_with_them(tmp_path, monkeypatch, end):
             worker.life = -1
     assert all_gone(pids, 3.0)
     vector.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_environments_start_here_ends_when_they_are_closed(tmp_path, monkeypatch, late):
+    """Started in the constructor or in the first reset, with what it has started itself."""
+    (tmp_path / "simulated_here.py").write_text(SIMULATOR)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = EnvConfig(id="simulated_here:Simulated", kwargs={"late": late}, lanes=1, backend="inprocess")
+    vector = make_vec(replace(config, action_mask="none"), 0)
+    vector.restore(np.zeros(1, np.int64), [np.zeros(0, np.int64)])
+    shell = vector.block.envs[0].unwrapped.simulator
+    pids = [shell.pid, *simulator_module._children(str(shell.pid)), vector.simulators.keeper.pid]
+    if late is False:
+        assert len(pids) == 3
+    bystander = subprocess.Popen(["sleep", "60"])
+    vector.close()
+    assert all_gone(pids, 3.0) and bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    vector = make("raised", "inprocess", lane=99)
+    play(vector, 1)
+    assert vector.simulators.keeper is None, "where nothing was started there is nobody to end it"
+    vector.close()
+
+
+KILLED = """
+import os, signal, subprocess
+from rlkit.envs.backends.simulators import Simulators
+with Simulators().tracking():
+    shell = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+print(shell.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_environments_start_here_ends_when_the_run_is_killed():
+    done = subprocess.run([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert all_gone([int(done.stdout)], 5.0)

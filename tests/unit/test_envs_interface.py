@@ -309,16 +309,19 @@ def test_a_forked_child_does_not_hold_the_lock_of_a_run(tmp_path: Path) -> None:
 
     lock = lock_folder(tmp_path)
     ours, theirs = os.pipe()
+    begun, says = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(theirs)
+        os.write(says, b".")
         os.read(ours, 1)
         os._exit(0)
     try:
+        os.read(begun, 1)
         lock.close()
         with open(tmp_path / ".lock") as again:
             fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
-        os.close(theirs)
-        os.close(ours)
+        for descriptor in (theirs, ours, begun, says):
+            os.close(descriptor)
         os.waitpid(child, 0)

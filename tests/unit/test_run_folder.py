@@ -19,7 +19,7 @@ import torch
 import rlkit
 from rlkit import checkpoint
 from rlkit.cli.main import main
-from rlkit.config.compose import changes, compose, from_yaml, save, to_plain, to_yaml
+from rlkit.config.compose import changes, compose, from_yaml, remembered, save, to_yaml
 from rlkit.contracts import Report
 from rlkit.files import at, named
 from rlkit.learn.trainer import Clock
@@ -191,7 +191,7 @@ def test_what_was_changed_by_hand_is_told(
 
 def test_flipped_bits_of_a_configuration_are_refused_told_or_change_nothing(run: Path) -> None:
     config = from_yaml(run / "config.yaml")
-    before, whole = to_plain(config), (run / "config.yaml").read_bytes()
+    before, whole = remembered(config), (run / "config.yaml").read_bytes()
     told = 0
     for bit in np.random.default_rng(0).choice(8 * len(whole), 25, replace=False):
         flipped = bytearray(whole)
