@@ -47,25 +47,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
             limit = {"max_episode_steps": decisions * skip} if decisions else {}
         else:
             skip = 1  # the emulator then draws the last frame only
-    try:
-        if kind is not None:
-            env = kind(**kwargs)
-        else:
-            with warnings.catch_warnings():
-                # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
-                warnings.filterwarnings("ignore", message=".*is out of date")
-                env = gymnasium.make(config.id, disable_env_checker=True, **limit, **kwargs)
-    except TypeError as error:
-        raise refusal(config.id, kind, kwargs, error) from error
-    except (gymnasium.error.Error, ImportError) as error:
-        raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
-    except BaseException as error:
-        if isinstance(error, Exception) or not own(error):
-            raise
-        raise ValueError(f"env.id={config.id}: its constructor ends the program with {error!r}") from error
-    if not isinstance(env, gymnasium.Env):
-        raise ValueError(f"env.id={config.id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
-    require_spaces(env, config.id)
+    env = _made(config.id, kind, limit, kwargs)
     if kind is not None and config.time_limit:
         env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
     if skip > 1:
@@ -83,8 +65,7 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
             from_gymnasium(space, what=name)
         except ValueError as error:
             raise ValueError(f"env.id={config.id}: {error}") from error
-    made: Env = env
-    return made
+    return env
 
 
 def refusal(id: str, kind: Constructor | None, kwargs: dict[str, Any], error: TypeError) -> ValueError:
@@ -102,3 +83,28 @@ def refusal(id: str, kind: Constructor | None, kwargs: dict[str, Any], error: Ty
 
 def _is_atari(id: str) -> bool:
     return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")
+
+
+def _made(id: str, kind: Constructor | None, limit: dict[str, int], kwargs: dict[str, Any]) -> Env:
+    """The environment itself: of a class of one's own, or of a registered id. Raises as `make_env`."""
+    try:
+        if kind is not None:
+            env = kind(**kwargs)
+        else:
+            with warnings.catch_warnings():
+                # a higher version may be a variant (merge-v1 has other roads); the id is what was chosen
+                warnings.filterwarnings("ignore", message=".*is out of date")
+                env = gymnasium.make(id, disable_env_checker=True, **limit, **kwargs)
+    except TypeError as error:
+        raise refusal(id, kind, kwargs, error) from error
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ValueError(f"env.id={id}: cannot be made: {error}") from error
+    except BaseException as error:
+        if isinstance(error, Exception) or not own(error):
+            raise
+        raise ValueError(f"env.id={id}: its constructor ends the program with {error!r}") from error
+    if not isinstance(env, gymnasium.Env):
+        raise ValueError(f"env.id={id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
+    require_spaces(env, id)
+    made: Env = env
+    return made

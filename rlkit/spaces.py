@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.images import early_channels, likely_channels
+from rlkit.images import likely_channels
 
 Array: TypeAlias = npt.NDArray[Any]
 Bound: TypeAlias = float | npt.NDArray[np.float64]
@@ -286,7 +286,7 @@ def from_gymnasium(space: Any, channels: str = "auto", what: str = "") -> Space:
         low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
         shape = tuple(int(n) for n in space.shape)
         said = channels if channels != "auto" and len(shape) == 3 else ""
-        return Box(shape, str(space.dtype), _uniform(low), _uniform(high), said)
+        return Box(shape, str(space.dtype), uniform(low), uniform(high), said)
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "MultiDiscrete":
@@ -343,69 +343,12 @@ def leaf_values(space: Space, value: Any) -> list[Any]:
     return [leaf for (_, sub), part in zip(space, parts, strict=True) for leaf in leaf_values(sub, part)]
 
 
-def to_json(space: Space) -> dict[str, Any]:
-    """A JSON object from which `from_json` rebuilds the space (infinities as strings: JSON has none).
-
-    Equal for equal spaces: bounds that are all the same number are written as one.
-    """
-    if isinstance(space, Box):
-        return {
-            "kind": "Box",
-            "shape": list(space.shape),
-            "dtype": space.dtype,
-            "low": _bound_to_json(space.low),
-            "high": _bound_to_json(space.high),
-        } | ({"channels": space.channel_axis} if len(space.shape) == 3 else {})
-    if isinstance(space, Discrete):
-        return {"kind": "Discrete", "n": space.n, "start": space.start}
-    if isinstance(space, MultiDiscrete):
-        found = {"kind": "MultiDiscrete", "nvec": list(space.nvec), "start": list(space.start)}
-        found |= {"dtype": space.dtype} if space.dtype != "int64" else {}
-        return found | ({"dims": list(space.dims)} if space.dims else {})
-    if isinstance(space, MultiBinary):
-        return {"kind": "MultiBinary", "n": space.n} | ({"dims": list(space.dims)} if space.dims else {})
-    entries = [[name, to_json(sub)] for name, sub in space]
-    return {"kind": "Dict", "entries": entries} | ({"tuple": True} if space.is_tuple else {})
-
-
-def from_json(data: dict[str, Any]) -> Space:
-    """Inverse of `to_json`. Raises ValueError on an unknown kind."""
-    kind = data.get("kind")
-    if kind == "Box":
-        shape = tuple(data["shape"])
-        low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
-        early = early_channels(shape) if len(shape) == 3 else ""
-        return Box(shape, data["dtype"], low, high, data.get("channels", early))
-    if kind == "Discrete":
-        return Discrete(data["n"], data["start"])
-    if kind == "MultiDiscrete":
-        dims, dtype = tuple(data.get("dims", ())), data.get("dtype", "int64")
-        return MultiDiscrete(tuple(data["nvec"]), tuple(data["start"]), dims, dtype)
-    if kind == "MultiBinary":
-        return MultiBinary(data["n"], tuple(data.get("dims", ())))
-    if kind == "Dict":
-        return Dict(tuple((name, from_json(sub)) for name, sub in data["entries"]), data.get("tuple", False))
-    raise ValueError(f"unknown space kind {kind!r}; allowed: Box, Discrete, MultiDiscrete, MultiBinary, Dict")
-
-
 def _dims(space: Any) -> tuple[int, ...]:
     """The shape of a Gymnasium space whose values are no vectors, else ()."""
     return tuple(int(n) for n in space.shape) if len(space.shape) != 1 else ()
 
 
-def _uniform(bound: npt.NDArray[np.float64]) -> Bound:
+def uniform(bound: npt.NDArray[np.float64]) -> Bound:
     """One number where all entries are equal (images: 0 and 255), else the array."""
     first = float(bound.flat[0]) if bound.size else 0.0
     return first if bool(np.all(bound == first)) else bound
-
-
-def _bound_to_json(bound: Bound) -> Any:
-    def scalar(x: float) -> float | str:
-        return x if math.isfinite(x) else ("inf" if x > 0 else "-inf")
-
-    one = bound if isinstance(bound, float) else _uniform(bound)
-    return scalar(one) if isinstance(one, float) else [scalar(float(x)) for x in one.ravel()]
-
-
-def _bound_from_json(data: Any, shape: tuple[int, ...]) -> Bound:
-    return np.array([float(x) for x in data]).reshape(shape) if isinstance(data, list) else float(data)

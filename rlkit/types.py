@@ -25,7 +25,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from rlkit.spaces import MASK, Dict, Space, from_json, leaves, row_dtype, to_json
+from rlkit.space_json import from_json, to_json
+from rlkit.spaces import MASK, Dict, Space, leaves, row_dtype
 
 Obs: TypeAlias = "Tensor | dict[str, Tensor]"
 State: TypeAlias = "tuple[Tensor | State, ...]"  # () for a memoryless network; every leaf is [N, ...]

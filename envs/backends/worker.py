@@ -145,7 +145,7 @@ def _build(order: Head) -> Block:
 
 
 def _spaces(block: Block) -> Head:
-    from rlkit.spaces import to_json
+    from rlkit.space_json import to_json
 
     return {
         "observation": to_json(block.observation),

@@ -34,7 +34,8 @@ from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.worker import receive, send
 from rlkit.envs.config import EnvConfig
 from rlkit.seeding import Seeds
-from rlkit.spaces import Array, from_json
+from rlkit.space_json import from_json
+from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep
 
 START = 120.0  # seconds that a worker may take to import and make its environments

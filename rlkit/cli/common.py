@@ -84,7 +84,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     from rlkit.play.saved import load
     from rlkit.run.check import has_pixels, probe_env
     from rlkit.run.folder import changed_by_hand, run_config, run_folder
-    from rlkit.spaces import describe, to_json
+    from rlkit.space_json import to_json
+    from rlkit.spaces import describe
 
     folder = run_folder(arguments.run)
     remember(*arguments.trust)

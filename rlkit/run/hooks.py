@@ -157,7 +157,7 @@ class VideoHook(Hook):
                 with clock.pausing():
                     path = self.recorder.record(clock.step)
                     if self.writer.draws:
-                        self.writer.animation(clock.step, "film", *as_gif(path))
+                        self.writer.animation(clock.step, "film", *as_gif(path.path))
                 self.say(f"video: {path}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")

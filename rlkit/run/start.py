@@ -14,6 +14,7 @@ from rlkit.run.check import Plan, check
 from rlkit.run.console import Console
 from rlkit.run.folder import lock_folder, new_folder
 from rlkit.run.session import Session
+from rlkit.text import quoted
 
 
 def prepare(config: RunConfig, folder: Path | Place, console: Console) -> Session:
@@ -49,10 +50,10 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
         try:
             console = console or Console(config.total_steps, folder.name)
             if folder.name != config.run_name:
-                earlier = folder.with_name(config.run_name)
+                earlier = folder.beside(config.run_name)
                 console.say(
-                    f"{earlier} exists, so this new run is {folder}; rlkit resume {quoted(earlier)} continues that one, and "
-                    "seed=NUMBER makes another"
+                    f"{earlier} exists, so this new run is {folder}; rlkit resume {quoted(earlier)} continues "
+                    "that one, and seed=NUMBER makes another"
                 )
             session = _open(plan, folder, console, plan.config)
             save(plan.config, folder / "config.yaml")

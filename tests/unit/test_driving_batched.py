@@ -18,7 +18,7 @@ from rlkit.envs.driving.batched import paint, sensors, tyres
 from rlkit.envs.driving.batched.driving import Driving, _split
 from rlkit.envs.driving.batched.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
 from rlkit.envs.make import make_vec, probe
-from rlkit.spaces import to_json
+from rlkit.space_json import to_json
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 

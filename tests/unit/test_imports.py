@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("own", "text", "files", "images"),
     ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
+    ("space_json",),
     ("types", "device", "seeding"),
     ("compile", "returns", "contracts"),
     ("nn", "distributions", "checkpoint", "envs"),

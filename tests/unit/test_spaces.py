@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 
 from rlkit.distributions import action_head
-from rlkit.spaces import from_gymnasium, from_json, leaf_values, leaves, native_action, to_json
+from rlkit.space_json import from_json, to_json
+from rlkit.spaces import from_gymnasium, leaf_values, leaves, native_action
 
 
 def read_back(space):
