@@ -226,9 +226,13 @@ def choices(space: Space) -> int:
     return sum(choice_counts(space))
 
 
-def open_components(space: Space, mask: Array) -> npt.NDArray[np.bool_]:
-    """mask [..., choices] -> [..., components]: whether it allows anything there."""
-    starts = np.cumsum([0, *choice_counts(space)[:-1]])  # where each component's choices begin
+def component_starts(space: Space) -> Array:
+    """[components] where the choices of each begin in a mask."""
+    return np.cumsum([0, *choice_counts(space)[:-1]])
+
+
+def open_components(mask: Array, starts: Array) -> npt.NDArray[np.bool_]:
+    """mask [..., choices] -> [..., components]: whether it allows anything there; starts: `component_starts`."""
     allowed: npt.NDArray[np.bool_] = np.logical_or.reduceat(mask != 0, starts, axis=-1)
     return allowed
 

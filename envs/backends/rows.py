@@ -19,6 +19,7 @@ from rlkit.spaces import (
     Array,
     Space,
     action_row,
+    component_starts,
     leaves,
     limits_of,
     open_components,
@@ -115,7 +116,8 @@ class Check:
     ) -> None:
         self.mode = mode
         self.reward = reward
-        self.action, self.mask, self.last = action, obs.get(MASK), last
+        self.mask, self.last = obs.get(MASK), last
+        self.starts = component_starts(action)
         self.finite: list[tuple[str, Array]] = []
         self.bounded: list[tuple[str, Array, Array, Array]] = []  # name, rows, low, high
         for name, leaf in leaves(observation):
@@ -152,7 +154,7 @@ class Check:
 
     def _closed(self, mask: Array) -> Finding | None:
         """The first row whose mask allows nothing where an action follows."""
-        closed = ~open_components(self.action, mask) & ~self.last[:, None]  # [n, components]
+        closed = ~open_components(mask, self.starts) & ~self.last[:, None]  # [n, components]
         if not closed.any():
             return None
         row, component = (int(i) for i in np.argwhere(closed)[0])

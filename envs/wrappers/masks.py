@@ -22,6 +22,7 @@ from rlkit.spaces import (
     Space,
     choice_counts,
     choices,
+    component_starts,
     describe,
     from_gymnasium,
     open_components,
@@ -40,7 +41,7 @@ class Masks:
                 f"env.action_mask=info: masks forbid choices, but the actions are {describe(action)}; "
                 "type env.action_mask=none"
             )
-        self.counts = np.array(choice_counts(action))
+        self.counts, self.starts = np.array(choice_counts(action)), component_starts(action)
 
     def read(self, info: Mapping[str, Value], ended: bool) -> Array:
         """The row [size] int8 of an info. Raises ValueError where it is missing or wrong.
@@ -59,7 +60,7 @@ class Masks:
                 f"info['{MASK}'] has {flat.size} entries; {describe(self.action)} has {self.size} choices"
             )
         mask: Array = (flat != 0).astype(np.int8)
-        open_ = open_components(self.action, mask)
+        open_ = open_components(mask, self.starts)
         if not open_.all():
             if not ended:
                 raise ValueError(f"info['{MASK}'] allows nothing in component {int(np.argmin(open_))}")

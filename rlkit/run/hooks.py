@@ -156,9 +156,9 @@ class VideoHook(Hook):
             try:
                 with clock.pausing():
                     path = self.recorder.record(clock.step)
+                    self.say(f"video: {path}")
                     if self.writer.draws:
                         self.writer.animation(clock.step, "film", *as_gif(path.path))
-                self.say(f"video: {path}")
             except (OSError, ValueError) as error:
                 self.say(f"warning: no video at step {clock.step:,}: {error}")
 

@@ -176,7 +176,8 @@ def digest(run: Path) -> dict[str, str]:
     """Hashes of what a run is: weights, optimiser and generators, environments, clock, logged rows."""
     _, path, parts = checkpoint.newest(run / "checkpoints", "policy", "state", say=print)
     state = parts["state"]
-    state["clock"].pop("seconds")
+    for seconds in ("seconds", "beside"):
+        state["clock"].pop(seconds)
     state["clock"]["step_of_checkpoint"] = path.name
     rows = [
         {k: v for k, v in row.items() if not k.startswith("time/")}

@@ -47,7 +47,7 @@ class Kept:
 def run(evaluator, evaluations, episodes=1):
     """A run with an evaluation every ten steps; returns its reports, what was kept, what was said, the hook."""
     clock, kept, said = Clock(10 * evaluations), Kept(), []
-    hook = EvaluateHook(10, evaluator, kept, said.append)
+    hook = EvaluateHook(10, evaluator, kept, said.append, lambda step: None)
     reports = []
     for _ in range(2 * evaluations):
         clock.advance(5)
@@ -174,7 +174,7 @@ def test_evaluations_and_films_are_not_training_time(monkeypatch):
     clock.advance(400)
     clock.learning, clock.seconds = 1.0, 10.0
     report = {"episodes": 1}
-    EvaluateHook(1, Played(1.0), Kept(), print).after_update(clock, report)
+    EvaluateHook(1, Played(1.0), Kept(), print, lambda step: None).after_update(clock, report)
     hook.after_update(clock, report)
     (row,) = rows
     assert (row["time/seconds"], row["time/evaluation_seconds"]) == (10.0, 6.0)
