@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
+from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
@@ -141,11 +142,16 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         finally:
             vector.close()
         return Probe(vector.spec, config, "")
-    env = _one(config, render)
+    simulators = Simulators()
     try:
-        return _probe_single(env, config, render)
+        with simulators.tracking():
+            env = _one(config, render)
+            try:
+                return _probe_single(env, config, render)
+            finally:
+                env.close()  # type: ignore[no-untyped-call]
     finally:
-        env.close()  # type: ignore[no-untyped-call]
+        simulators.close()
 
 
 def unknown(id: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs import EnvConfig, EnvFault, make_vec, probe
 from rlkit.envs.backends import simulators as simulator_module
 from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
@@ -323,7 +323,9 @@ def below(pid):
 def simulated(folder, monkeypatch, **kwargs):
     (folder / "simulated.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(folder)
-    config = EnvConfig(id="simulated:Simulated", kwargs=kwargs, lanes=4, backend="workers", workers=2)
+    config = EnvConfig(
+        id="simulated:Simulated", kwargs=kwargs, lanes=4, backend="workers", workers=2, action_mask="none"
+    )
     vector = make_vec(config, 0)
     vector.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
     pids = [pid for worker in vector.workers for pid in below(worker.process.pid)]
@@ -354,6 +356,9 @@ def test_what_environments_start_here_ends_when_they_are_closed(tmp_path, monkey
     (tmp_path / "simulated_here.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(tmp_path)
     config = EnvConfig(id="simulated_here:Simulated", kwargs={"late": late}, lanes=1, backend="inprocess")
+    before = simulator_module._children("self")
+    probe(config)
+    assert all_gone(simulator_module._children("self") - before, 3.0), "nor after one was looked at"
     vector = make_vec(replace(config, action_mask="none"), 0)
     vector.restore(np.zeros(1, np.int64), [np.zeros(0, np.int64)])
     shell = vector.block.envs[0].unwrapped.simulator
