@@ -17,6 +17,7 @@ from gymnasium import spaces
 from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.habits import Narrowing, is_wide, normalizing
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
@@ -147,11 +148,16 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         finally:
             vector.close()
         return Probe(vector.spec, config, "")
-    env = _one(config, render)
+    simulators = Simulators()
     try:
-        return _probe_single(env, config, render)
+        with simulators.tracking():
+            env = _one(config, render)
+            try:
+                return _probe_single(env, config, render)
+            finally:
+                env.close()  # type: ignore[no-untyped-call]
     finally:
-        env.close()  # type: ignore[no-untyped-call]
+        simulators.close()
 
 
 def unknown(id: str) -> str:

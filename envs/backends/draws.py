@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from rlkit.envs.aliases import Value
 
@@ -53,9 +54,9 @@ class Draws:
             return function(*arguments, **named)
         with _lock:
             python, numpy = self._begin()
-            before = random.getstate(), np.random.get_bit_generator()
+            before = random.getstate(), get_bit_generator()
             random.setstate(python)
-            np.random.set_bit_generator(numpy)
+            set_bit_generator(numpy)
             place = None if self.verdict.drawn else numpy.state["state"]["pos"]
             try:
                 return function(*arguments, **named)
@@ -65,7 +66,7 @@ class Draws:
                     moved = self._python != python or numpy.state["state"]["pos"] != place
                     self.verdict.drawn = self.verdict.drawn or moved
                 random.setstate(before[0])
-                np.random.set_bit_generator(before[1])
+                set_bit_generator(before[1])
 
     def _begin(self) -> tuple[tuple[Any, ...], np.random.MT19937]:
         """The lane's generators, seeded with the episode where it has not used them yet."""
@@ -81,13 +82,13 @@ class Draws:
 def apart() -> Iterator[Callable[[int], None]]:
     """Inside, both generators are seeded by the function that this gives; afterwards they are as they were before."""
     with _lock:
-        before = random.getstate(), np.random.get_bit_generator()
-        np.random.set_bit_generator(np.random.MT19937(0))
+        before = random.getstate(), get_bit_generator()
+        set_bit_generator(np.random.MT19937(0))
         try:
             yield _seed
         finally:
             random.setstate(before[0])
-            np.random.set_bit_generator(before[1])
+            set_bit_generator(before[1])
 
 
 def _seed(seed: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.lane import Block, lane_fault
 from rlkit.envs.backends.rows import Rows
-from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.seeding import Seeds
@@ -47,15 +46,12 @@ class InProcess(VecEnv):
         self, config: EnvConfig, seeds: Seeds, render: bool = False, block: Block | None = None
     ) -> None:
         self.lanes, self.device = config.lanes, torch.device("cpu")
-        self.simulators = Simulators()
-        with self.simulators.tracking():
-            self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
+        self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
         self.spec = EnvSpec(config.id, self.block.observation, self.block.action, config.stack)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.block.attach(self.rows)
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
-        self.opened = False  # an environment may start its simulator in the first reset
         self.doing = ""  # what the environments are asked for, beside steps and resets
         self.guard = Guard(config.deadline, self._hung)
         self.fps = self.block.fps
@@ -83,9 +79,7 @@ class InProcess(VecEnv):
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
-        opens = not self.opened
-        self.opened = True
-        with self.guard.watching(), self.simulators.tracking() if opens else nullcontext():
+        with self.guard.watching():
             self.block.restore(episode, actions, beat=self.guard.begin)
         if self.scale != 1.0:
             self.rows.reward *= self.scale
@@ -112,7 +106,6 @@ class InProcess(VecEnv):
             warnings.warn(fault.text, RuntimeWarning, stacklevel=2)
         finally:
             self.guard.close()
-            self.simulators.close()
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[None]:

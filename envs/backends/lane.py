@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import gymnasium
@@ -24,6 +25,7 @@ from rlkit.envs.backends.draws import LEADERS, Draws, Verdict, apart
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.rows import Check, Rows
+from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.pictures import as_picture
 from rlkit.envs.wrappers.frames import FrameSkip
@@ -281,8 +283,9 @@ class Block:
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
         self.envs = envs or []
+        self.simulators, self.opened = Simulators(), False
         if envs is None:
-            with apart() as seed:  # for constructors that draw
+            with self.simulators.tracking(), apart() as seed:  # for constructors that draw
                 for lane in range(start, stop):
                     seed(seeds.making(lane))
                     self.envs.append(make_env(config, mode))
@@ -321,13 +324,18 @@ class Block:
 
     def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
         """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
+        opens, self.opened = not self.opened, True
+        with self.simulators.tracking() if opens else nullcontext():  # the first reset may start a simulator
+            self._restore(episode, actions, beat)
+        self.verify()
+
+    def _restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
         for lane, opened, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
             try:
                 lane.restore(int(opened), unpack(self.action_space, history), beat)
             except EnvFault as fault:
                 self.replace(lane, fault)
-        self.verify()
 
     def verify(self) -> None:
         """Look for rows that leave their space. Raises EnvFault."""
@@ -373,7 +381,13 @@ class Block:
         return []
 
     def close(self) -> None:
-        """Close every environment, whatever the others do. Raises the first EnvFault."""
+        """Close every environment, whatever the others do, and end what they have started. Raises an EnvFault."""
+        try:
+            self._close()
+        finally:
+            self.simulators.close()
+
+    def _close(self) -> None:
         if not self.lanes:  # without rows: they have done nothing
             for env in self.envs:
                 env.close()  # type: ignore[no-untyped-call]

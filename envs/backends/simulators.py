@@ -1,8 +1,9 @@
-"""Processes that environments of this process start: they end with them, also where this process is killed.
+"""Processes that the environments of a block start: they end with them, also where this process is killed.
 
 A process of our own waits until its input closes, which happens however this one ends, and kills what is left of them
-and of what they have started. It is there only where an environment has started something. (In worker processes, what
-environments start is in the worker's process group.) Standard library only: it is also the program of that process.
+and of what they have started. It is there only where an environment has started something. (In worker processes there
+is also the process group of the worker, which ends what was started later.) Standard library only: it is also the
+program of that process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SHARED = (b"multiprocessing.resource_tracker", b"multiprocessing.forkserver")
 
 
 class Simulators:
-    """Those of one vector of environments."""
+    """Those of one block."""
 
     def __init__(self) -> None:
         self.keeper: subprocess.Popen[str] | None = None

@@ -50,7 +50,7 @@ def start(config: RunConfig, console: Console | None = None) -> Path:
         try:
             console = console or Console(config.total_steps, folder.name)
             if folder.name != config.run_name:
-                earlier = folder.beside(config.run_name)
+                earlier = folder.shown.with_name(config.run_name)
                 console.say(
                     f"{earlier} exists, so this new run is {folder}; rlkit resume {quoted(earlier)} continues "
                     "that one, and seed=NUMBER makes another"

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs import EnvConfig, EnvFault, make_vec, probe
 from rlkit.envs.backends import simulators as simulator_module
 from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
@@ -297,17 +297,20 @@ def test_workers_outlive_the_thread_that_started_them():
     made[0].close()
 
 
-SIMULATOR = """
+SIMULATOR = '''
 import os, signal, subprocess, sys, gymnasium, numpy as np
 from gymnasium import spaces
 class Simulated(gymnasium.Env):
+    """Every second one leaves the session of its process, as daemons do."""
     observation_space, action_space = spaces.Box(-1, 1, (1,), np.float32), spaces.Discrete(2)
     def __init__(self, died=False, late=False):
         self.died, self.late = died, late
         if not late:
             self.begin()
     def begin(self):
-        self.simulator = subprocess.Popen(["sh", "-c", "sleep 600 & wait"])
+        Simulated.count = getattr(Simulated, "count", 0) + 1
+        words = ["sh", "-c", "sleep 600 & wait"]
+        self.simulator = subprocess.Popen(words, start_new_session=Simulated.count % 2 == 0)
     def reset(self, *, seed=None, options=None):
         if self.late:
             self.begin()
@@ -316,28 +319,25 @@ class Simulated(gymnasium.Env):
         if self.died:
             os.kill(os.getpid(), signal.SIGSEGV)
         return np.zeros(1, np.float32), float(self.simulator.pid), False, False, {}
-"""
+'''
 
 
-def simulators(vector):
-    """The processes in the groups of the workers: what their environments have started."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            group = int((path / "stat").read_text().rpartition(")")[2].split()[2])
-            if group in {worker.process.pid for worker in vector.workers}:
-                found.append(int(path.name))
-    return found
+def below(pid):
+    """A process, and all that it has started."""
+    children = simulator_module._children(str(pid))
+    return [pid, *(each for child in children for each in below(child))]
 
 
 def simulated(folder, monkeypatch, **kwargs):
     (folder / "simulated.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(folder)
-    config = EnvConfig(id="simulated:Simulated", kwargs=kwargs, lanes=2, backend="workers", workers=2)
+    config = EnvConfig(
+        id="simulated:Simulated", kwargs=kwargs, lanes=4, backend="workers", workers=2, action_mask="none"
+    )
     vector = make_vec(config, 0)
-    vector.restore(np.zeros(2, np.int64), [np.zeros(0, np.int64)] * 2)
-    pids = simulators(vector)
-    assert len(pids) >= 2 * 2  # each a worker and its simulator
+    vector.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
+    pids = [pid for worker in vector.workers for pid in below(worker.process.pid)]
+    assert len(pids) == 2 * 6  # a worker, who waits with it, and two simulators of two processes
     return vector, pids
 
 
@@ -349,7 +349,7 @@ def test_what_environments_start_ends_with_them(tmp_path, monkeypatch, end):
         vector.close()
     elif end == "fault":
         with pytest.raises(EnvFault, match="killed by SIGSEGV"):
-            vector.step(torch.zeros(2, dtype=torch.int64))
+            vector.step(torch.zeros(4, dtype=torch.int64))
     else:
         for worker in vector.workers:
             os.close(worker.life)  # as the kernel does for a process that was killed
@@ -364,10 +364,13 @@ def test_what_environments_start_here_ends_when_they_are_closed(tmp_path, monkey
     (tmp_path / "simulated_here.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(tmp_path)
     config = EnvConfig(id="simulated_here:Simulated", kwargs={"late": late}, lanes=1, backend="inprocess")
+    before = simulator_module._children("self")
+    probe(config)
+    assert all_gone(simulator_module._children("self") - before, 3.0), "nor after one was looked at"
     vector = make_vec(replace(config, action_mask="none"), 0)
     vector.restore(np.zeros(1, np.int64), [np.zeros(0, np.int64)])
     shell = vector.block.envs[0].unwrapped.simulator
-    pids = [shell.pid, *simulator_module._children(str(shell.pid)), vector.simulators.keeper.pid]
+    pids = [*below(shell.pid), vector.block.simulators.keeper.pid]
     if late is False:
         assert len(pids) == 3
     bystander = subprocess.Popen(["sleep", "60"])
@@ -377,7 +380,7 @@ def test_what_environments_start_here_ends_when_they_are_closed(tmp_path, monkey
     bystander.wait()
     vector = make("raised", "inprocess", lane=99)
     play(vector, 1)
-    assert vector.simulators.keeper is None, "where nothing was started there is nobody to end it"
+    assert vector.block.simulators.keeper is None, "where nothing was started there is nobody to end it"
     vector.close()
 
 

@@ -32,6 +32,7 @@ def make(kind: str, limit: int, backend: str = "inprocess", episode: int = 1, **
         workers=2,
         max_failures=limit,
         action_mask="none",
+        check="space",
         **options,
     )
     return make_vec(config, 9)

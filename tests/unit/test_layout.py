@@ -39,7 +39,17 @@ def test_the_engine_names_no_algorithm_and_no_environment() -> None:
 
 
 def test_environments_know_the_ground_floor_alone() -> None:
-    allowed = {"envs", "types", "spaces", "space_json", "seeding", "options", "contracts", "machine"}
+    allowed = {
+        "envs",
+        "types",
+        "spaces",
+        "space_json",
+        "seeding",
+        "options",
+        "contracts",
+        "machine",
+        "processes",
+    }
     for path in (ROOT / "envs").rglob("*.py"):
         found = {name.split(".")[1] for name in imports(path) if name.startswith("rlkit.")}
         assert found <= allowed, f"{path.relative_to(ROOT)} imports {found - allowed} of rlkit"
