@@ -30,7 +30,8 @@ from rlkit.envs.aliases import Info, Value, Vector
 from rlkit.envs.backends.actions import allow, unpack_batch
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.interface import own
-from rlkit.envs.backends.lane import lane_fault, observation_leaves
+from rlkit.envs.backends.lane import lane_fault
+from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig

@@ -25,7 +25,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rlkit import processes
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
@@ -33,6 +32,7 @@ from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.worker import receive, send
 from rlkit.envs.config import EnvConfig
+from rlkit.processes import command
 from rlkit.seeding import Seeds
 from rlkit.space_json import from_json
 from rlkit.spaces import Array
@@ -51,7 +51,7 @@ class Worker:
         self.stack = _anonymous_file("rlkit-stack")  # where a hung child writes its stack
         descriptors = (theirs.fileno(), shared, life, self.stack)
         self.process = subprocess.Popen(
-            processes.command("rlkit.envs.backends.worker", *descriptors, os.getpid()),
+            command("rlkit.envs.backends.worker", *descriptors, os.getpid()),
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             env=dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"),

@@ -305,9 +305,10 @@ def test_a_render_that_hangs_is_a_fault() -> None:
 
 
 def test_a_forked_child_does_not_hold_the_lock_of_a_run(tmp_path: Path) -> None:
+    from rlkit.files import named
     from rlkit.run.folder import lock_folder
 
-    lock = lock_folder(tmp_path)
+    lock = lock_folder(named(tmp_path))
     ours, theirs = os.pipe()
     begun, says = os.pipe()
     child = os.fork()
