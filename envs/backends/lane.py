@@ -306,14 +306,15 @@ class Block:
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none.
 
-        Raises EnvFault, also for what is no picture.
+        Raises EnvFault where it fails, ValueError for what is no picture.
         """
         shown = self.lanes[lane - self.start]
         self.rows.cursor[self.start] = lane
         try:
-            return as_picture(shown.env.render()) if shown.env.render_mode else None
+            picture = shown.env.render() if shown.env.render_mode else None
         except BaseException as error:
             raise shown.blame(error, "render") from error
+        return as_picture(picture)
 
     def passed(self, lane: int) -> list[Array]:
         """What a frame skip passed over in the latest step of lane `lane`, drawn for people; oldest first."""

@@ -1,19 +1,21 @@
-"""Arguments and opening of a run folder, for the verbs that work on one."""
+"""What several verbs share: arguments, the opening of a run folder, and a run's end with its report."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from rlkit.files import Place, named
 from rlkit.options import ConfigError
-from rlkit.text import clean
+from rlkit.text import clean, quoted
 
 if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
-    from rlkit.files import Place
     from rlkit.play.saved import AgentPolicy
 
 
@@ -82,8 +84,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     from rlkit.config.trust import remember, require
     from rlkit.device import choose_threads
     from rlkit.play.saved import load
-    from rlkit.run.check import has_pixels, probe_env
     from rlkit.run.folder import changed_by_hand, run_config, run_folder
+    from rlkit.run.probe import has_pixels, probe_env
     from rlkit.space_json import to_json
     from rlkit.spaces import describe
 
@@ -150,3 +152,38 @@ def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text}: allowed: a whole number of at least {least}")
     return int(text)
+
+
+def run_to_end(action: Callable[[], Path]) -> int:
+    """Train or resume, turning an interruption into its message and exit code."""
+    from rlkit.learn.signals import Interrupted
+
+    here = Path.cwd()  # which an environment may change
+    try:
+        folder = action()
+    except Interrupted as stop:
+        print(f"\n{stop}: saved. Continue with: rlkit resume {quoted(stop.folder)}", file=sys.stderr)
+        return stop.exit_code
+    report(named(folder), folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    return 0
+
+
+def report(folder: Place, shown: Path) -> None:
+    """Print the last evaluation, and the commands that watch and evaluate the agent in a folder, shown as typed."""
+    from rlkit.metrics import read_metrics
+    from rlkit.run.console import clock
+
+    every = read_metrics(folder / "metrics.csv")
+    if every and "time/seconds" in every[-1]:
+        beside = every[-1].get("time/evaluation_seconds", 0.0)
+        print(
+            f"total time: {clock(every[-1]['time/seconds'])}, of it {clock(beside)} in evaluations and films"
+        )
+    rows = [row for row in every if "evaluate/mean" in row]
+    if rows:
+        last = rows[-1]
+        print(
+            f"evaluated return: {last['evaluate/mean']:.1f} +- {last['evaluate/std']:.1f} at step {last['step']:,.0f}; "
+            f"best {last['evaluate/best']:.1f} (in {clean(shown / 'best')})"
+        )
+    print(f"watch it:    rlkit watch {quoted(shown)}\nevaluate it: rlkit evaluate {quoted(shown)}")

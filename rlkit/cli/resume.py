@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlkit.cli.common import run_parser
+from rlkit.cli.common import run_parser, run_to_end
 from rlkit.cli.words import find_run
 
 
@@ -12,7 +12,6 @@ def main(argv: list[str]) -> int:
         "resume", "Continue a run from its newest whole checkpoint, with its own configuration."
     )
     arguments = parser.parse_args(argv)
-    from rlkit.cli.train import run_to_end
     from rlkit.config import trust
     from rlkit.run.resume import resume
 

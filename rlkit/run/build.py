@@ -11,22 +11,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlkit.checkpoint import BEST
-from rlkit.config.compose import to_yaml
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
 from rlkit.files import Place, at
 from rlkit.learn.learners import Learners
 from rlkit.learn.make import make_feed
 from rlkit.learn.trainer import Clock, Hook
-from rlkit.metrics import MetricsWriter
-from rlkit.play.evaluate import Evaluator
 from rlkit.play.saved import policy_parts
-from rlkit.play.video import Recorder
 from rlkit.run.check import Plan
 from rlkit.run.console import Console
-from rlkit.run.health import require_finite
-from rlkit.run.hooks import AverageHook, Best, EvaluateHook, LogHook, StopHook, VideoHook
+from rlkit.run.hooks import make_hooks
 from rlkit.sources.make import make_source
 
 
@@ -75,7 +69,7 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
                 f"learner: {config.learner.workers} ranks on {device.type}, torch threads each: {config.threads}"
             )
         clock = Clock(config.total_steps)
-        hooks, state = _hooks(plan, place, console, policy, new_policy, feed)
+        hooks, state = make_hooks(plan, place, console, policy, new_policy, feed)
         state = {"clock": clock, "agent": agent, **state}
         return Built(
             policy,
@@ -87,36 +81,3 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
             state,
             stack.pop_all().close,
         )
-
-
-def _hooks(
-    plan: Plan, folder: Place, console: Console, policy: Policy, another: Callable[[], Policy], feed: Feed
-) -> tuple[list[Hook], dict[str, Stateful]]:
-    """The hooks in their order, and those that a checkpoint saves by their names there."""
-    config, total, say = plan.config, plan.config.total_steps, console.say
-    judged = another() if config.evaluate.average else policy  # what is evaluated, filmed and kept
-    average = AverageHook(policy, judged, config.evaluate.average) if config.evaluate.average else None
-    evaluation = EvaluateHook(
-        config.evaluate.every or max(total // 10, 1),
-        Evaluator(
-            judged,
-            config,
-            config.evaluate.episodes,
-            seed=config.seed,
-            device=plan.device,
-            greedy=not config.evaluate.sample,
-        ),
-        Best(folder / BEST, lambda: policy_parts(judged, config)),
-        say,
-        lambda step: require_finite(judged, step, config.optim),
-    )
-    writer = MetricsWriter(folder, config.log.tensorboard, say)
-    writer.text("config", f"```\n{to_yaml(config)}```")
-    hooks: list[Hook] = [
-        StopHook(config.stop.reward, config.stop.minutes),
-        *([average] if average else []),
-        evaluation,
-        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), writer, say),
-        LogHook(config.log.every or max(total // 500, 1), writer, console, feed),
-    ]
-    return hooks, {"evaluation": evaluation, **({"average": average} if average else {})}

@@ -11,16 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from rlkit import checkpoint
-from rlkit.checkpoint import CheckpointError
-from rlkit.contracts import EndlessEpisode, Feed, Report, Saved
+from rlkit.checkpoint import BEST, CheckpointError
+from rlkit.config.compose import to_yaml
+from rlkit.contracts import EndlessEpisode, Feed, Policy, Report, Saved, Stateful
 from rlkit.device import Say
 from rlkit.files import Place
 from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.play.evaluate import Evaluator
+from rlkit.play.saved import policy_parts
 from rlkit.play.video import Recorder, as_gif
+from rlkit.run.check import Plan
 from rlkit.run.console import Console
+from rlkit.run.health import require_finite
 
 
 class AverageHook(Hook):
@@ -298,3 +302,36 @@ class CheckpointHook(Hook):
         assert self._latest is not None, "no state to save"
         self.run.save(self._latest)
         self._saved = True
+
+
+def make_hooks(
+    plan: Plan, folder: Place, console: Console, policy: Policy, another: Callable[[], Policy], feed: Feed
+) -> tuple[list[Hook], dict[str, Stateful]]:
+    """The hooks of a run in their order, and those that a checkpoint saves by their names there."""
+    config, total, say = plan.config, plan.config.total_steps, console.say
+    judged = another() if config.evaluate.average else policy  # what is evaluated, filmed and kept
+    average = AverageHook(policy, judged, config.evaluate.average) if config.evaluate.average else None
+    evaluation = EvaluateHook(
+        config.evaluate.every or max(total // 10, 1),
+        Evaluator(
+            judged,
+            config,
+            config.evaluate.episodes,
+            seed=config.seed,
+            device=plan.device,
+            greedy=not config.evaluate.sample,
+        ),
+        Best(folder / BEST, lambda: policy_parts(judged, config)),
+        say,
+        lambda step: require_finite(judged, step, config.optim),
+    )
+    writer = MetricsWriter(folder, config.log.tensorboard, say)
+    writer.text("config", f"```\n{to_yaml(config)}```")
+    hooks: list[Hook] = [
+        StopHook(config.stop.reward, config.stop.minutes),
+        *([average] if average else []),
+        evaluation,
+        VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), writer, say),
+        LogHook(config.log.every or max(total // 500, 1), writer, console, feed),
+    ]
+    return hooks, {"evaluation": evaluation, **({"average": average} if average else {})}

@@ -24,7 +24,7 @@ from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run.check import probe_env
+from rlkit.run.probe import probe_env
 from rlkit.run.start import prepare
 from tests.helpers.runs import Process, digest, environment, launch, rlkit, wait_for
 

@@ -16,7 +16,7 @@ from rlkit.envs import EnvConfig, make, make_env, make_vec, probe
 from rlkit.envs.lookup import only_here
 from rlkit.machine import cores
 from rlkit.options import ConfigError
-from rlkit.run.check import probe_env
+from rlkit.run.probe import probe_env
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "env").glob("*.yaml"))

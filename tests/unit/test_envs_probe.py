@@ -16,7 +16,8 @@ from rlkit.envs.backends.inprocess import InProcess
 from rlkit.envs.driving.exact.car_racing import CarRacing
 from rlkit.machine import cores
 from rlkit.options import ConfigError
-from rlkit.run.check import check, probe_env
+from rlkit.run.check import check
+from rlkit.run.probe import probe_env
 from rlkit.spaces import Dict, Discrete
 from tests.helpers.counted import Counted, ThreadedBlock, Whole
 

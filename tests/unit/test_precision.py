@@ -11,7 +11,7 @@ from rlkit.config.compose import compose
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.precision import TOLERATED, gradient_error
 from rlkit.options import ConfigError
-from rlkit.run import check
+from rlkit.run import probe
 from rlkit.spaces import Box, Dict, Discrete, MultiDiscrete
 from rlkit.types import EnvSpec
 
@@ -55,20 +55,20 @@ def test_a_wrong_gradient_falls_back_to_float32_or_is_refused(unwritten, monkeyp
     error = gradient_error(spec, NetworkConfig(), CPU, torch.bfloat16)
     assert error == torch.inf if unwritten else TOLERATED < error < 1
     config = compose(["preset=none"]).config
-    monkeypatch.setattr(check, "choose_precision", lambda *_: torch.bfloat16)
+    monkeypatch.setattr(probe, "choose_precision", lambda *_: torch.bfloat16)
     notes: list[str] = []
-    assert check.tested_precision(config, spec, CPU, notes) == torch.float32
+    assert probe.tested_precision(config, spec, CPU, notes) == torch.float32
     assert len(notes) == 1 and notes[0].startswith(
         "precision: float32, because gradients in bfloat16 are wrong"
     )
     with pytest.raises(
         ConfigError, match="precision=bfloat16: gradients in bfloat16 are wrong .* type precision=float32"
     ):
-        check.tested_precision(replace(config, precision="bfloat16"), spec, CPU, notes)
+        probe.tested_precision(replace(config, precision="bfloat16"), spec, CPU, notes)
 
 
 def test_a_right_one_is_kept():
     config = replace(compose(["preset=none"]).config, precision="bfloat16", threads=1)
     notes: list[str] = []
-    assert check.tested_precision(config, EnvSpec("E", IMAGE, Discrete(2)), CPU, notes) == torch.bfloat16
+    assert probe.tested_precision(config, EnvSpec("E", IMAGE, Discrete(2)), CPU, notes) == torch.bfloat16
     assert notes == []
