@@ -1,17 +1,20 @@
-"""Device, precision and threads: what a run computes on, chosen and said."""
+"""Device, precision, threads and memory: what a run computes on, chosen and said."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 
 Say = Callable[[str], None]
+MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 
 def choose_device(name: str, say: Say) -> torch.device:
@@ -74,3 +77,25 @@ def keep_memory() -> None:
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_MMAP_THRESHOLD, 2**30)
+
+
+class TooLarge(Exception):
+    """More memory than may be used."""
+
+
+class Budget(TorchFunctionMode):
+    """Raises TooLarge as soon as the tensors made inside take more than `most` bytes, before they are filled."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.left = most
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function in MAKERS:
+            self.left -= made.numel() * made.element_size()
+            if self.left < 0:
+                raise TooLarge
+        return made

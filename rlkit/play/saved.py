@@ -23,7 +23,9 @@ from rlkit.config import registry, trust
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
+from rlkit.device import Budget, TooLarge
 from rlkit.files import Place, named
+from rlkit.machine import gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.spaces import (
@@ -40,6 +42,8 @@ from rlkit.spaces import (
     to_rows,
 )
 from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
+
+SPARE = 2**26  # bytes that a policy may take beside its weights: masks, tables of positions
 
 
 class AgentPolicy:
@@ -104,13 +108,21 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
 def build_policy(parts: Saved) -> Policy:
     """The policy that `policy_parts` took apart.
 
-    Raises ConfigError where that would import code that nobody named on this machine.
+    Raises ConfigError where that would import code that nobody named on this machine, and where its network is larger
+    than its weights.
     """
     trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
     network = build(NetworkConfig, modern("network", parts["network"]), "network")
-    policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+    size = sum(x.numel() * x.element_size() for x in parts["weights"].values())
+    try:
+        with Budget(2 * size + SPARE):  # whoever wrote the widths may have meant to fill the memory
+            policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+    except TooLarge as error:
+        raise ConfigError(
+            f"policy.json describes a network that is larger than its weights ({gib(size)}): it is not the saved one"
+        ) from error
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
     return policy.eval()
 

@@ -7,7 +7,7 @@ the widths of the policy's layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Algorithm, Policy, Replayed
+from rlkit.device import Budget, TooLarge
 from rlkit.machine import SHARE, available, gib, most
 from rlkit.options import ConfigError, show
 from rlkit.spaces import leaves, row_dtype
@@ -27,11 +27,6 @@ from rlkit.types import EnvSpec, Lanes, tree_leaves
 
 # of the weights: themselves, a target or a collector, gradients, two moments, and what is kept for the next checkpoint
 COPIES = 8
-MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-
-
-class TooLarge(Exception):
-    """More memory than there is."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +72,6 @@ def check_threads(config: RunConfig) -> None:
             raise ConfigError(
                 f"{name}={count}: more than this machine carries{beside}; type {name}={max(limit, 1)} or less"
             )
-
-
-class Budget(TorchFunctionMode):
-    """Raises TooLarge as soon as the tensors made inside take more than `most` bytes, before they are filled."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self.left = most
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        made = function(*args, **(kwargs or {}))
-        if function in MAKERS:
-            self.left -= made.numel() * made.element_size()
-            if self.left < 0:
-                raise TooLarge
-        return made
 
 
 def fitting_policy(config: RunConfig, algorithm: Algorithm, spec: EnvSpec, device: torch.device) -> Policy:

@@ -160,6 +160,16 @@ def test_a_long_or_deep_configuration_is_refused(run: Path) -> None:
         save(long, at(run / "config.yaml"))
 
 
+@pytest.mark.parametrize("hidden", [[30_000, 30_000], [10**9, 10**9]])
+def test_a_network_larger_than_its_weights_is_refused(run: Path, hidden: list[int]) -> None:
+    """A whole, sealed checkpoint that describes more than this machine has."""
+    parts = checkpoint.read(run / "best", "policy", "score")
+    parts["policy"]["network"]["hidden"] = hidden
+    checkpoint.write(at(run / "best"), parts, 64)
+    with pytest.raises(ConfigError, match="describes a network that is larger than its weights"):
+        rlkit.load(run)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
