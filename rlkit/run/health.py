@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 from torch import nn
 
@@ -17,9 +15,9 @@ class Diverged(RuntimeError):
 
 
 def require_finite(model: nn.Module, step: int, optim: OptimConfig) -> None:
-    """Raise Diverged where a weight or a running statistic of a model is NaN or infinite."""
-    tensors = itertools.chain(model.parameters(), (x for x in model.buffers() if x.is_floating_point()))
-    if not torch.stack([torch.isfinite(x).all() for x in tensors]).all():
+    """Raise Diverged where what a model saves, a weight or a running statistic, is NaN or infinite."""
+    saved = [x for x in model.state_dict().values() if x.is_floating_point()]
+    if not torch.stack([torch.isfinite(x).all() for x in saved]).all():
         raise Diverged(
             f"at step {step:,} the policy's weights are no longer finite numbers. To resume would repeat it; type a "
             f"smaller optim.lr (it was {optim.lr:g}) or optim.clip_norm (it was {optim.clip_norm:g}), or change them "

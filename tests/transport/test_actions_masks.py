@@ -18,6 +18,7 @@ from rlkit.envs import make as make_module
 from rlkit.envs.backends.actions import allow, pack, unpack, unpack_batch
 from rlkit.envs.backends.gymnasium import Native
 from rlkit.seeding import Seeds
+from rlkit.space_json import from_json, to_json
 from rlkit.spaces import (
     Box,
     Dict,
@@ -26,9 +27,7 @@ from rlkit.spaces import (
     action_row,
     check_mask,
     from_gymnasium,
-    from_json,
     native_action,
-    to_json,
 )
 from tests.helpers.masked import Masked
 
