@@ -35,33 +35,24 @@ def make_feed(
 
     Raises ConfigError where it cannot be had.
     """
-    feed = _feed(experience, source, policy, config, folder, say)
-    if config.env.check == "warn":
-        feed.bounds = Bounds(policy.spec, next(policy.parameters()).device, say)
-    return feed
-
-
-def _feed(
-    experience: Experience,
-    source: RolloutSource,
-    policy: Policy,
-    config: RunConfig,
-    folder: Path,
-    say: Callable[[str], None],
-) -> RolloutFeed:
     device = next(policy.parameters()).device
+    feed: RolloutFeed
     if isinstance(experience, Rollouts):
-        return RolloutFeed(source)
-    if isinstance(experience, WholeEpisodes):
+        feed = RolloutFeed(source)
+    elif isinstance(experience, WholeEpisodes):
         from rlkit.learn.episodes import EpisodeFeed
 
-        return EpisodeFeed(source, experience.minimum, device)
-    from rlkit.learn.replayed import ReplayFeed
-    from rlkit.replay.memory import Replay
+        feed = EpisodeFeed(source, experience.minimum, device)
+    else:
+        from rlkit.learn.replayed import ReplayFeed
+        from rlkit.replay.memory import Replay
 
-    replay = Replay(
-        experience.config, policy, lanes=config.env.lanes, steps=experience.steps, gamma=experience.gamma,
-        seed=config.seed, device=device, folder=folder / "replay",
-    )  # fmt: skip
-    say(replay.statement)
-    return ReplayFeed(source, replay)
+        replay = Replay(
+            experience.config, policy, lanes=config.env.lanes, steps=experience.steps, gamma=experience.gamma,
+            seed=config.seed, device=device, folder=folder / "replay",
+        )  # fmt: skip
+        say(replay.statement)
+        feed = ReplayFeed(source, replay)
+    if config.env.check == "warn":
+        feed.bounds = Bounds(policy.spec, device, say)
+    return feed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from gymnasium import spaces
 from rlkit.envs import EnvConfig, EnvFault, make_vec
 from rlkit.envs.backends import interface, watchdog
 from rlkit.envs.make import probe
+from rlkit.options import ConfigError
 
 HERE = "tests.unit.test_envs_interface:"
 ROW = np.zeros(2, np.float32)
@@ -319,9 +319,12 @@ def test_a_forked_child_does_not_hold_the_lock_of_a_run(tmp_path: Path) -> None:
         os._exit(0)
     try:
         os.read(begun, 1)
+        with pytest.raises(ConfigError, match="in use"):
+            lock_folder(named(tmp_path))
         lock.close()
-        with open(tmp_path / ".lock") as again:
-            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        again = (named(tmp_path) / ".lock").lock()
+        assert again is not None, "the child holds it"
+        again.close()
     finally:
         for descriptor in (theirs, ours, begun, says):
             os.close(descriptor)

@@ -232,8 +232,11 @@ def test_without_a_place_to_remember_trust_lasts_as_long_as_the_process(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(trust, "_unsaved", set())
+    with pytest.raises(ConfigError, match="never named on this machine: mine.a2c"):
+        trust.require("mine.a2c")
     trust.remember("mine.a2c")
     trust.require("mine.a2c")
+    assert (tmp_path / "file").read_text() == ""
 
 
 def write(folder: Path, name: str, text: str) -> None:
