@@ -232,7 +232,8 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
         for key, choice in choices.items()
         if key != "preset"
     ]  # stronger than a preset's
-    plain = copy.deepcopy(_compose_groups((*typed, f"preset={chosen['preset']}"), _changed()))
+    folder = registry.config_folder()
+    plain = copy.deepcopy(_compose_groups((*typed, f"preset={chosen['preset']}"), folder, _changed(folder)))
     plain["env"]["name"] = chosen["env"]
     plain["agent"] = {"name": chosen["agent"]} | (plain.get("agent") or {})
     for key, value in first + edits:
@@ -279,14 +280,14 @@ def _defaults() -> dict[str, str]:
     return {key: chosen[key] for key in CHOICES if key != "preset"} | {"preset": "auto"}
 
 
-def _changed() -> int:
-    """When the newest of the YAML files was written, in ns."""
-    return max(file.stat().st_mtime_ns for file in registry.config_folder().rglob("*.yaml"))
+def _changed(folder: Path) -> int:
+    """When the newest of the YAML files in a folder was written, in ns."""
+    return max(file.stat().st_mtime_ns for file in folder.rglob("*.yaml"))
 
 
 @lru_cache(maxsize=64)
-def _compose_groups(choices: tuple[str, ...], changed: int) -> dict[str, Any]:
-    """Hydra's composition of config.yaml with these choices; of the files as they were at `changed`."""
+def _compose_groups(choices: tuple[str, ...], folder: Path, changed: int) -> dict[str, Any]:
+    """Hydra's composition of the folder's config.yaml with these choices; of the files as they were at `changed`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -297,7 +298,7 @@ def _compose_groups(choices: tuple[str, ...], changed: int) -> dict[str, Any]:
     outer = GlobalHydra.instance().hydra  # a program that uses Hydra itself keeps its state
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(registry.config_folder()), version_base="1.3"):
+        with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
             composed = hydra_compose("config", overrides=[*choices])
         plain: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
