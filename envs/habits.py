@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gymnasium
 import numpy as np
-from gymnasium import spaces
 
-from rlkit.envs.aliases import Env, GymSpace, Info, Opening, Step, Value, Wrapper
-from rlkit.spaces import Array
+from rlkit.envs.aliases import Env, Info, Opening, Step, Value, Wrapper
+from rlkit.spaces import Array, Box, Space, leaf_values, leaves
 
 NOTICED = 1e-3  # a smaller change of a number is taken for noise
 
@@ -37,8 +36,9 @@ def normalizing(env: Env) -> list[str]:
 class Narrowing(Wrapper):
     """Finds numbers of observations that change, but by less than float32, in which networks compute, can show."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, space: Space) -> None:
         super().__init__(env)
+        self.space, self.wide = space, wide(space)
         self.before: dict[str, Array] = {}
         self.lost: dict[str, float] = {}  # entry -> a value whose change is lost
 
@@ -54,7 +54,8 @@ class Narrowing(Wrapper):
         return obs, reward, terminated, truncated, info
 
     def _look(self, obs: Value) -> None:
-        now = {name: np.array(value, np.float64) for name, value in _wide(self.env.observation_space, obs)}
+        values = zip(leaves(self.space), leaf_values(self.space, obs), strict=True)
+        now = {name: np.array(value, np.float64) for (name, _), value in values if name in self.wide}
         for name, value in now.items():
             before = self.before.get(name, value)
             if before.shape == value.shape:
@@ -74,22 +75,10 @@ class Narrowing(Wrapper):
         ]
 
 
-def is_wide(space: GymSpace) -> bool:
-    """Whether an observation has numbers that float32 may not hold."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
-        return any(map(is_wide, parts))
-    if not isinstance(space, spaces.Box):
-        return False
-    dtype = np.dtype(space.dtype)
-    return dtype.itemsize >= 4 and dtype != np.float32
-
-
-def _wide(space: GymSpace, obs: Value, name: str = "") -> list[tuple[str, Value]]:
-    """(name, value) of the leaves of an observation that `is_wide` tells of."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        parts = space.spaces if isinstance(space, spaces.Dict) else dict(enumerate(space.spaces))
-        return [
-            leaf for key, sub in parts.items() for leaf in _wide(sub, obs[key], f"{name}.{key}".lstrip("."))
-        ]
-    return [(name, obs)] if is_wide(space) else []
+def wide(space: Space) -> set[str]:
+    """The leaves of an observation with numbers that float32 may not hold."""
+    return {
+        name
+        for name, leaf in leaves(space)
+        if isinstance(leaf, Box) and np.dtype(leaf.dtype).itemsize >= 4 and leaf.dtype != "float32"
+    }

@@ -19,13 +19,13 @@ from rlkit.envs.backends import FACTORIES
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.habits import Narrowing, is_wide, normalizing
+from rlkit.envs.habits import Narrowing, normalizing, wide
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
 from rlkit.machine import cores, most
 from rlkit.seeding import Seeds
-from rlkit.spaces import MASK, check_mask, from_gymnasium
+from rlkit.spaces import MASK, Space, check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
@@ -191,7 +191,7 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     spec = EnvSpec(config.id, shown, action, config.stack)
     _check_mask(spec)
     _check_keys(env.action_space, config.id)
-    notes = _notes(env, config)
+    notes = _notes(env, shown, config)
     if config.backend != "auto" and not render:
         return Probe(spec, settled(config), "", notes)
     lane, why = _lane(env, config), ""
@@ -212,11 +212,11 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     return Probe(spec, settled(config), why, notes)
 
 
-def _notes(env: Env, config: EnvConfig) -> tuple[str, ...]:
+def _notes(env: Env, space: Space, config: EnvConfig) -> tuple[str, ...]:
     """The habits of an environment that a run should know of; one that fails fails again in the run, which tells."""
     found = normalizing(env)
-    if is_wide(env.observation_space):
-        watched = Narrowing(env)
+    if wide(space):
+        watched = Narrowing(env, space)
         lane = _lane(watched, config)
         try:
             with contextlib.suppress(EnvFault):

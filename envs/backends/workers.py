@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import pairwise
@@ -39,6 +40,7 @@ from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep
 
 START = 120.0  # seconds that a worker may take to import and make its environments
+GRACE = 0.5  # seconds that all of them together may take to close their environments
 
 
 class Worker:
@@ -83,12 +85,15 @@ class Worker:
             return f"killed by {signal.Signals(-code).name}"
         return f"ended with exit status {code}"
 
-    def close(self) -> None:
-        """End the child; idempotent."""
+    def ask(self) -> None:
+        """Ask the child to close its environments and end."""
+        with suppress(OSError):
+            self.sock.send(b"q")
+
+    def close(self, grace: float) -> None:
+        """End the child, which may take `grace` seconds to do so by itself; idempotent."""
         if self.life >= 0:
-            with suppress(OSError):
-                self.sock.send(b"q")
-            self._ends_within(0.5)
+            self._ends_within(grace)
             self._end_group()
             os.close(self.life)
             os.close(self.stack)
@@ -122,6 +127,8 @@ class Workers(VecEnv):
         self.scale = reward_scale(config, seeds)
         self.rows: Rows | None = None
         self.workers: list[Worker] = []
+        # also where nobody closes this: before the interpreter takes its time to end
+        weakref.finalize(self, _end, self.workers, os.getpid())
         shared = _anonymous_file("rlkit-rows")
         try:
             bounds = np.linspace(0, config.lanes, config.workers + 1).astype(int)
@@ -205,12 +212,7 @@ class Workers(VecEnv):
 
     def close(self) -> None:
         """End the workers; idempotent."""
-        for worker in self.workers:
-            with suppress(OSError):
-                worker.sock.send(b"q")  # all at once: they close their environments side by side
-        for worker in self.workers:
-            worker.close()
-        self.workers = []
+        _end(self.workers, os.getpid())
 
     def _open(self) -> Rows:
         if self.rows is None or not self.workers:
@@ -270,6 +272,18 @@ class Workers(VecEnv):
             raise EnvFault(kind, self.config.id, lane, 0, 0, seed, "start", detail, trace)
         lane = int(self.rows.cursor[worker.start])
         raise lane_fault(kind, self.config.id, self.seeds, self.rows, lane, "", detail, trace)
+
+
+def _end(workers: list[Worker], owner: int) -> None:
+    """End the workers of process `owner`, which close their environments side by side; a forked child leaves them."""
+    if os.getpid() != owner:
+        return
+    for worker in workers:
+        worker.ask()
+    end = time.monotonic() + GRACE
+    for worker in workers:
+        worker.close(end - time.monotonic())
+    workers.clear()
 
 
 def _anonymous_file(name: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,7 @@ from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode, run_episodes
 
 Picture: TypeAlias = npt.NDArray[np.uint8]  # [H, W, 3]
+PART = ".part.mp4"  # how the name of a film ends that is not complete
 
 
 class VideoWriter:
@@ -31,7 +33,7 @@ class VideoWriter:
 
     def __init__(self, path: Path | Place, fps: float = 30.0) -> None:
         self.path, self.fps, self.frames = at(path), fps, 0
-        self._part = self.path.beside(f".{self.path.name}.part.mp4")
+        self._part = self.path.beside(f".{self.path.name}{PART}")
         self._writer: Generator[None, Picture | None, None] | None = None
         self._size: tuple[int, int] | None = None  # height and width of every frame
         try:
@@ -116,6 +118,10 @@ class Recorder:
 
     def __init__(self, policy: Policy, config: RunConfig, folder: Place, device: torch.device) -> None:
         self.policy, self.config, self.folder, self.device = policy, config, folder, device
+        with suppress(OSError):  # a link in the place of the folder is told of when something is written
+            for name in folder.list():
+                if name.endswith(PART):  # of a process that was killed
+                    (folder / name).remove()
 
     def record(self, step: int) -> Place:
         """Record one episode, with actions as in evaluation. Raises as `record`."""

@@ -150,7 +150,10 @@ class EvaluateHook(Hook):
 
 
 class VideoHook(Hook):
-    """Every `every` steps, film one episode, for the folder and for TensorBoard."""
+    """Every `every` steps, film one episode, for the folder and for TensorBoard.
+
+    A film that fails is no reason to end the training: that is said, and the next one is tried.
+    """
 
     def __init__(self, every: int, recorder: Recorder, writer: MetricsWriter, say: Say) -> None:
         self.every, self.recorder, self.writer, self.say = every, recorder, writer, say
@@ -163,8 +166,10 @@ class VideoHook(Hook):
                     self.say(f"video: {path}")
                     if self.writer.draws:
                         self.writer.animation(clock.step, "film", *as_gif(path.path))
-            except (OSError, ValueError) as error:
-                self.say(f"warning: no video at step {clock.step:,}: {error}")
+            # a fault of the environment is a RuntimeError, with a `text` that leaves its traceback out
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = getattr(error, "text", error)
+                self.say(f"warning: no video at step {clock.step:,}: {reason}")
 
 
 class StopHook(Hook):

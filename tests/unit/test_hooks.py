@@ -10,6 +10,7 @@ import torch
 import rlkit
 from rlkit.config.compose import compose
 from rlkit.contracts import EndlessEpisode, Timing
+from rlkit.envs import EnvFault
 from rlkit.learn import trainer
 from rlkit.learn.trainer import Clock
 from rlkit.play import video
@@ -149,6 +150,24 @@ def test_a_warm_up_as_long_as_the_run_is_said(steps, warns):
     )
     said = [note for note in plan.notes if "warms up for 1,000 transitions" in note]
     assert bool(said) == warns
+
+
+class Broken:
+    """A recorder whose environment fails when it is drawn."""
+
+    def record(self, step):
+        trace = "Traceback (most recent call last):"
+        raise EnvFault("raised", "E-v0", 0, 2, 5, 77, "render", "OSError('no display')", trace)
+
+
+def test_a_film_that_fails_is_told_and_ends_nothing():
+    clock, said = Clock(100), []
+    hook = VideoHook(10, Broken(), None, said.append)
+    for _ in range(2):
+        clock.advance(10)
+        hook.after_update(clock, {})
+    where = "raised: environment E-v0, lane 0, episode 2 (seed 77), step 5: render: OSError('no display')"
+    assert said == [f"warning: no video at step {step}: {where}" for step in (10, 20)]
 
 
 class Feed:

@@ -112,7 +112,11 @@ def test_links_where_the_run_makes_files_are_replaced(run: Path) -> None:
     link(run, ".metrics.csv.tmp", "file")
     link(run, "checkpoints/step-000000080", ".")
     link(run, "checkpoints/.step-000000096.tmp", ".")
+    (run / "videos").mkdir(exist_ok=True)
+    (run / "videos" / "step-000000008.mp4").write_bytes(b"a film")
+    link(run, "videos/.step-000000009.mp4.part.mp4", "file")
     resume(run)
+    assert os.listdir(run / "videos") == ["step-000000008.mp4"]
     assert untouched(run) and read_metrics(run / "metrics.csv")[-1]["step"] >= 96
     assert not (run / "best").is_symlink() and checkpoint.read(run / "best", "policy")
     assert [path.name for path in run.glob("events*") if not path.is_symlink()] != events
