@@ -100,6 +100,10 @@ class VecEnv(Protocol):
         picture = self.render(lane)
         return [] if picture is None else [picture]
 
+    def lost(self) -> Exception | None:
+        """The fault of a step in another thread that will not return; whoever asks raises it and ends the run."""
+        return None
+
     def close(self) -> None:
         """Free processes and memory; idempotent."""
 

@@ -198,6 +198,9 @@ def _remedy(name: str, known: Sequence[str]) -> str:
     same = [candidate for candidate in known if candidate.rpartition(".")[2] == leaf]
     if same:
         return f"did you mean {' or '.join(same)}?"
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)  # also where the dot is missing
+    if close:
+        return f"did you mean {close[0]}?"
     siblings = [
         candidate for candidate in known if candidate.rpartition(".")[0] == name.rpartition(".")[0]
     ] or list(known)

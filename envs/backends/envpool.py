@@ -195,6 +195,9 @@ class Pool(VecEnv):
         """An [H, W, 3] picture of a lane, or None (made without render=True)."""
         return np.asarray(self.pool.render(env_ids=[lane])[0], np.uint8) if self.drawing else None
 
+    def lost(self) -> Exception | None:
+        return self.guard.hand_over()
+
     def close(self) -> None:
         """End the pool's threads; idempotent."""
         self.guard.close()

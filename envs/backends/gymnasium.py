@@ -155,6 +155,9 @@ class Native(VecEnv):
         pictures: Value = self.env.render() if self.env.render_mode else None
         return None if pictures is None else as_picture(pictures[lane])
 
+    def lost(self) -> Exception | None:
+        return self.guard.hand_over()
+
     def close(self) -> None:
         """Close the vector; idempotent."""
         self.guard.close()

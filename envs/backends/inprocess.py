@@ -97,6 +97,9 @@ class InProcess(VecEnv):
         """What a frame skip passed over in the latest step of a lane, and its present picture."""
         return [*self.block.passed(lane), *super().pictures(lane)]
 
+    def lost(self) -> Exception | None:
+        return self.guard.hand_over()
+
     def close(self) -> None:
         """Close the environments; idempotent. One that raises or hangs there is warned of: its work is done."""
         try:

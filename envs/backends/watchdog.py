@@ -2,8 +2,8 @@
 
 One daemon thread looks about once a second at the guards of this process. Past a guard's deadline it
   1. interrupts the stuck thread: the main thread by SIGALRM (its handler raises), others by an asynchronous
-  exception; 2. a few seconds later, where that did not help (C code that waits), prints the fault and ends
-  the process.
+  exception; 2. a few seconds later, where that did not help (C code that waits), hands the fault to a thread that
+  waits for the stuck one, if one asks (`hand_over`); 3. where none does, prints the fault and ends the process.
 C code that keeps the interpreter's lock would keep this thread from looking, so each look also winds up a
 timer of CPU time whose signal prints the stack and ends the process. That time runs for all threads
 together, so the timer allows for as many as there are cores: one looping thread is ended late rather than a
@@ -50,7 +50,7 @@ class Guard:
     def __init__(self, deadline: float, fault: Callable[[str], Exception]) -> None:
         self.deadline, self.fault = deadline, fault
         self.pending: Exception | None = None
-        self.watched = self.running = self.fired = False
+        self.watched = self.running = self.fired = self.lost = False
         self.thread = 0
         self.count = 0  # steps begun
         self._seen = 0  # the step that the watching thread saw at its last look
@@ -95,13 +95,22 @@ class Guard:
             self.fired = True
             if self.running and self.count == self._seen:
                 self._interrupt()
-        elif self.fired and self._waited > self.deadline + GRACE:
+        elif self.fired and self._waited > self.deadline + 2 * GRACE:
             print(
                 f"{self.pending}\nthe step cannot be interrupted: ending the process",
                 file=sys.__stderr__,
                 flush=True,
             )
             _end(1)
+        elif self.fired and self._waited > self.deadline + GRACE:
+            self.lost = True
+
+    def hand_over(self) -> Exception | None:
+        """The fault of a step that could not be interrupted, if there is one; whoever takes it ends the run."""
+        if not self.lost:
+            return None
+        self.close()
+        return self.pending
 
     def _interrupt(self) -> None:
         main = threading.main_thread().ident

@@ -83,6 +83,7 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     from rlkit.config.compose import with_env
     from rlkit.config.trust import remember, require
     from rlkit.device import choose_threads
+    from rlkit.machine import cores
     from rlkit.play.saved import load
     from rlkit.run.folder import changed_by_hand, run_config, run_folder
     from rlkit.run.probe import has_pixels, probe_env
@@ -116,7 +117,8 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
                 raise ConfigError(
                     f"{' '.join(arguments.env)}: its {what} space is {words[0]}, the agent's {words[1]}"
                 )
-    torch.set_num_threads(choose_threads(config.threads, has_pixels(agent.spec)))
+    threads = min(config.threads, cores())  # it may have been trained on a larger machine
+    torch.set_num_threads(choose_threads(threads, has_pixels(agent.spec)))
     return folder, config, agent
 
 

@@ -41,6 +41,7 @@ from rlkit.spaces import (
     start_of,
     to_rows,
 )
+from rlkit.tensorfile import MALFORMED
 from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
 
 SPARE = 2**26  # bytes that a policy may take beside its weights: masks, tables of positions
@@ -108,9 +109,19 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
 def build_policy(parts: Saved) -> Policy:
     """The policy that `policy_parts` took apart.
 
-    Raises ConfigError where that would import code that nobody named on this machine, and where its network is larger
-    than its weights.
+    Raises ConfigError where that would import code that nobody named on this machine, where its network is larger than
+    its weights, and where the parts are not those of a policy.
     """
+    try:
+        return _build_policy(parts)
+    except ConfigError:
+        raise
+    except (*MALFORMED, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"policy.json describes no policy: {type(error).__name__}: {reason}") from error
+
+
+def _build_policy(parts: Saved) -> Policy:
     trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
     algorithm = registry.algorithm(parts["agent"])
     config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")

@@ -60,7 +60,10 @@ class ThreadSource(RolloutSource):
     def _wait(self) -> tuple[Rollout, Episodes]:
         """The rollout under way, once it is complete; raises what ended the collector."""
         assert self._done is not None, "nothing to wait for"
-        self._done.wait()  # unlike Thread.join, still truthful after a signal has interrupted it
+        # unlike Thread.join, still truthful after a signal has interrupted it
+        while not self._done.wait(timeout=1.0):
+            if (fault := self.actor.env.lost()) is not None:
+                raise fault
         if isinstance(self._result, BaseException):
             raise self._result
         assert self._result is not None, "the collector ended without a result"

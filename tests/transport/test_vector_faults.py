@@ -10,6 +10,7 @@ import weakref
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rlkit.envs import EnvConfig, EnvFault, make_vec, probe
 from rlkit.envs.backends import simulators as simulator_module
 from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
+from rlkit.sources.thread import ThreadSource
 
 FAULTY = "rlkit.envs.toys:Faulty"
 
@@ -144,6 +146,8 @@ import threading, numpy as np, torch
 import rlkit.envs.backends.watchdog as watchdog
 watchdog.GRACE, watchdog.CORES = 0.5, 1
 from rlkit.envs import EnvConfig, make_vec
+from rlkit.envs.backends import watchdog
+watchdog.GRACE = 1.0
 def play():
     env = make_vec(EnvConfig(id="rlkit.envs.toys:Faulty", kwargs={{"kind": "{kind}"}}, lanes=1,
     backend="inprocess",
@@ -174,6 +178,23 @@ def test_unstoppable_hangs_end_the_process(kind, call, code, words):
     assert done.returncode == code
     assert words in done.stderr
     assert "faulty.py" in done.stderr
+
+
+def test_a_hang_in_another_thread_is_handed_to_the_one_that_waits(monkeypatch):
+    """It can still save the run, where the process would end a little later."""
+    monkeypatch.setattr(watchdog, "GRACE", 1.5)
+    ended = []
+    monkeypatch.setattr(watchdog, "_end", ended.append)
+    env = make("hung", "inprocess", deadline=0.3)
+    actor = SimpleNamespace(policy=object(), timing=None, env=env, collect=lambda: play(env))
+    source = ThreadSource(actor, object())
+    source._done = threading.Event()
+    threading.Thread(target=source._collect, args=[source._done], daemon=True).start()
+    with pytest.raises(EnvFault, match="no answer in 0.3 s") as caught:
+        source._wait()
+    check_place(caught.value, "hung")
+    time.sleep(2.0)
+    assert not ended and env.lost() is caught.value
 
 
 def test_a_healthy_slow_learner_is_not_taken_for_a_hang():

@@ -203,6 +203,7 @@ def test_an_id_in_place_of_a_name_is_the_generic_environment(typed: str, name: s
         ),
         (["clip=0.1"], "clip=0.1: no such option; did you mean agent.clip?"),
         (["agent.lr=0.1"], "agent.lr=0.1: no such option; did you mean optim.lr?"),
+        (["envstack=2"], "envstack=2: no such option; did you mean env.stack?"),
         (["agnt.clip=0.1"], "agnt.clip=0.1: no such option; did you mean agent.clip?"),
         (["env=cartpol"], "env=cartpol: no such environment; did you mean cartpole?"),
         (["env=CartPole"], "env=CartPole: no such environment; did you mean cartpole?"),

@@ -23,6 +23,7 @@ from rlkit.config.compose import changes, compose, from_yaml, remembered, save, 
 from rlkit.contracts import Report
 from rlkit.files import at, named
 from rlkit.learn.trainer import Clock
+from rlkit.machine import cores
 from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
 from rlkit.play.evaluate import Episode
@@ -172,6 +173,37 @@ def test_a_network_larger_than_its_weights_is_refused(run: Path, hidden: list[in
     checkpoint.write(at(run / "best"), parts, 64)
     with pytest.raises(ConfigError, match="describes a network that is larger than its weights"):
         rlkit.load(run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("weights", "text", "AttributeError"),
+        ("weights", {}, "RuntimeError: Error.* in loading state_dict"),
+        ("spec", [], "TypeError"),
+        ("spec", {}, "KeyError"),
+        ("agent_config", None, "describes no policy: "),
+        ("network", 3, "TypeError"),
+        ("agent", {"name": "ppo"}, "describes no policy: "),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(run: Path, key: str, value: object, words: str) -> None:
+    """A whole, sealed checkpoint whose description is another kind of value."""
+    parts = checkpoint.read(run / "best", "policy", "score")
+    parts["policy"][key] = value
+    checkpoint.write(at(run / "best"), parts, 64)
+    with pytest.raises(ConfigError, match=words):
+        rlkit.load(run)
+
+
+def test_threads_of_a_larger_machine_are_not_taken(run: Path) -> None:
+    set_option(run, "\nthreads: 1\n", "\nthreads: 100000\n")
+    before = torch.get_num_threads()
+    try:
+        assert main(["evaluate", "run", "--episodes", "1"]) == 0
+        assert torch.get_num_threads() <= cores()
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
