@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 
@@ -17,3 +18,10 @@ def quoted(word: object) -> str:
     """A word of a command as a shell takes it unchanged; a path that begins with a dash is none of its options."""
     text = str(word)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def fault_line(error: Exception) -> str:
+    """An environment's fault (rlkit.envs.EnvFault) on one line: what, where, and the line that raised it or a hint."""
+    *trace, text, hint = str(error).splitlines()
+    frames = re.findall(r'File "(.+)", line (\d+)', "\n".join(trace))
+    return f"{text} ({':'.join(frames[-1]) if text.startswith('raised') and frames else hint})"

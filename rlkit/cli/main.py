@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 from rlkit import __version__
-from rlkit.text import clean, quoted
+from rlkit.text import clean, fault_line, quoted
 
 VERBS = {
     "train": "train an agent",
@@ -101,7 +100,10 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError):
         return _fail(_os_words(error) + notes, 1)
     if hasattr(error, "trace"):
-        return _fail(_fault_words(error) + notes, 1)
+        line = fault_line(error)
+        if line.startswith("raised"):
+            line = f"{line.removesuffix(')')}; --traceback shows the way there)"
+        return _fail(line + notes, 1)
     text = str(error) or type(error).__name__
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}" if str(error) else text
@@ -113,15 +115,6 @@ def _explain(error: Exception) -> int:
 def _notes(error: BaseException) -> str:
     """What was added to an error on its way, such as how to continue the run."""
     return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-
-
-def _fault_words(error: Exception) -> str:
-    """An environment's fault on one line: what, where, and the line of code that raised it or else a hint."""
-    *trace, text, hint = str(error).splitlines()
-    frames = re.findall(r'File "(.+)", line (\d+)', "\n".join(trace))
-    if text.startswith("raised") and frames:
-        hint = f"{frames[-1][0]}:{frames[-1][1]}; --traceback shows the way there"
-    return f"{text} ({hint})"
 
 
 def _os_words(error: OSError) -> str:

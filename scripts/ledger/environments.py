@@ -4,7 +4,7 @@ Survived: the run ends with exit code 1 within its deadline, says which environm
 was, and which value, and is saved so that it can be continued. In each place where environments are stepped: in this
 process, in worker processes, in this process beside a thread that learns, on Ray. Left out is what cannot be caught in
 this process: machine code that crashes it, or that never lets go of the interpreter, of which Python's fault handler
-prints the line.
+prints the line; on Ray these end a worker, whose rows are reported as lost, and another one goes on.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ PLACES = {
     "ray": ["source=ray", "source.workers=1", "source.max_failures=0"],
 }
 UNCAUGHT = {(place, kind) for place in ("in process", "thread") for kind in ("crash", "stuck")}
+REPLACED = {("ray", "crash"), ("ray", "stuck")}
 SAMPLE = ("raised", "hung", "nan", "reward text", "exited")
 COMMON = [
     "train", "agent=ppo", "env.lanes=4", "agent.steps=8", "agent.minibatch=16", "agent.epochs=1", "total_steps=400",
@@ -98,6 +99,9 @@ def _trial(folder: Path, place: str, options: list[str], kind: str) -> Trial:
     begin, named = KINDS[kind]
     place_words = f"environment {name}, lane {lane}, episode {episode} (seed {seed}), step {step}"
     said = [line for line in output.splitlines() if place_words in line]
+    if (place, kind) in REPLACED:
+        told = re.search(r"worker 0 \(lanes 0 to 3\) died, and \d+ rows are lost: .+", output)
+        return Trial(f"{place}: {kind}", code == 0 and told is not None, told[0] if told else output[-500:])
     wrong = []
     if code != 1:
         wrong.append(f"exit code {code}")

@@ -17,6 +17,9 @@ ends them when it ends, however it ends. A fault of an environment and the death
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +37,7 @@ from rlkit.contracts import Saved, VecEnv
 from rlkit.sources.ray.lanes import cut, merge
 from rlkit.sources.ray.wire import Packed
 from rlkit.spaces import Array
+from rlkit.text import fault_line
 from rlkit.types import EnvSpec, EnvStep, empty_rows, tree_map
 
 SILENCE = 15.0  # seconds beyond env.deadline after which an actor is given up
@@ -65,9 +69,18 @@ class EnvActorError(RuntimeError):
 
 
 def error_text(error: Exception) -> str:
-    """The text that tells of an error; an environment's fault has its own traceback in its message."""
-    told = isinstance(error, EnvActorError) or hasattr(error, "trace")
-    return str(error) if told else "".join(traceback.format_exception(error))
+    """The text that tells of an error: an environment's fault on one line, anything else with its traceback."""
+    if hasattr(error, "trace"):
+        return fault_line(error)
+    return str(error) if isinstance(error, EnvActorError) else "".join(traceback.format_exception(error))
+
+
+def leave_interrupts() -> None:
+    """In a Ray actor, ignore SIGINT: Ctrl-C is the driver's, and a KeyboardInterrupt an environment's own fault."""
+    ray = sys.modules.get("ray")
+    main = threading.current_thread() is threading.main_thread()
+    if main and ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class EnvActor:
@@ -88,6 +101,7 @@ class EnvActor:
 
     def start(self) -> Head:
         """Make the environments of its lanes."""
+        leave_interrupts()
         torch.set_num_threads(self.threads)
         self.vector = registry.env_package().make_vec(self.env, self.seed, first_lane=self.first_lane)
         return {"pid": os.getpid(), "exact": self.vector.exact}

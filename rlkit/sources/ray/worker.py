@@ -19,7 +19,7 @@ from rlkit.collect.make import make_actor
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
-from rlkit.sources.ray.remote_env import EnvActorError, RemoteVecEnv, error_text
+from rlkit.sources.ray.remote_env import EnvActorError, RemoteVecEnv, error_text, leave_interrupts
 from rlkit.sources.ray.wire import (
     Collected,
     Failure,
@@ -44,6 +44,7 @@ class Worker:
         self, state: Saved | None, step: int = 0, episode: npt.NDArray[np.int64] | None = None
     ) -> Started | Failure:
         """Make the environments. Go on from `state`, or at `step` with new episodes [lanes], or from the beginning."""
+        leave_interrupts()
         config = self.config
         torch.set_num_threads(max(int(config.source.cpus_per_worker), 1))
         wanted = config.source.gpus_per_worker > 0
