@@ -84,8 +84,8 @@ class EnvConfig:
     max_failures: int = option(
         0,
         min=-1,
-        help="How many episodes in which the environment raises or breaks its space are cut and replaced before the "
-        "run ends with an error; -1: any number",
+        help="How many episodes in which the environment raises, hangs or breaks its space are cut and replaced before "
+        "the run ends with an error; -1: any number",
     )
 
     def __post_init__(self) -> None:

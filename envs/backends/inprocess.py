@@ -54,6 +54,7 @@ class InProcess(VecEnv):
         self.scale = reward_scale(config, seeds)
         self.doing = ""  # what the environments are asked for, beside steps and resets
         self.guard = Guard(config.deadline, self._hung)
+        self.block.beat = self.guard.begin
         self.fps = self.block.fps
         self.picture_rate = self.fps * config.skip
 

@@ -26,6 +26,7 @@ from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, fl
 from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.simulators import Simulators
+from rlkit.envs.backends.watchdog import Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.pictures import as_picture
 from rlkit.envs.wrappers.frames import FrameSkip
@@ -178,6 +179,9 @@ class Lane:
 
     def blame(self, error: BaseException, method: str) -> EnvFault:
         """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
+        if isinstance(error, Hang):
+            trace = "".join(traceback.format_exception(error))
+            return self.fault("hung", "", f"no answer in {self.config.deadline:g} s", trace)
         if not own(error):
             raise error
         wrong = error if isinstance(error, Misuse) else misuse(error, method)
@@ -228,6 +232,9 @@ class Block:
         mode = "rgb_array" if render else None
         self.envs = envs or []
         self.simulators, self.opened = Simulators(), False
+        self.beat: Callable[[], object] = (
+            int  # called where an episode was cut, which takes as long as it takes
+        )
         if envs is None:
             with self.simulators.tracking(), apart() as seed:  # for constructors that draw
                 for lane in range(start, stop):
@@ -301,6 +308,7 @@ class Block:
             RuntimeWarning,
             stacklevel=2,
         )
+        self.beat()
         lane.cut()
 
     def render(self, lane: int) -> Array | None:

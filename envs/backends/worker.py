@@ -16,6 +16,7 @@ any of which may answer "!" and {"fault"}, {"error"} or {"detail", "trace"} inst
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import mmap
@@ -27,6 +28,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -99,8 +102,13 @@ def _serve(sock: socket.socket, shared: int) -> None:
     from rlkit.envs.backends.faults import EnvFault
 
     order, _ = receive(sock)
+    watching: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     try:
         block = _build(order)
+        if (
+            block.config.max_failures
+        ):  # a step that hangs is interrupted here; else the parent ends this process
+            watching = _watch(sock, block)
         send(sock, b".", _spaces(block))
     except Exception as error:
         send(sock, b"!", _describe(error))
@@ -112,10 +120,12 @@ def _serve(sock: socket.socket, shared: int) -> None:
             return
         try:
             if op == b"s":
-                block.step()
+                with watching():
+                    block.step()
                 sock.send(b".")
             elif op == b"r":
-                _restore(sock, block)
+                with watching():
+                    _restore(sock, block)
                 sock.send(b".")
             elif op == b"p":
                 head, _ = receive(sock)
@@ -142,6 +152,25 @@ def _build(order: Head) -> Block:
         cv2.setNumThreads(1)  # the other cores belong to the other workers
     config, seeds = EnvConfig(**order["config"]), Seeds(**order["seeds"])
     return Block(config, seeds, order["start"], order["stop"], order["render"])
+
+
+def _watch(sock: socket.socket, block: Block) -> Callable[[], AbstractContextManager[None]]:
+    """What steps and resets are done under, so that one that hangs is cut as one that raises is."""
+    from rlkit.envs.backends.lane import lane_fault
+    from rlkit.envs.backends.watchdog import Guard
+
+    def hung(stack: str) -> Exception:
+        lane = int(block.rows.cursor[block.start])
+        detail = f"no answer in {block.config.deadline:g} s"
+        return lane_fault("hung", block.config.id, block.seeds, block.rows, lane, "", detail, stack)
+
+    def beat() -> None:
+        guard.begin()
+        sock.send(b"+")
+
+    guard = Guard(block.config.deadline, hung)
+    block.beat = beat
+    return guard.watching
 
 
 def _spaces(block: Block) -> Head:
@@ -171,6 +200,7 @@ def _restore(sock: socket.socket, block: Block) -> None:
     actions = np.split(flat, np.cumsum(head["counts"])[:-1])
 
     def beat() -> None:
+        block.beat()
         sock.send(b"+")
 
     block.restore(np.array(head["episode"]), actions, beat)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from rlkit.contracts import VecEnv
+from rlkit.envs.backends import watchdog
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
@@ -125,6 +126,8 @@ class Workers(VecEnv):
         self.config, self.seeds = config, seeds
         self.lanes, self.device = config.lanes, torch.device("cpu")
         self.scale = reward_scale(config, seeds)
+        # a worker that may cut an episode which hangs is given the time to
+        self.deadline = config.deadline + (watchdog.GRACE if config.max_failures else 0.0)
         self.rows: Rows | None = None
         self.workers: list[Worker] = []
         # also where nobody closes this: before the interpreter takes its time to end
@@ -178,7 +181,7 @@ class Workers(VecEnv):
         for worker in self.workers:
             with suppress(OSError):  # a dead worker shows in _wait, which knows more
                 worker.sock.send(b"s")
-        self._wait(self.config.deadline)
+        self._wait(self.deadline)
         if self.scale != 1.0:
             rows.reward *= self.scale
         return self.row
@@ -195,7 +198,7 @@ class Workers(VecEnv):
             body = b"".join(np.ascontiguousarray(part, rows.action.dtype).tobytes() for part in actions[mine])
             with suppress(OSError):
                 send(worker.sock, b"r", head, body)
-        self._wait(self.config.deadline)
+        self._wait(self.deadline)
         if self.scale != 1.0:
             rows.reward *= self.scale
         return self.row
@@ -206,7 +209,7 @@ class Workers(VecEnv):
         worker = next(worker for worker in self.workers if worker.start <= lane < worker.stop)
         with suppress(OSError):
             send(worker.sock, b"p", {"lane": lane})
-        self._wait(self.config.deadline, [worker])
+        self._wait(self.deadline, [worker])
         head, body = receive(worker.sock)
         return np.frombuffer(body, np.uint8).reshape(head["shape"]).copy() if head["shape"] else None
 
@@ -231,7 +234,8 @@ class Workers(VecEnv):
         while waiting:
             ready = poll.poll(max(0.0, end - time.monotonic()) * 1e3)
             if not ready:
-                self._fail("hung", next(iter(waiting.values())), f"no answer in {deadline:g} s")
+                detail = f"no answer in {self.config.deadline:g} s"
+                self._fail("hung", next(iter(waiting.values())), detail)
             for number, _ in ready:
                 worker = waiting[number]
                 try:

@@ -49,10 +49,12 @@ def play(env: VecEnv, steps: int) -> list[dict[str, torch.Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["raised", "quit", "nan", "reward", "shape", "dtype", "space"])
+@pytest.mark.parametrize(
+    "kind", ["raised", "quit", "exited", "hung", "loop", "nan", "reward", "shape", "dtype", "space"]
+)
 def test_a_step_that_fails_closes_its_episode(kind: str) -> None:
     """Row 7 is the failed step of lane 1: paid nothing, the observation before or a valid one, then a new episode."""
-    env = make(kind, 1)
+    env = make(kind, 1, deadline=0.3)
     with pytest.warns(RuntimeWarning, match=r"lane 1, episode 1 .*step 2.* \(1 of 1, env.max_failures\)"):
         rows = play(env, 10)
     assert [row["last"][1].item() for row in rows] == [t in (4, 7) for t in range(11)]
@@ -95,8 +97,9 @@ def test_a_budget_that_is_used_up_ends_the_run_as_none_does() -> None:
     ]
 
 
-def test_workers_share_one_budget_and_count(capfd: pytest.CaptureFixture[str]) -> None:
-    env = make("raised", 1, "workers")
+@pytest.mark.parametrize("kind", ["raised", "hung", "exited"])
+def test_workers_share_one_budget_and_count(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    env = make(kind, 1, "workers", deadline=0.5)
     same = make("raised", 1)
     with pytest.warns(RuntimeWarning):
         expected = play(same, 8)
@@ -110,13 +113,19 @@ def test_workers_share_one_budget_and_count(capfd: pytest.CaptureFixture[str]) -
         play(make_vec(both, 9), 3)
 
 
-def test_an_episode_that_was_cut_comes_back_as_it_was() -> None:
-    with pytest.warns(RuntimeWarning):
-        rows = play(make("raised", -1), 7)
-    again = make("raised", -1)
-    with pytest.warns(RuntimeWarning):
-        row = again.restore(np.array([1, 1]), [np.ones(2, np.int64)] * 2)
-    assert torch.equal(row.obs, rows[7]["obs"]) and torch.equal(row.last, rows[7]["last"])
+@pytest.mark.parametrize(
+    ("kind", "backend"), [("raised", "inprocess"), ("hung", "inprocess"), ("hung", "workers")]
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_episode_that_was_cut_comes_back_as_it_was(kind: str, backend: str) -> None:
+    rows = play(make(kind, -1, backend, deadline=0.5), 7)
+    again = make(kind, -1, backend, deadline=0.5)
+    row = again.restore(np.array([1, 1]), [np.ones(2, np.int64)] * 2)
+    assert (
+        again.failures == 1
+        and torch.equal(row.obs, rows[7]["obs"])
+        and torch.equal(row.last, rows[7]["last"])
+    )
     again.close()
 
 
