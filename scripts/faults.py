@@ -39,6 +39,7 @@ from scripts.ledger.trial import Task, Trial  # noqa: E402
 from tests.helpers.forkserver import preload  # noqa: E402
 
 KINDS = ("kills", "points", "damage", "hostile", "environments", "orphans", "disk", "typos")
+SHOWN = 10  # lost trials of a kind
 ALLOWED = {"typos": 0.05}  # the share that may be lost
 
 
@@ -62,8 +63,10 @@ def main() -> int:
         rows.append((kind, len(found[kind]), len(found[kind]) - len(lost), len(lost), seconds))
         failed |= not found[kind] or len(lost) > ALLOWED.get(kind, 0.0) * len(found[kind])
         print(f"\r{kind}: {len(lost)} of {len(found[kind])} lost, {seconds:.0f} s", flush=True)
-        for trial in lost:
+        for trial in lost[:SHOWN]:
             print(f"  lost: {trial.name}: {trial.said[-600:]}", flush=True)
+        if lost[SHOWN:]:
+            print(f"  ... and {len(lost) - SHOWN} more (--json FILE has all)", flush=True)
         if arguments.json:
             arguments.json.write_text(
                 json.dumps({k: [vars(t) for t in v] for k, v in found.items()}, indent=1)

@@ -135,9 +135,10 @@ def watched(home: Path, verb: Callable[[], int]) -> int:
         return text.startswith("/") and not text.startswith(allowed)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        ours = "ffmpeg" in str(arguments[:1]) or "from rlkit.envs.backends." in str(arguments[1:2])
-        if event in STARTS and not ours:
-            seen.append(f"{event} {arguments}")
+        if event in STARTS:
+            ours = "ffmpeg" in str(arguments[:1]) or "from rlkit.envs.backends." in str(arguments[1:2])
+            if not ours:
+                seen.append(f"{event} {arguments}")
         elif event == "socket.connect":
             seen.append(f"{event} {arguments[1:]}")
         elif event == "pickle.find_class":
