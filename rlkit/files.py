@@ -133,13 +133,21 @@ class Place:
             return file.read(limit)
 
     def write(self, data: bytes) -> None:
-        """Put a file with this content here: whatever happens, the old one or the new one is whole."""
+        """Put a file with this content here: whatever happens, the old one or the new one is whole.
+
+        Raises OSError, which names this file also where the disk is full.
+        """
         part = self.beside(f".{self.name}.tmp")
         part.remove()
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with part.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if error.filename is None:
+                raise OSError(error.errno, error.strerror, str(self)) from error
+            raise
         part.rename(self)
 
     def mkdir(self) -> Place:

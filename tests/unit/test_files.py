@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -130,6 +131,17 @@ def test_what_the_user_names_may_be_a_link(run: Place) -> None:
     for name, error in (("none", FileNotFoundError), ("in/file", NotADirectoryError)):
         with pytest.raises(error, match=name):
             named(run.path / name)
+
+
+def test_a_full_disk_is_told_with_the_file_and_keeps_it(run: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        (run / "in" / "file").write(b"2")
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(run / "in" / "file")
+    assert (run / "in" / "file").read(9) == b"1"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "a\0"])
