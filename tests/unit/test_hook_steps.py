@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from rlkit.cli import evaluate as evaluate_verb
+from rlkit.cli import watch as watch_verb
+from rlkit.config import registry
 from rlkit.config.compose import compose
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec
@@ -342,6 +344,49 @@ def test_what_is_evaluated_is_sampled_where_that_was_asked_for(
     assert asked == [{"episodes": 4, "seed": 1_000_000, "device": torch.device("cpu"), "greedy": greedy}]
     (table,) = (tmp_path / "eval").iterdir()
     assert ("greedy" in table.name) is greedy
+
+
+@pytest.mark.parametrize("windowed", [True, False])
+@pytest.mark.parametrize(
+    ("typed", "config", "greedy"),
+    [([], False, True), (["--sample"], False, False), ([], True, False), (["--no-sample"], True, True)],
+)
+def test_what_is_watched_is_sampled_where_that_was_asked_for(
+    typed: list[str],
+    config: bool,
+    greedy: bool,
+    windowed: bool,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a window and in a film."""
+    from rlkit.files import at
+    from rlkit.play import video
+
+    run = SimpleNamespace(env=EnvConfig(id="CartPole-v1"), evaluate=SimpleNamespace(sample=config))
+    agent = SimpleNamespace(
+        path=tmp_path / "best", policy=SimpleNamespace(spec=SimpleNamespace(agents=("a",)))
+    )
+    monkeypatch.setattr(watch_verb, "open_run", lambda arguments: (at(tmp_path), run, agent))
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if windowed:
+        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setattr(
+            registry,
+            "env_package",
+            lambda: SimpleNamespace(make_vec=lambda *given, **options: SimpleNamespace(close=lambda: None)),
+        )
+    asked: list[tuple[bool, int]] = []
+
+    def played(*given: Any, greedy: bool, seed: int, **options: Any) -> list[Episode]:
+        asked.append((greedy, seed))
+        return []
+
+    monkeypatch.setattr(evaluate, "run_episodes", played)
+    monkeypatch.setattr(video, "record", played)
+    assert watch_verb.main([str(tmp_path), *typed]) == 0
+    assert asked == [(greedy, 0)]
 
 
 @pytest.mark.parametrize("backend", ["inprocess", "workers", "native"])
