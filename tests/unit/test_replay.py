@@ -215,6 +215,22 @@ def test_sequences_begin_with_their_stored_memory(stack: int, steps: int) -> Non
     assert gaps.max() <= 6
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_sequence_is_drawn_as_soon_as_its_last_row_is_there(alpha: float) -> None:
+    """Row by row: starts lie 2 apart; 5 rows and the one after them must have been written, none overwritten."""
+    policy, stream = Policy(memory=True), Stream.make(60, 1, seed=2)
+    replay = make(policy, 1, 1, capacity=20, sequence=4, burn_in=1, batch=200, alpha=alpha)
+    for written in range(1, 60):
+        feed(replay, stream, policy, [1])
+        starts = [start for start in range(0, written, 2) if max(written - 20, 0) <= start <= written - 5]
+        assert (replay.items, replay.ready) == (len(starts), bool(starts))
+        if starts and written % 5 == 0:
+            (batch,) = drawn(replay, 1)
+            rows = batch.later.obs[..., 0]  # type: ignore[index, call-overload]
+            assert set(rows[0].tolist()) == set(starts)
+            assert torch.equal(rows, rows[:1] + torch.arange(6)[:, None])
+
+
 def test_a_batch_of_transitions_by_hand() -> None:
     """Two stacked frames, n = 2, gamma 1/2; rewards 1, 2, 4, a termination, row 3 resets, 8, 16, the newest row 6."""
     policy = Policy(stack=2)
