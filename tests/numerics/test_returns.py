@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlkit.returns import discounted, gae, n_step, reverse_scan, vtrace
+from rlkit.returns import discounted, explained_variance, gae, n_step, reverse_scan, vtrace
 
 GAMMA, LAM = 0.9, 0.8
 
@@ -309,3 +309,15 @@ def test_errors_name_what_is_allowed():
         n_step(reward, value, terminated, last, GAMMA, 0)
     with pytest.raises(ValueError, match=r"\(3,\); allowed: \(41, 6\) or \(6,\)"):
         discounted(reward, terminated, last, torch.zeros(3), GAMMA)
+
+
+def test_explained_variance_by_hand():
+    """Weights 1, 1, 2, 0: R = 0, 2, 3, 100 has mean 2 and variance 6/4; R - V = 0, 0, 2 has mean 1 and variance 1."""
+    target, value, weight = (
+        column(0.0, 2.0, 3.0, 100.0),
+        column(0.0, 2.0, 1.0, -7.0),
+        column(1.0, 1.0, 2.0, 0.0),
+    )
+    assert float(explained_variance(target, value, weight)) == pytest.approx(1 - 1 / 1.5)
+    assert float(explained_variance(target, target + 5, weight)) == pytest.approx(1.0)  # a shift explains all
+    assert float(explained_variance(torch.ones_like(target), value, weight)) == 0.0

@@ -395,7 +395,7 @@ def ddpg_target(**options: Any) -> float:
     for critic, value in zip(agent.target.critics, (4.0, 2.0), strict=False):
         critic.output.weight.data.zero_()
         critic.output.bias.data.fill_(value)
-    return round(float(agent.targets(batch(agent), ())[1]), 4)
+    return round(float(agent.targets(batch(agent), ())[1].detach()), 4)
 
 
 def ddpg_acts(**options: Any) -> list[float]:
@@ -585,7 +585,7 @@ def descends(
         optim.set_progress(progress)
         for gradient in gradients:
             optim.minimise(torch.tensor(gradient))
-        return round(float(module.weight), 4)
+        return round(float(module.weight.detach()), 4)
 
     return found
 
