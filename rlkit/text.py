@@ -21,7 +21,12 @@ def quoted(word: object) -> str:
 
 
 def fault_line(error: Exception) -> str:
-    """An environment's fault (rlkit.envs.EnvFault) on one line: what, where, and the line that raised it or a hint."""
+    """An environment's fault (rlkit.envs.EnvFault) on one line: what and where, the line of code, what to type."""
     *trace, text, hint = str(error).splitlines()
     frames = re.findall(r'File "(.+)", line (\d+)', "\n".join(trace))
-    return f"{text} ({':'.join(frames[-1]) if text.startswith('raised') and frames else hint})"
+    if not any("most recent call first" in each for each in trace):  # as faulthandler writes, in workers
+        frames.reverse()
+    line = next((":".join(frame) for frame in frames if not frame[0].endswith("watchdog.py")), "")
+    if text.startswith("raised") and line:
+        return f"{text} ({line})"
+    return f"{text} ({hint}{f'; it was at {line}' if line else ''})"

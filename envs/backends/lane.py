@@ -181,7 +181,8 @@ class Lane:
         """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
         if isinstance(error, Hang):
             trace = "".join(traceback.format_exception(error))
-            return self.fault("hung", "", f"no answer in {self.config.deadline:g} s", trace)
+            detail = f"no answer in {self.config.deadline:g} s"
+            return self.fault("hung", "" if method == "step" else method, detail, trace)
         if not own(error):
             raise error
         wrong = error if isinstance(error, Misuse) else misuse(error, method)

@@ -77,6 +77,6 @@ def test_an_environment_that_raises_or_hangs_is_reported_and_replaced(tmp_path: 
         run.feed.close()
     said = "\n".join(run.console.said)  # type: ignore[attr-defined]
     assert said.count("is replaced (") == 3 and "is replaced (3 of 3, source.max_failures)" in said
-    assert "RuntimeError: seed" in said and 'ledger.py", line' in said and "is not liked" in said
+    assert "RuntimeError('seed" in said and "is not liked" in said and "helpers/ledger.py:" in said
     assert source.fleet.failures == 4 and source.fleet.deaths == 0
     account(received, source, tmp_path / "log")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from rlkit import files
+from rlkit.envs import EnvFault
 from rlkit.files import NotRegular, Place, at, named
-from rlkit.text import clean, quoted
+from rlkit.text import clean, fault_line, quoted
 
 
 @pytest.fixture(params=[True, False], ids=["handles", "paths"])
@@ -183,3 +184,24 @@ def test_words_of_commands_are_quoted() -> None:
     assert [quoted(word) for word in ("runs/a", "runs/a;rm -rf x", "-rf", Path("a b"))] == [
         "runs/a", "'runs/a;rm -rf x'", "./-rf", "'a b'",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("raised", "raised: environment E, lane 1, episode 2 (seed 7), step 3: bad (car.py:9)"),
+        (
+            "hung",
+            "hung: environment E, lane 1, episode 2 (seed 7), step 3: bad "
+            "(env.deadline=SECONDS allows slower steps; it was at car.py:9)",
+        ),
+    ],
+)
+def test_a_fault_is_one_line_with_the_line_of_code(kind: str, line: str) -> None:
+    trace = 'Traceback:\n  File "lane.py", line 8, in step\n  File "car.py", line 9, in step\n'
+    interrupted = trace + '  File "envs/backends/watchdog.py", line 1, in _on_alarm\n'
+    fault = EnvFault(kind, "E", 1, 2, 3, 7, "", "bad", interrupted if kind == "hung" else trace)
+    assert fault_line(fault) == line
+    if kind == "hung":  # as told by faulthandler
+        stack = 'Thread 1 (most recent call first):\n  File "car.py", line 9 in step\n  File "lane.py", line 8 in step\n'
+        assert fault_line(EnvFault(kind, "E", 1, 2, 3, 7, "", "bad", stack)) == line
