@@ -203,5 +203,6 @@ def test_a_fault_is_one_line_with_the_line_of_code(kind: str, line: str) -> None
     fault = EnvFault(kind, "E", 1, 2, 3, 7, "", "bad", interrupted if kind == "hung" else trace)
     assert fault_line(fault) == line
     if kind == "hung":  # as told by faulthandler
-        stack = 'Thread 1 (most recent call first):\n  File "car.py", line 9 in step\n  File "lane.py", line 8 in step\n'
+        frames = '  File "car.py", line 9 in step\n  File "lane.py", line 8 in step\n'
+        stack = f"Thread 1 (most recent call first):\n{frames}"
         assert fault_line(EnvFault(kind, "E", 1, 2, 3, 7, "", "bad", stack)) == line
