@@ -20,13 +20,16 @@ def quoted(word: object) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-def fault_line(error: Exception) -> str:
-    """An environment's fault (rlkit.envs.EnvFault) on one line: what and where, the line of code, what to type."""
+def fault_line(error: Exception, more: str = "") -> str:
+    """An environment's fault (rlkit.envs.EnvFault) on one line: what and where, the line of code, what to type.
+
+    more: what is said after the line of code that raised.
+    """
     *trace, text, hint = str(error).splitlines()
     frames = re.findall(r'File "(.+)", line (\d+)', "\n".join(trace))
     if not any("most recent call first" in each for each in trace):  # as faulthandler writes, in workers
         frames.reverse()
     line = next((":".join(frame) for frame in frames if not frame[0].endswith("watchdog.py")), "")
     if text.startswith("raised") and line:
-        return f"{text} ({line})"
+        return f"{text} ({line}{more})"
     return f"{text} ({hint}{f'; it was at {line}' if line else ''})"

@@ -13,8 +13,8 @@
 
 A trial is survived where nothing is lost and what went wrong is said; the files of a kind (scripts/ledger/) begin with
 what that means there. Linux. `--short` is a sample of each kind, without Ray, of less than three minutes; the whole
-takes about an hour, and its figures are in docs/reliability.md. The exit code is 1 where more was lost than a kind
-allows: one typo in twenty may be answered with another name, everything else must be survived.
+takes about twenty minutes, and its figures are in docs/reliability.md. The exit code is 1 where more was lost than a
+kind allows: one typo in twenty may be answered with another name, everything else must be survived.
 """
 
 from __future__ import annotations

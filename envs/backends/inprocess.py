@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
-from rlkit.envs.backends.lane import Block, lane_fault
+from rlkit.envs.backends.lane import Block
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
@@ -81,7 +81,7 @@ class InProcess(VecEnv):
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
         with self.guard.watching():
-            self.block.restore(episode, actions, beat=self.guard.begin)
+            self.block.restore(episode, actions)
         if self.scale != 1.0:
             self.rows.reward *= self.scale
         return self.row
@@ -122,7 +122,4 @@ class InProcess(VecEnv):
             self.doing = ""
 
     def _hung(self, stack: str) -> Exception:
-        config, seeds = self.block.config, self.block.seeds
-        lane = int(self.rows.cursor[0])
-        detail = f"no answer in {config.deadline:g} s"
-        return lane_fault("hung", config.id, seeds, self.rows, lane, self.doing, detail, stack)
+        return self.block.hung(stack, self.doing)

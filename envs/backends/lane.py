@@ -142,7 +142,7 @@ class Lane:
             if problem is not None:
                 raise self.fault(problem[0], leaf.name, problem[1])
 
-    def restore(self, episode: int, actions: list[Value], beat: Callable[[], None]) -> None:
+    def restore(self, episode: int, actions: list[Value], beat: Callable[[], object]) -> None:
         """Open an episode, replay its actions and write the row they lead to; `beat` is called between steps.
 
         A replay that ends early stays at its ending: the environment does not follow from its seed, and who compares
@@ -181,8 +181,7 @@ class Lane:
         """The fault that an error of the environment's `method` means. Raises the error where it is not its own."""
         if isinstance(error, Hang):
             trace = "".join(traceback.format_exception(error))
-            detail = f"no answer in {self.config.deadline:g} s"
-            return self.fault("hung", "" if method == "step" else method, detail, trace)
+            return self.fault("hung", "" if method == "step" else method, overdue(self.config), trace)
         if not own(error):
             raise error
         wrong = error if isinstance(error, Misuse) else misuse(error, method)
@@ -194,6 +193,11 @@ class Lane:
     def fault(self, kind: str, field: str = "", detail: str = "", trace: str = "") -> EnvFault:
         """The error of this lane, here and now."""
         return lane_fault(kind, self.config.id, self.seeds, self.rows, self.index, field, detail, trace)
+
+
+def overdue(config: EnvConfig) -> str:
+    """What is said of a step that hangs."""
+    return f"no answer in {config.deadline:g} s"
 
 
 def lane_fault(
@@ -233,9 +237,8 @@ class Block:
         mode = "rgb_array" if render else None
         self.envs = envs or []
         self.simulators, self.opened = Simulators(), False
-        self.beat: Callable[[], object] = (
-            int  # called where an episode was cut, which takes as long as it takes
-        )
+        # called after every step of a replay and every episode that was cut: the time for a step begins anew
+        self.beat: Callable[[], object] = lambda: None
         if envs is None:
             with self.simulators.tracking(), apart() as seed:  # for constructors that draw
                 for lane in range(start, stop):
@@ -274,18 +277,18 @@ class Block:
                 self.replace(lane, fault)
         self.verify()
 
-    def restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
-        """Bring lane `start + i` to episode[i] after actions[i]; `beat` is called between steps."""
+    def restore(self, episode: Array, actions: list[Array]) -> None:
+        """Bring lane `start + i` to episode[i] after actions[i]."""
         opens, self.opened = not self.opened, True
         with self.simulators.tracking() if opens else nullcontext():  # the first reset may start a simulator
-            self._restore(episode, actions, beat)
+            self._restore(episode, actions)
         self.verify()
 
-    def _restore(self, episode: Array, actions: list[Array], beat: Callable[[], None]) -> None:
+    def _restore(self, episode: Array, actions: list[Array]) -> None:
         for lane, opened, history in zip(self.lanes, episode, actions, strict=True):
             self.rows.cursor[self.start] = lane.index
             try:
-                lane.restore(int(opened), unpack(self.action_space, history), beat)
+                lane.restore(int(opened), unpack(self.action_space, history), self.beat)
             except EnvFault as fault:
                 self.replace(lane, fault)
 
@@ -311,6 +314,13 @@ class Block:
         )
         self.beat()
         lane.cut()
+
+    def hung(self, stack: str, doing: str = "") -> EnvFault:
+        """The fault of the lane at work, which hangs in a step, or in what it is `doing` instead."""
+        lane = int(self.rows.cursor[self.start])
+        return lane_fault(
+            "hung", self.config.id, self.seeds, self.rows, lane, doing, overdue(self.config), stack
+        )
 
     def render(self, lane: int) -> Array | None:
         """An [H, W, 3] picture of lane `lane` for people, or None where the environment draws none.

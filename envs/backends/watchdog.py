@@ -86,7 +86,7 @@ class Guard:
     def look(self, elapsed: float) -> None:
         """Called by the watching thread, `elapsed` seconds after its last look."""
         if not self.running or self.count != self._seen:
-            self._seen, self._waited, self.fired = self.count, 0.0, False
+            self._seen, self._waited, self.fired, self.lost = self.count, 0.0, False, False
             return
         self._waited += elapsed
         if not self.fired and self._waited > self.deadline:
@@ -107,7 +107,7 @@ class Guard:
 
     def hand_over(self) -> Exception | None:
         """The fault of a step that could not be interrupted, if there is one; whoever takes it ends the run."""
-        if not self.lost:
+        if not (self.lost and self.running and self.count == self._seen):  # it may have returned since
             return None
         self.close()
         return self.pending

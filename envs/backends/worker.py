@@ -105,10 +105,10 @@ def _serve(sock: socket.socket, shared: int) -> None:
     watching: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     try:
         block = _build(order)
-        if (
-            block.config.max_failures
-        ):  # a step that hangs is interrupted here; else the parent ends this process
-            watching = _watch(sock, block)
+        block.beat = lambda: sock.send(b"+")
+        # a step that hangs, and may be cut, is interrupted here; else the parent ends this process
+        if block.config.max_failures:
+            watching = _watch(block)
         send(sock, b".", _spaces(block))
     except Exception as error:
         send(sock, b"!", _describe(error))
@@ -125,7 +125,7 @@ def _serve(sock: socket.socket, shared: int) -> None:
                 sock.send(b".")
             elif op == b"r":
                 with watching():
-                    _restore(sock, block)
+                    _restore(block, *receive(sock))
                 sock.send(b".")
             elif op == b"p":
                 head, _ = receive(sock)
@@ -154,21 +154,16 @@ def _build(order: Head) -> Block:
     return Block(config, seeds, order["start"], order["stop"], order["render"])
 
 
-def _watch(sock: socket.socket, block: Block) -> Callable[[], AbstractContextManager[None]]:
+def _watch(block: Block) -> Callable[[], AbstractContextManager[None]]:
     """What steps and resets are done under, so that one that hangs is cut as one that raises is."""
-    from rlkit.envs.backends.lane import lane_fault
     from rlkit.envs.backends.watchdog import Guard
 
-    def hung(stack: str) -> Exception:
-        lane = int(block.rows.cursor[block.start])
-        detail = f"no answer in {block.config.deadline:g} s"
-        return lane_fault("hung", block.config.id, block.seeds, block.rows, lane, "", detail, stack)
+    guard, tell = Guard(block.config.deadline, block.hung), block.beat
 
     def beat() -> None:
         guard.begin()
-        sock.send(b"+")
+        tell()
 
-    guard = Guard(block.config.deadline, hung)
     block.beat = beat
     return guard.watching
 
@@ -191,19 +186,13 @@ def _map(sock: socket.socket, block: Block, shared: int) -> None:
     block.attach(Rows(block.observation, block.action, head["lanes"], mmap.mmap(shared, size)))
 
 
-def _restore(sock: socket.socket, block: Block) -> None:
+def _restore(block: Block, head: Head, body: bytes) -> None:
     import numpy as np
 
-    head, body = receive(sock)
     rows = block.actions
     flat = np.frombuffer(body, rows.dtype).reshape(-1, *rows.shape[1:])
     actions = np.split(flat, np.cumsum(head["counts"])[:-1])
-
-    def beat() -> None:
-        block.beat()
-        sock.send(b"+")
-
-    block.restore(np.array(head["episode"]), actions, beat)
+    block.restore(np.array(head["episode"]), actions)
 
 
 def _describe(error: Exception) -> Head:

@@ -234,8 +234,7 @@ class Workers(VecEnv):
         while waiting:
             ready = poll.poll(max(0.0, end - time.monotonic()) * 1e3)
             if not ready:
-                detail = f"no answer in {self.config.deadline:g} s"
-                self._fail("hung", next(iter(waiting.values())), detail)
+                self._fail("hung", next(iter(waiting.values())), f"no answer in {deadline:g} s")
             for number, _ in ready:
                 worker = waiting[number]
                 try:

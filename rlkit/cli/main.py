@@ -100,10 +100,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, OSError):
         return _fail(_os_words(error) + notes, 1)
     if hasattr(error, "trace"):
-        line = fault_line(error)
-        if line.startswith("raised"):
-            line = f"{line.removesuffix(')')}; --traceback shows the way there)"
-        return _fail(line + notes, 1)
+        return _fail(fault_line(error, "; --traceback shows the way there") + notes, 1)
     text = str(error) or type(error).__name__
     if not isinstance(error, ValueError):
         text = f"{type(error).__name__}: {text}" if str(error) else text

@@ -118,7 +118,9 @@ def build_policy(parts: Saved) -> Policy:
         raise
     except (*MALFORMED, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"policy.json describes no policy: {type(error).__name__}: {reason}") from error
+        raise ConfigError(
+            f"no policy can be made of policy.json: {type(error).__name__}: {reason}"
+        ) from error
 
 
 def _build_policy(parts: Saved) -> Policy:

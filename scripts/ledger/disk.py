@@ -52,7 +52,9 @@ def _trial(place: Path, free: int, expected: dict[str, str]) -> Trial:
         subprocess.run(["rm", "-rf", str(place / "runs")], check=True)
         done = apart(lambda: command(*RUN), place)
     told = (
-        full.status in (0, 1, 2) and ("full" in said or full.status == 0) and "Traceback" not in full.output
+        full.status in (0, 1, 2)
+        and (("full" in said and "runs/run" in said) or full.status == 0)
+        and "Traceback" not in full.output
     )
     survived = told and done.status == 0 and digest(run) == expected
     return Trial(

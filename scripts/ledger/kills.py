@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from scripts.ledger.trial import Task, Trial, Trials, line
-from tests.e2e.test_resume_agents import CASES, COMMON
+from tests.helpers.resumed import CASES, COMMON
 from tests.helpers.runs import digest, launch, rlkit, wait_for
 
 SMALL = "network.hidden=[16] agent.steps=16 agent.minibatch=32 agent.epochs=2 total_steps=1400"

@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
-from rlkit.envs.backends.simulators import _children
 from scripts.ledger.trial import Task, Trial, Trials
+from tests.helpers.processes import all_gone, below, gone
 from tests.helpers.runs import launch, wait_for
 
 ENVIRONMENT = """
@@ -61,12 +60,9 @@ def _trial(folder: Path, state: str, number: signal.Signals, simulator: bool) ->
     started: set[int] = set()
     try:
         wait_for(lambda: len(list(folder.glob(f"{state}-*"))) >= 2, process)  # one environment of each worker
-        started = {pid for pid in below(process.pid) if "sh" not in name(pid) or simulator}
+        started = below(process.pid) - {process.pid}
         os.kill(process.pid, number)
-        end = time.monotonic() + 10.0
-        while time.monotonic() < end and not all(map(gone, (process.pid, *started))):
-            process.poll()
-            time.sleep(0.02)
+        all_gone((process.pid, *started), 10.0)
         left = [f"{pid} {name(pid)}" for pid in (process.pid, *started) if not gone(pid)]
     finally:
         for pid in (process.pid, *started):
@@ -80,21 +76,7 @@ def _trial(folder: Path, state: str, number: signal.Signals, simulator: bool) ->
     return Trial(f"{number.name}, {state}{with_what}", enough and not left, f"{words}; left: {left}")
 
 
-def below(pid: int) -> set[int]:
-    """All that a process has started."""
-    children = _children(str(pid))
-    return children.union(*(below(child) for child in children)) if children else set()
-
-
 def name(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:60]
     return ""
-
-
-def gone(pid: int) -> bool:
-    """Whether a process has ended; one that nobody has waited for yet has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return True

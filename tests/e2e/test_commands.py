@@ -27,6 +27,7 @@ from rlkit.options import ConfigError
 from rlkit.play.evaluate import evaluate_policy
 from rlkit.play.video import VideoWriter
 from rlkit.run.folder import run_config
+from tests.helpers.processes import all_gone, children
 from tests.helpers.runs import launch, rlkit, wait_for
 
 OWN = '''
@@ -353,18 +354,6 @@ def test_names(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "ppo-cartpole-0" / "metrics.csv").read_bytes() == before
 
 
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that has ended and waits for its parent does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found in /proc")
 @pytest.mark.parametrize(
     "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["ctrl-c", "term", "kill"]
@@ -384,9 +373,7 @@ def test_workers_end_with_their_run(tmp_path: Path, signum: signal.Signals) -> N
     os.kill(process.pid, signum)
     output, _ = process.communicate(timeout=30)
     seconds = time.monotonic() - begin
-    while any(map(alive, workers)) and time.monotonic() - begin < 10:
-        time.sleep(0.05)
-    assert not any(map(alive, workers))
+    assert all_gone(workers, 10.0)
     step, _, _ = checkpoint.newest(run / "checkpoints", "policy", "state", say=print)
     logged = read_metrics(run / "metrics.csv")[-1]["step"]
     if signum == signal.SIGKILL:

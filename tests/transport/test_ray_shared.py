@@ -25,6 +25,7 @@ from rlkit.sources.ray import fleet
 from rlkit.sources.ray.fleet import WorkersLost
 from tests.helpers.fakeray import FakeRay
 from tests.helpers.ledger import account, names
+from tests.helpers.processes import gone
 from tests.helpers.rayruns import DQN, PPO, make, same, train
 
 LOCAL = ["source=sync", "source.group=2"]
@@ -171,14 +172,6 @@ def test_one_process_one_worker_and_two_end_with_the_same_weights(tmp_path: Path
     assert same(train(make(tmp_path / "one", *PPO, *one), 20), local)
     local = train(make(tmp_path / "dqn", *DQN, *LOCAL), 20)
     assert same(halves(tmp_path, [*DQN, *two], [*DQN, *one], 20), local)
-
-
-def gone(pid: int) -> bool:
-    """Ended; a zombie waits for a parent that may never ask."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

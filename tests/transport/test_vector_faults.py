@@ -9,7 +9,6 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,10 +16,10 @@ import pytest
 import torch
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec, probe
-from rlkit.envs.backends import simulators as simulator_module
 from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
 from rlkit.sources.thread import ThreadSource
+from tests.helpers.processes import all_gone, below, children, gone
 
 FAULTY = "rlkit.envs.toys:Faulty"
 
@@ -46,23 +45,6 @@ def play(env, steps=20):
     env.restore(np.zeros(env.lanes, np.int64), [np.zeros(0, np.int64)] * env.lanes)
     for _ in range(steps):
         env.step(torch.zeros(env.lanes, dtype=torch.int64))
-
-
-def gone(pid):
-    """Ended; a zombie waits for a parent that may never ask."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def all_gone(pids, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if all(gone(pid) for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def check_place(fault, kind):
@@ -194,7 +176,28 @@ def test_a_hang_in_another_thread_is_handed_to_the_one_that_waits(monkeypatch):
         source._wait()
     check_place(caught.value, "hung")
     time.sleep(2.0)
-    assert not ended and env.lost() is caught.value
+    assert not ended and env.guard not in watchdog._guards, "who has taken the fault ends the run"
+
+
+def test_a_step_that_returned_late_is_not_handed_over(monkeypatch):
+    """The interruption was slow to arrive: the fault is the stuck thread's own, or its episode was cut."""
+    guard = watchdog.Guard(1.0, lambda stack: RuntimeError("hung"))
+    monkeypatch.setattr(guard, "_interrupt", lambda: None)
+    for case in ("stuck", "returned", "at the next step"):
+        guard.count, guard.running = guard.count + 1, True
+        for seconds in (0.0, 1.5, watchdog.GRACE):
+            assert guard.hand_over() is None
+            guard.look(seconds)
+        if case == "returned":
+            guard.end()
+        if case == "at the next step":
+            guard.count += 1
+        found = guard.hand_over()
+        assert (found is guard.pending) == (case == "stuck")
+        if case != "stuck":
+            guard.running, guard.count = True, guard.count + 1
+            guard.look(0.1)
+            assert not guard.lost and guard.hand_over() is None
 
 
 def test_a_healthy_slow_learner_is_not_taken_for_a_hang():
@@ -343,12 +346,6 @@ class Simulated(gymnasium.Env):
 '''
 
 
-def below(pid):
-    """A process, and all that it has started."""
-    children = simulator_module._children(str(pid))
-    return [pid, *(each for child in children for each in below(child))]
-
-
 def simulated(folder, monkeypatch, **kwargs):
     (folder / "simulated.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(folder)
@@ -385,9 +382,9 @@ def test_what_environments_start_here_ends_when_they_are_closed(tmp_path, monkey
     (tmp_path / "simulated_here.py").write_text(SIMULATOR)
     monkeypatch.syspath_prepend(tmp_path)
     config = EnvConfig(id="simulated_here:Simulated", kwargs={"late": late}, lanes=1, backend="inprocess")
-    before = simulator_module._children("self")
+    before = children("self")
     probe(config)
-    assert all_gone(simulator_module._children("self") - before, 3.0), "nor after one was looked at"
+    assert all_gone(children("self") - before, 3.0), "nor after one was looked at"
     vector = make_vec(replace(config, action_mask="none"), 0)
     vector.restore(np.zeros(1, np.int64), [np.zeros(0, np.int64)])
     shell = vector.block.envs[0].unwrapped.simulator

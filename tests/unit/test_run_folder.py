@@ -182,9 +182,9 @@ def test_a_network_larger_than_its_weights_is_refused(run: Path, hidden: list[in
         ("weights", {}, "RuntimeError: Error.* in loading state_dict"),
         ("spec", [], "TypeError"),
         ("spec", {}, "KeyError"),
-        ("agent_config", None, "describes no policy: "),
+        ("agent_config", None, "no policy can be made of policy.json: "),
         ("network", 3, "TypeError"),
-        ("agent", {"name": "ppo"}, "describes no policy: "),
+        ("agent", {"name": "ppo"}, "no policy can be made of policy.json: "),
     ],
 )
 def test_a_policy_that_is_none_is_refused(run: Path, key: str, value: object, words: str) -> None:
