@@ -85,6 +85,10 @@ def prepare(home: Path, run: Path) -> None:
     outside = home.parent / "outside"
     outside.mkdir()
     (outside / "file").write_text("precious")
+    shutil.copytree(
+        run / "checkpoints", outside / "checkpoints"
+    )  # another run's, which a link may pass for this one's
+    shutil.copy(run / "metrics.csv", outside)
     (outside / "bait.py").write_text(harm.BAIT)
 
 
