@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SEEN = ("keep", "drop", "codes")  # options that say what the agent sees of an observation
 WRAPPED = (
     "skip",
     "gray",
     "size",
-    "keep",
+    *SEEN,
     "stuck_after",
     "time_limit",
 )  # options that wrap a single environment
@@ -31,7 +32,7 @@ ABILITIES = {
     "threads": Ability(
         "as inprocess, drawn by threads (rlkit/CarRacing)",
         workers=True,
-        refused=("keep",),
+        refused=SEEN,
         instead="allowed with env.backend=inprocess or workers",
         unmasked="draws pictures, which have no masks beside them",
     ),
@@ -44,7 +45,7 @@ ABILITIES = {
     "envpool": Ability(
         "EnvPool's version of it",
         workers=True,
-        refused=(*WRAPPED, "max_failures"),
+        refused=(*(name for name in WRAPPED if name not in SEEN), "max_failures"),
         instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
         "allowed with env.backend=inprocess or workers",
         unmasked=OWN_MASK,

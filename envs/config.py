@@ -16,7 +16,8 @@ CHECKS = ("warn", "space", "finite", "none")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size, then keep."""
+    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size, then
+    what is kept of it."""
 
     name: str = option("", help="The configuration's name")
     id: str = option("", help='A Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
@@ -49,8 +50,22 @@ class EnvConfig:
         choices=("auto", "first", "last"),
         help="Which axis of images of rank 3 is channels; auto: told by their shape, refused where both could be",
     )
-    keep: tuple[int, ...] = option(
-        (), min=0, help="The entries of a vector observation that the agent sees; []: all of them"
+    keep: tuple[int | str, ...] = option(
+        (),
+        min=0,
+        help="The entries that the agent sees of a vector observation, by number, or of a Dict, by name; []: all",
+    )
+    drop: tuple[str, ...] = option((), help="The entries of a Dict observation that the agent does not see")
+    codes: tuple[str, ...] = option(
+        (),
+        help="The entries of an observation whose uint8 numbers name kinds of things, not brightness (observation: "
+        "all of one that is no Dict); network.encoder=auto reads them with grid",
+    )
+    text: int = option(
+        96,
+        min=1,
+        max=4096,
+        help="How many bytes the texts in an observation may have; the agent sees rows of so many",
     )
     action_mask: str = option(
         "auto",
@@ -89,13 +104,16 @@ class EnvConfig:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keep", tuple(self.keep))  # YAML and JSON have lists
+        for name in ("keep", "drop", "codes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # YAML and JSON have lists
 
     def validate(self) -> None:
         """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value out of range."""
         build(EnvConfig, asdict(self), "env")
         if not self.id:
             raise ValueError("env.id: missing; allowed: a Gymnasium id or package.module:Class")
+        if "*" in self.id:
+            raise ValueError(f"env.id={self.id}: stands for many; type env=ID with one of them")
         backend = ABILITIES.get(self.backend)
         if backend is None:  # auto
             return

@@ -32,8 +32,8 @@ ThreadedBlock: TypeAlias = "Callable[[EnvConfig, Seeds, int, int, bool, int], Bl
 PROVIDERS = (
     ("ALE/", "ale_py", "rlkit[atari]"),
     ("ale_py", "ale_py", "rlkit[atari]"),
-    ("MiniGrid-", "minigrid", "minigrid"),
-    ("BabyAI-", "minigrid", "minigrid"),
+    ("MiniGrid-", "minigrid", "rlkit[grid]"),
+    ("BabyAI-", "minigrid", "rlkit[grid]"),
     ("highway-", "highway_env", "rlkit[highway]"),
     ("merge-", "highway_env", "rlkit[highway]"),
     ("roundabout-", "highway_env", "rlkit[highway]"),

@@ -6,6 +6,7 @@ Neither torch nor a vector adapter is imported before a vector is made: worker p
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import time
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 # knows better has an attribute `slow_step`.
 SLOW_STEP = 1e-3
 WORKER = 48 * 2**20  # bytes of memory that a worker process takes at least
+POOLED = ("MiniGrid-", "BabyAI-")  # ids whose rules, rewards and observations EnvPool keeps
 MEASURE = 0.3  # seconds that choosing a backend may take
 
 
@@ -130,7 +132,13 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
     """
     from rlkit.contracts import Probe
 
-    config = settled(config)
+    config, why = settled(config), ""
+    if config.backend == "auto" and _pooled(config):
+        config = settled(replace(config, backend="envpool"))
+        why = (
+            f"environment {config.id}: EnvPool's version of it, about ten times as fast, in {config.workers} threads; "
+            "a run that is resumed begins with new episodes (env.backend=workers: with those that were cut)"
+        )
     if config.backend == "envpool":
         from rlkit.envs.backends.envpool import probe_pool
 
@@ -138,7 +146,7 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         _check_mask(spec)
         if render:
             _draw_alone(replace(config, lanes=1, workers=1))
-        return Probe(spec, config, "")
+        return Probe(spec, config, why)
     if config.backend == "batched":
         vector = _alone(replace(config, lanes=len(agents_of(config.id))))
         try:
@@ -158,6 +166,16 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
                 env.close()  # type: ignore[no-untyped-call]
     finally:
         simulators.close()
+
+
+def _pooled(config: EnvConfig) -> bool:
+    """Whether EnvPool is installed and has the same environment, which takes all of these options."""
+    refused, usual = ABILITIES["envpool"].refused, EnvConfig()
+    if not config.id.startswith(POOLED) or config.kwargs or importlib.util.find_spec("envpool") is None:
+        return False
+    if any(getattr(config, name) != getattr(usual, name) for name in refused) or config.action_mask == "info":
+        return False
+    return config.id in importlib.import_module("envpool").list_all_envs()
 
 
 def unknown(id: str) -> str:

@@ -13,8 +13,8 @@ from rlkit.envs.aliases import Env
 from rlkit.envs.backends.interface import own, require_spaces
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import Constructor, constructor, find_class, prepare_display
+from rlkit.envs.wrappers.entries import Entries, changes
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
-from rlkit.envs.wrappers.keep import Keep
 from rlkit.envs.wrappers.masks import ActionMask
 from rlkit.envs.wrappers.stuck import Stuck
 from rlkit.spaces import from_gymnasium
@@ -24,7 +24,7 @@ OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
-    """One environment with its wrappers: time limit, frame skip, gray, size, keep, mask (stacking is the policy's).
+    """One environment with its wrappers: time limit, frame skip, gray, size, entries, mask (stacking is the policy's).
 
     It is made and not reset. With env.action_mask=auto its masks stay in info: whether there are any shows in a reset,
     and `probe` decides that.
@@ -54,8 +54,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
         env = FrameSkip(env, skip, film)
     if config.gray or config.size:
         env = Picture(env, config.gray, config.size, config.channels)
-    if config.keep:
-        env = Keep(env, config.keep)
+    if changes(env.observation_space, config):
+        env = Entries(env, config)
     if config.stuck_after:
         env = Stuck(env, config.stuck_after)
     if config.action_mask == "info":

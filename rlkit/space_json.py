@@ -17,13 +17,15 @@ def to_json(space: Space) -> dict[str, Any]:
     Equal for equal spaces: bounds that are all the same number are written as one.
     """
     if isinstance(space, Box):
-        return {
+        box: dict[str, Any] = {
             "kind": "Box",
             "shape": list(space.shape),
             "dtype": space.dtype,
             "low": _bound_to_json(space.low),
             "high": _bound_to_json(space.high),
-        } | ({"channels": space.channel_axis} if len(space.shape) == 3 else {})
+        }
+        box |= {"channels": space.channel_axis} if len(space.shape) == 3 else {}
+        return box | ({"meaning": space.meaning} if space.meaning else {})
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": space.n, "start": space.start}
     if isinstance(space, MultiDiscrete):
@@ -43,7 +45,7 @@ def from_json(data: dict[str, Any]) -> Space:
         shape = tuple(data["shape"])
         low, high = (_bound_from_json(data[name], shape) for name in ("low", "high"))
         early = early_channels(shape) if len(shape) == 3 else ""
-        return Box(shape, data["dtype"], low, high, data.get("channels", early))
+        return Box(shape, data["dtype"], low, high, data.get("channels", early), data.get("meaning", ""))
     if kind == "Discrete":
         return Discrete(data["n"], data["start"])
     if kind == "MultiDiscrete":

@@ -38,6 +38,9 @@ class Box:
     low: Bound = -math.inf
     high: Bound = math.inf
     channels: str = ""  # "first" or "last" where an image's axis of channels was said; see `channel_axis`
+    meaning: str = (
+        ""  # of uint8 numbers that are no brightness: "codes" (of kinds of things), "text" (UTF-8, then 0)
+    )
 
     def __post_init__(self) -> None:
         if row_dtype(self) == "float32":
@@ -57,7 +60,7 @@ class Box:
 
     @property
     def image(self) -> bool:
-        """uint8 of rank 2 (H, W) or 3 (H, W, C) or (C, H, W): goes through a convolutional encoder."""
+        """uint8 of rank 2 (H, W) or 3 (H, W, C) or (C, H, W), codes too: goes through a convolutional encoder."""
         return self.dtype == "uint8" and len(self.shape) in (2, 3)
 
 
@@ -145,7 +148,7 @@ def describe(space: Space) -> str:
         return f"Dict({', '.join(f'{name}: {describe(sub)}' for name, sub in space)})"
     same = isinstance(space.low, float) and isinstance(space.high, float)
     limits = f" in [{space.low:g}, {space.high:g}]" if same and space.bounded else ""
-    return f"Box{space.shape} of {space.dtype}{limits}"
+    return f"Box{space.shape} of {space.dtype}{limits}{space.meaning and f' ({space.meaning})'}"
 
 
 def row_dtype(space: Space) -> str:
@@ -212,6 +215,19 @@ def to_rows(values: Array, shape: tuple[int, ...], start: npt.NDArray[np.int64] 
     return rows if start is None else rows - start
 
 
+def text_row(text: str, size: int) -> Array:
+    """A text as [size] uint8: UTF-8, then zeros. Raises ValueError where it is longer."""
+    data = text.encode()
+    if len(data) > size:
+        raise ValueError(too_long(text, len(data), size))
+    return np.frombuffer(data.ljust(size, b"\0"), np.uint8)
+
+
+def too_long(text: str, length: int, size: int) -> str:
+    """What to say of a text of more bytes than its row."""
+    return f"the text {text[:60]!r} has {length} bytes; the agent sees {size}"
+
+
 def choice_counts(space: Space) -> list[int]:
     """How many choices each component has: every Discrete and every component of a MultiDiscrete, side by side."""
     counts: list[int] = []
@@ -276,8 +292,9 @@ def from_gymnasium(space: Any, channels: str = "auto", what: str = "") -> Space:
     """The rlkit space of a Gymnasium space (found by class name: this module imports no Gymnasium).
 
     channels: which axis of its images is channels, first or last; auto: as `likely_channels` finds. what: whose space
-    it is, for errors: "observation". Raises ValueError for spaces that no network reads (Graph, Sequence, Text, OneOf)
-    and for those without a number in them, which names the entry.
+    it is, for errors: "observation". An attribute `meaning` of a Box of bytes becomes that of ours; bits in a Box are
+    the bytes 0 and 1. Raises ValueError for spaces that no network reads (Graph, Sequence, OneOf; Text, of which
+    rlkit.envs.wrappers.entries makes bytes) and for those without a number in them, which names the entry.
     """
     kind = type(space).__name__
     place = f"{what}: " if what else ""
@@ -290,7 +307,8 @@ def from_gymnasium(space: Any, channels: str = "auto", what: str = "") -> Space:
         low, high = np.asarray(space.low, np.float64), np.asarray(space.high, np.float64)
         shape = tuple(int(n) for n in space.shape)
         said = channels if channels != "auto" and len(shape) == 3 else ""
-        return Box(shape, str(space.dtype), uniform(low), uniform(high), said)
+        dtype = "uint8" if str(space.dtype) == "bool" else str(space.dtype)
+        return Box(shape, dtype, uniform(low), uniform(high), said, getattr(space, "meaning", ""))
     if kind == "Discrete":
         return Discrete(int(space.n), int(space.start))
     if kind == "MultiDiscrete":

@@ -24,6 +24,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium import spaces
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
@@ -37,8 +38,9 @@ from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.wrappers.entries import shown, text_space
 from rlkit.seeding import Seeds
-from rlkit.spaces import Array, from_gymnasium
+from rlkit.spaces import Array, from_gymnasium, too_long
 from rlkit.types import EnvSpec, EnvStep
 
 # Options of a pool that follow from ours; all its others are taken from env.kwargs.
@@ -47,9 +49,14 @@ OURS = (
     "base_path", "thread_affinity_offset", "render_mode",
 )  # fmt: skip
 
+TEXT, MISSION = (
+    "mission_bytes",
+    "mission",
+)  # how many bytes the row of text in an observation has, and its entry
+
 
 def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
-    """The Gymnasium spaces (observation, action) of one lane; no environment is made.
+    """The Gymnasium spaces (observation, action) that an agent sees of one lane; no environment is made.
 
     Raises ValueError where the package is missing, for an id that EnvPool lacks (with the nearest it has), for
     env.kwargs that it refuses, and for environments of several players.
@@ -69,7 +76,7 @@ def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
     problem = f"rlkit sets {', '.join(taken)} itself (env.lanes, env.workers, seed)" if taken else ""
     if not problem:
         try:
-            spec = envpool.make_spec(config.id, num_envs=config.lanes, **config.kwargs)
+            spec = envpool.make_spec(config.id, num_envs=config.lanes, **_options(config))
         except Exception as error:
             unfit = "incompatible" in str(error)  # then its text lists the types of all options
             problem = "a value of the wrong type" if unfit else str(error) or repr(error)
@@ -83,7 +90,26 @@ def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Gymnasium: bounds rounded to float32
-        return spec.gymnasium_observation_space, spec.gymnasium_action_space
+        found = spec.gymnasium_observation_space
+        if config.keep and not isinstance(found, spaces.Dict):
+            raise ValueError(
+                f"env.keep={list(config.keep)}: env.backend=envpool keeps entries of a Dict, by name; allowed with "
+                "env.backend=inprocess or workers"
+            )
+        seen = shown(found, config, (MISSION,) if TEXT in options else ())
+        if isinstance(seen, spaces.Dict) and TEXT in options and MISSION in seen.spaces:
+            seen.spaces[MISSION] = text_space(config.text)
+        return seen, spec.gymnasium_action_space
+
+
+def _options(config: EnvConfig) -> dict[str, Value]:
+    """env.kwargs, and what follows from our options for an environment that speaks.
+
+    Its texts have at least as many bytes as it wants: it writes beyond the end of a shorter row. We cut them.
+    """
+    spec = _package(config).make_spec(config.id)
+    own = {TEXT: max(config.text, spec.config.mission_bytes)} if TEXT in spec._config_keys else {}
+    return own | config.kwargs
 
 
 def probe_pool(config: EnvConfig) -> EnvSpec:
@@ -143,7 +169,7 @@ class Pool(VecEnv):
         rows.terminated[:] = rows.last[:] = False
         rows.first[:] = True
         seeds = [self.seeds.of(lane, int(number)) for lane, number in enumerate(rows.episode)]
-        options = {**self.config.kwargs, "render_mode": "rgb_array"} if self.drawing else self.config.kwargs
+        options = _options(self.config) | ({"render_mode": "rgb_array"} if self.drawing else {})
         self.guard.begin()
         try:
             self.pool = self.envpool.make(
@@ -214,7 +240,10 @@ class Pool(VecEnv):
     def _finish(self, obs: Value) -> EnvStep:
         """Write batched observations ([N, ...] per leaf), check the rows and show them."""
         for leaf in self.leaves:
-            leaf.write(slice(None), leaf.of(obs))
+            values = leaf.of(obs)
+            if leaf.name == MISSION and values.shape[1:] != leaf.shape:
+                values = self._cut(values)
+            leaf.write(slice(None), values)
         finding = self.check.find()
         if finding is not None:
             raise lane_fault(finding.kind, self.config.id, self.seeds, self.rows, finding.row, finding.field,
@@ -222,6 +251,17 @@ class Pool(VecEnv):
         if self.scale != 1.0:
             self.rows.reward *= self.scale
         return self.row
+
+    def _cut(self, texts: Array) -> Array:
+        """Texts [N, bytes of the pool] as [N, env.text]. Raises EnvFault where one is longer."""
+        size = self.config.text
+        longer = texts[:, size:].any(1)
+        if longer.any():
+            lane = int(np.argmax(longer))
+            said = bytes(texts[lane]).rstrip(b"\0")
+            detail = too_long(said.decode(errors="replace"), len(said), size)
+            raise lane_fault("text", self.config.id, self.seeds, self.rows, lane, MISSION, detail)
+        return texts[:, :size]
 
 
 def _package(config: EnvConfig) -> ModuleType:

@@ -13,6 +13,7 @@ HINTS = {
     "dtype": "env.check=finite converts it",
     "mask": "wherever an action follows, every component must have an allowed choice",
     "space": "env.check=finite accepts values outside the space",
+    "text": "env.text=BYTES allows longer ones, env.drop=[ENTRY] leaves an entry out",
     "interface": "gymnasium.utils.env_checker.check_env looks for more of this kind",
 }
 
@@ -20,8 +21,8 @@ HINTS = {
 class EnvFault(RuntimeError):
     """An environment failed while it was at work.
 
-    kind: raised | hung | exited | nan | shape | dtype | space | mask | interface. lane counts over the run (first_lane
-    included), episode from 0, step within the episode (0 is the reset). field: "reward", "action" or the
+    kind: raised | hung | exited | nan | shape | dtype | space | mask | text | interface. lane counts over the run
+    (first_lane included), episode from 0, step within the episode (0 is the reset). field: "reward", "action" or the
     observation's dotted name.
     """
 

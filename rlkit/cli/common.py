@@ -173,7 +173,7 @@ def run_to_end(action: Callable[[], Path]) -> int:
 def report(folder: Place, shown: Path) -> None:
     """Print the last evaluation, and the commands that watch and evaluate the agent in a folder, shown as typed."""
     from rlkit.metrics import read_metrics
-    from rlkit.run.console import clock
+    from rlkit.run.console import clock, number
 
     every = read_metrics(folder / "metrics.csv")
     if every and "time/seconds" in every[-1]:
@@ -185,7 +185,7 @@ def report(folder: Place, shown: Path) -> None:
     if rows:
         last = rows[-1]
         print(
-            f"evaluated return: {last['evaluate/mean']:.1f} +- {last['evaluate/std']:.1f} at step {last['step']:,.0f}; "
-            f"best {last['evaluate/best']:.1f} (in {clean(shown / 'best')})"
+            f"evaluated return: {number(last['evaluate/mean'])} +- {number(last['evaluate/std'])} at step "
+            f"{last['step']:,.0f}; best {number(last['evaluate/best'])} (in {clean(shown / 'best')})"
         )
     print(f"watch it:    rlkit watch {quoted(shown)}\nevaluate it: rlkit evaluate {quoted(shown)}")

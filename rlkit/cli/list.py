@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     if group == "networks":
         for option, names, form in (("encoder", encoders(), "function"), ("core", cores(), "Class")):
             known = f"network.{option}={'|'.join(names)}"
-            print(f"\n{known}, or your own: \n    network.{option}=my_pkg.mod:{form}")
+            print(f"\n{known}\n    or your own: network.{option}=my_pkg.mod:{form}")
     return 0
 
 
@@ -94,7 +94,7 @@ def _about(group: str, name: str) -> Row:
     path = registry.config_folder() / registry.GROUPS[group] / f"{name}.yaml"
     comments = [line.partition("#")[2].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     about = next((text for text in comments if text and not text.startswith("@package")), "")
-    return (name, str(read_plain(path).get("id", "")), about) if group == "environments" else (name, about)
+    return (name, registry.environment_ids()[name], about) if group == "environments" else (name, about)
 
 
 def _options(overrides: list[str]) -> list[Row]:

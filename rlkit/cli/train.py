@@ -25,9 +25,15 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     from rlkit.config.compose import compose
+    from rlkit.config.registry import configuration_of
 
     composed = compose(argv)
     config = composed.config
+    if composed.id:
+        name = configuration_of(composed.id)
+        print(
+            f"env: {composed.id} is described by env={name} (env=gymnasium env.id={composed.id} takes it raw)"
+        )
     if composed.preset:
         print(f"preset: {composed.preset} (tuned options for this pair; preset=none turns it off)")
     from rlkit.run.start import start

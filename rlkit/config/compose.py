@@ -54,6 +54,9 @@ class Composed:
     config: RunConfig
     plain: dict[str, Any]  # the same as nested dicts and lists, as to_yaml writes it
     preset: str | None  # the preset that was applied
+    id: str = (
+        ""  # the environment's id that was typed where a named configuration describes it: that was taken
+    )
 
 
 def compose(overrides: Iterable[str] = (), values: Mapping[str, Any] | None = None) -> Composed:
@@ -62,11 +65,11 @@ def compose(overrides: Iterable[str] = (), values: Mapping[str, Any] | None = No
     values: the same as Python values (see rlkit.config.values), applied after them; keys may be dotted ("agent.clip"),
     values may be dicts. Raises ConfigError.
     """
-    plain, preset = _compose_plain(
+    plain, preset, id = _compose_plain(
         overrides, {key: as_option(key, each) for key, each in (values or {}).items()}
     )
     config = _typed(plain)
-    return Composed(config, to_plain(config), preset)
+    return Composed(config, to_plain(config), preset, id)
 
 
 def options(overrides: Iterable[str] = ()) -> list[tuple[Option, Any]]:
@@ -199,8 +202,10 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """The YAML groups with all edits laid over them, unchecked; and the preset's name."""
+def _compose_plain(
+    overrides: Iterable[str], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], str | None, str]:
+    """The YAML groups with all edits laid over them, unchecked; the preset's name; `Composed.id`."""
     choices: dict[str, str] = {}
     edits: list[tuple[str, Any]] = []
     for key, value in [*_parse(overrides), *values.items()]:
@@ -211,13 +216,14 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
         else:
             edits.append((key, value))
     first: list[tuple[str, Any]] = []
-    env = choices.get("env", "")
+    env, described = choices.get("env", ""), ""
     if env and env not in registry.names("environments") and _ID.fullmatch(env):
-        choices["env"], first = GENERIC_ENV, [("env.id", env)]
+        described = registry.configuration_of(env)
+        choices["env"], first = described or GENERIC_ENV, [("env.id", env)]
     chosen = _defaults() | choices
-    if chosen["preset"] == "auto":
-        pair = f"{chosen['agent']}-{chosen['env']}"
-        chosen["preset"] = pair if pair in registry.names("presets") else "none"
+    if chosen["preset"] == "auto" and chosen["env"] in registry.names("environments"):
+        pairs = [f"{chosen['agent']}-{name}" for name in registry.lineage(chosen["env"])]
+        chosen["preset"] = next((pair for pair in pairs if pair in registry.names("presets")), "none")
     for key, choice in chosen.items():
         group, noun = CHOICES[key]
         if key == "agent":
@@ -234,7 +240,9 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
     ]  # stronger than a preset's
     folder = registry.config_folder()
     plain = copy.deepcopy(_compose_groups((*typed, f"preset={chosen['preset']}"), folder, _changed(folder)))
-    plain["env"]["name"] = chosen["env"]
+    # a run is called after the id where the configuration is one of many ids
+    family = registry.is_family(registry.environment_ids()[chosen["env"]])
+    plain["env"]["name"] = GENERIC_ENV if family else chosen["env"]
     plain["agent"] = {"name": chosen["agent"]} | (plain.get("agent") or {})
     for key, value in first + edits:
         if key in RENAMED:
@@ -245,7 +253,7 @@ def _compose_plain(overrides: Iterable[str], values: Mapping[str, Any]) -> tuple
     if chosen["agent"] != registry.algorithm_of(chosen["agent"]):
         plain["alias"] = chosen["agent"]
     _refuse_placeholders(plain)
-    return plain, None if chosen["preset"] == "none" else chosen["preset"]
+    return plain, None if chosen["preset"] == "none" else chosen["preset"], env if described else ""
 
 
 def _parse(overrides: Iterable[str]) -> list[tuple[str, Any]]:

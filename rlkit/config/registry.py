@@ -16,6 +16,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -35,9 +36,13 @@ __all__ = [
     "algorithm_of",
     "check_actions",
     "config_folder",
+    "configuration_of",
     "env_config",
     "env_package",
+    "environment_ids",
+    "is_family",
     "learns_from",
+    "lineage",
     "names",
     "nearest",
     "shares",
@@ -61,6 +66,49 @@ def names(group: str) -> list[str]:
     return sorted(file.stem for file in files if (group, file.stem) != ("presets", "none"))
 
 
+def configuration_of(id: str) -> str:
+    """The environment configuration that describes an environment's id: "lunarlander" for "LunarLander-v3"; "" if none.
+
+    Of several the one with the shortest name, which the others vary; of none the one whose id is a pattern that fits,
+    "ALE/*-v5".
+    """
+    found = sorted(environment_ids().items(), key=lambda each: (is_family(each[1]), len(each[0]), each[0]))
+    return next((name for name, known in found if fnmatchcase(id, known)), "")
+
+
+def environment_ids() -> dict[str, str]:
+    """The id in every environment configuration, by the configuration's name."""
+    return {name: _environment(name)[0] for name in names("environments")}
+
+
+def is_family(id: str) -> bool:
+    """Whether the id of a configuration is a pattern that stands for many."""
+    return "*" in id
+
+
+def lineage(environment: str) -> list[str]:
+    """An environment configuration, and those that it is built upon: [breakout, atari]."""
+    found = [environment]
+    while base := _environment(found[-1])[1]:
+        found.append(base)
+    return found
+
+
+def _environment(name: str) -> tuple[str, str]:
+    """(id, the configuration it is built upon or "") of an environment configuration."""
+    file = config_folder() / "env" / f"{name}.yaml"
+    return _read_environment(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=512)
+def _read_environment(file: Path, changed: int) -> tuple[str, str]:
+    import yaml  # type: ignore[import-untyped]
+
+    plain = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    bases = [base for base in plain.get("defaults", ()) if base != "_self_"]
+    return str(plain.get("env", plain).get("id", "")), str(bases[0]) if bases else ""
+
+
 def algorithm_of(name: str) -> str:
     """The algorithm that `agent=name` runs: a file of rlkit.agents, or a module of one's own.
 
@@ -70,7 +118,7 @@ def algorithm_of(name: str) -> str:
         return name
     if name not in names("agents"):
         raise _unknown(name, names("agents"))
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     plain = yaml.safe_load((config_folder() / "agent" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
     return str(plain.get("agent", plain).get("name", name))  # "agent": in a file of the package _global_

@@ -26,7 +26,8 @@ class NetworkConfig:
         "auto",
         choices=encoders,
         own=True,
-        help="What reads an observation; auto: nature_cnn or small_cnn for images, mlp for the rest",
+        help="What reads an observation; auto: nature_cnn or small_cnn for images, grid "
+        "for codes, text for texts, mlp for the rest",
     )
     core: str = option(
         "identity",

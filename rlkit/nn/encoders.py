@@ -8,10 +8,13 @@
     impala_cnn  images                               Espeholt et al., 2018, arXiv:1802.01561
     small_cnn   images of any size                   3x3 convolutions of 32 and 64 channels, the second of
                                                      stride 2, then 256 features
-    auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for smaller ones
+    grid        cells of codes (env.codes): a learned table, two 3x3 convolutions, 128 features
+    text        rows of bytes (env.text): words, gated recurrent units, 64 features
+    auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for smaller ones;
+                grid for codes, text for texts
 
-A Dict gets one encoder per entry, concatenated: the named one for images, mlp for the rest. One of your own reads every
-entry of a Dict that holds no image. Masks and labels do not come here: a network encodes `EnvSpec.inputs`.
+A Dict gets one encoder per entry, concatenated: the named one for images and codes, auto for the rest. One of your own
+reads every entry of a Dict that holds no image. Masks and labels do not come here: a network encodes `EnvSpec.inputs`.
 
 An encoder is one function `(space, stack, config) -> Encoder` under `@encoder("name")`, in any file of this folder; or
 the same without a decorator in a module of one's own, network.encoder=my_pkg.mod:function.
@@ -29,6 +32,7 @@ from torch import Tensor, nn
 
 from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.lookup import FlatCodes
 from rlkit.nn.norm import RunningNorm
 from rlkit.nn.pixels import Pixels, UnitScale
 from rlkit.nn.registry import encoder
@@ -82,7 +86,9 @@ def _make(space: Space, stack: int, config: NetworkConfig, name: str) -> Encoder
 @encoder("mlp")
 def mlp(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     """Fully connected layers of widths `config.hidden`."""
-    return MLP(Flatten(space, stack, config.normalize), config.hidden, ACTIVATIONS[config.activation])
+    codes = isinstance(space, Box) and space.meaning == "codes"
+    flat = FlatCodes(space, stack) if codes else Flatten(space, stack, config.normalize)
+    return MLP(flat, config.hidden, ACTIVATIONS[config.activation])
 
 
 @encoder("nature_cnn")
@@ -128,14 +134,16 @@ def impala_cnn(space: Space, stack: int, config: NetworkConfig, width: int = 1) 
 class MLP(Encoder):
     """Flattened input through linear layers, each with its activation."""
 
-    def __init__(self, flatten: Flatten, hidden: tuple[int, ...], activation: type[nn.Module]) -> None:
+    def __init__(
+        self, flatten: Flatten | FlatCodes, hidden: tuple[int, ...], activation: type[nn.Module]
+    ) -> None:
         super().__init__()
         self.flatten = flatten
         widths = (flatten.features, *hidden)
         layers = [
             layer for before, after in pairwise(widths) for layer in (nn.Linear(before, after), activation())
         ]
-        self.layers = _orthogonal(nn.Sequential(*layers))
+        self.layers = orthogonal(nn.Sequential(*layers))
         self.features = widths[-1]
 
     def observe(self, obs: Obs, valid: Tensor | None = None) -> None:
@@ -152,10 +160,10 @@ class CNN(Encoder):
     def __init__(self, pixels: Pixels, layers: nn.Sequential, features: int) -> None:
         super().__init__()
         self.pixels = pixels
-        self.layers = _orthogonal(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.layers = orthogonal(layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
             size = self.layers(torch.zeros(1, pixels.channels, *pixels.size)).numel()
-        self.linear = _orthogonal(nn.Linear(size, features))
+        self.linear = orthogonal(nn.Linear(size, features))
         self.features = features
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -272,6 +280,8 @@ class Flatten(nn.Module):
 
 def _auto(space: Space) -> str:
     """The encoder for a leaf space."""
+    if isinstance(space, Box) and space.meaning:
+        return {"codes": "grid", "text": "text"}[space.meaning]
     if not (isinstance(space, Box) and _shows(space)):
         return "mlp"
     height, width = Pixels(space, 1, "auto").size
@@ -283,7 +293,7 @@ def _shows(box: Box) -> bool:
     return box.dtype == "uint8" and len(box.shape) >= 2
 
 
-def _orthogonal(module: M) -> M:
+def orthogonal(module: M) -> M:
     """Orthogonal weights of gain sqrt(2), zero biases, for every linear and convolutional layer."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):

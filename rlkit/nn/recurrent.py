@@ -20,7 +20,6 @@ own LSTM takes 0.5 ms, but cannot clear a lane's memory between two rows.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -29,6 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.core import Core
+from rlkit.nn.operators import operator
 from rlkit.nn.registry import core
 from rlkit.types import State
 
@@ -203,29 +203,6 @@ def _recall_gradient(d: Tensor, y: Tensor, h: Tensor, keep: Tensor) -> Tensor:
     return d.flatten(0, 1).t() @ before.flatten(0, 1)
 
 
-_LIBRARY = torch.library.Library("rlkit", "DEF")  # type: ignore[no-untyped-call]
-
-
-def _operator(shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make of a function one operator of torch, which a compiled graph calls as a whole.
-
-    shapes: gives empty tensors like the function's results, which is all that tracing asks for.
-
-    torch.library.custom_op does so too, but its operators import the compiler, which takes seconds, at their first
-    call, also in runs that compile nothing.
-    """
-
-    def make(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
-        schema = torch.library.infer_schema(function, mutates_args=())
-        _LIBRARY.define(name + schema)  # type: ignore[no-untyped-call]
-        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-        torch.library.register_fake(f"rlkit::{name}", shapes, lib=_LIBRARY)
-        return cast(Callable[..., Any], getattr(torch.ops.rlkit, name).default)
-
-    return make
-
-
 def _lstm_rows(
     x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -250,7 +227,7 @@ def _gru_gradients(
     return factor.new_empty(factor.shape), dy.new_empty(dy.shape)
 
 
-@_operator(_lstm_rows)
+@operator(_lstm_rows)
 def lstm_forward(
     x: Tensor, recall: Tensor, keep: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -278,7 +255,7 @@ def lstm_forward(
     return y, cells, gates
 
 
-@_operator(_lstm_gradients)
+@operator(_lstm_gradients)
 def lstm_backward(
     dy: Tensor, factor: Tensor, through: Tensor, forget: Tensor, recall: Tensor, keep: Tensor
 ) -> Tensor:
@@ -301,7 +278,7 @@ def lstm_backward(
     return d
 
 
-@_operator(_gru_rows)
+@operator(_gru_rows)
 def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """The loop of `_GRUScan`, every result written where it belongs."""
     size = h.shape[-1]
@@ -325,7 +302,7 @@ def gru_forward(x: Tensor, recall: Tensor, keep: Tensor, h: Tensor) -> tuple[Ten
     return y, gates
 
 
-@_operator(_gru_gradients)
+@operator(_gru_gradients)
 def gru_backward(
     dy: Tensor, factor: Tensor, carry: Tensor, recall: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor]:

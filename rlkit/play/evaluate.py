@@ -138,14 +138,22 @@ class Evaluator:
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=str))  # as a checkpoint gives it back
         return plain | {"greedy": self.greedy}
 
-    def play(self) -> list[Episode]:
-        """The episodes 0 .. episodes-1. Raises EndlessEpisode, and what an environment raises."""
+    def play(self, greedy: bool | None = None) -> list[Episode]:
+        """The episodes 0 .. episodes-1; greedy: instead of the evaluator's own choice.
+
+        Raises EndlessEpisode, and what an environment raises.
+        """
         if self._env is None:
             self._env = registry.env_package().make_vec(
                 self._config, self.seed, evaluation=True, device=self.device
             )
         return run_episodes(
-            self.policy, self._env, self.episodes, seed=self.seed, device=self.device, greedy=self.greedy
+            self.policy,
+            self._env,
+            self.episodes,
+            seed=self.seed,
+            device=self.device,
+            greedy=self.greedy if greedy is None else greedy,
         )
 
     def close(self) -> None:

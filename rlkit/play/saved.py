@@ -30,6 +30,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.spaces import (
     MASK,
+    Box,
     Dict,
     MultiBinary,
     MultiDiscrete,
@@ -39,6 +40,7 @@ from rlkit.spaces import (
     native_action,
     row_dtype,
     start_of,
+    text_row,
     to_rows,
 )
 from rlkit.tensorfile import MALFORMED
@@ -81,6 +83,8 @@ class AgentPolicy:
         for (name, leaf), value in zip(leaves(self.spec.observation), values, strict=True):
             if name == MASK and isinstance(value, (tuple, list)):  # one part per component
                 value = np.concatenate([np.ravel(part) for part in value])
+            if isinstance(leaf, Box) and leaf.meaning == "text" and isinstance(value, str):
+                value = text_row(value, leaf.shape[0])
             array = np.asarray(value)
             if isinstance(leaf, (MultiDiscrete, MultiBinary)):
                 array = array.ravel()

@@ -19,11 +19,12 @@ from rlkit.files import Place
 from rlkit.learn.signals import shielded
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
-from rlkit.play.evaluate import Evaluator
+from rlkit.play.evaluate import Episode, Evaluator
 from rlkit.play.saved import policy_parts
+from rlkit.play.statistics import summarise
 from rlkit.play.video import Recorder, as_gif
 from rlkit.run.check import Plan
-from rlkit.run.console import Console
+from rlkit.run.console import Console, number
 from rlkit.run.health import require_finite
 
 
@@ -79,7 +80,8 @@ class EvaluateHook(Hook):
 
     Endless episodes cost the most and tell the least. So after an evaluation that did not end the next one is left out,
     after a second such one the next three, then seven, and all of them while no episode of training has ended either.
-    The last evaluation of a run is always tried.
+    The last evaluation of a run is always tried. Where actions are drawn, the most likely ones are tried as well at the
+    end, and both results are said where they differ.
     """
 
     def __init__(
@@ -102,6 +104,8 @@ class EvaluateHook(Hook):
         try:
             with clock.pausing():
                 episodes = self.evaluator.play()
+                if clock.finished and not self.evaluator.greedy:
+                    self._compare(episodes, self.evaluator.play(greedy=True))
         except EndlessEpisode as error:
             self.endless += 1
             self.left_out = 2**self.endless - 1
@@ -124,6 +128,22 @@ class EvaluateHook(Hook):
                 self.folder.keep(clock.step, mean)
         if self.best is not None:
             report["evaluate/best"] = self.best
+
+    def _compare(self, sampled: list[Episode], greedy: list[Episode]) -> None:
+        """Say both results where their intervals lie apart."""
+        if not all(math.isfinite(each.result) for each in (*sampled, *greedy)):
+            return
+        results = [summarise([each.result for each in episodes]) for episodes in (sampled, greedy)]
+        (low, high), (other_low, other_high) = (each.mean_ci for each in results)
+        if high < other_low or other_high < low:
+            words = [
+                f"{number(each.mean)} [{number(each.mean_ci[0])}, {number(each.mean_ci[1])}]"
+                for each in results
+            ]
+            self.say(
+                f"evaluation: {words[0]} with actions drawn as in training, {words[1]} with the most likely ones "
+                f"({len(sampled)} episodes each; evaluate.sample chooses)"
+            )
 
     def close(self, clock: Clock, error: BaseException | None) -> None:
         self.evaluator.close()

@@ -11,25 +11,24 @@ import pytest
 import torch
 
 from rlkit.config import registry
-from rlkit.config.compose import read_plain
+from rlkit.config.compose import compose
 from rlkit.contracts import VecEnv
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import is_batched, make_vec, probe
-from rlkit.options import build
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, action_row, leaves, row_dtype
 from rlkit.types import EnvSpec, EnvStep, mask_of, tree_map
 
 N, STEPS, LIMIT = 2, 10, 3  # lanes, steps, actions per episode at most
-CONFIGS = [name for name in registry.names("environments") if name != "gymnasium"]  # which has no id
+IDS = registry.environment_ids()
+# those of one environment, and of the configurations of many an example
+CONFIGS = [name for name, id in IDS.items() if not registry.is_family(id) and name != "gymnasium"]
+FAMILIES = {"minigrid": "MiniGrid-Empty-5x5-v0", "babyai": "BabyAI-GoToRedBall-v0"}
 
 
 def configure(name: str) -> EnvConfig:
     """Small: few lanes in this process, and episodes that end within the test where that can be chosen."""
-    if ":" in name:
-        plain: dict[str, Any] = {"id": name}
-    else:
-        plain = read_plain(registry.config_folder() / "env" / f"{name}.yaml")
-    config = replace(build(EnvConfig, plain, "env"), lanes=N)
+    typed = ["env=gymnasium", f"env.id={name}"] if ":" in name else [f"env={FAMILIES.get(name, name)}"]
+    config: EnvConfig = replace(compose([*typed, "preset=none"]).config.env, lanes=N)
     if is_batched(config):
         return config
     skip = 1 if config.id.startswith("ALE/") else config.skip  # the emulator skips by itself, within a step
@@ -92,7 +91,7 @@ def copied(row: EnvStep) -> EnvStep:
     return EnvStep(**tree_map(torch.clone, vars(row)))
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "outside.line:Line"])
+@pytest.mark.parametrize("name", [*CONFIGS, *FAMILIES, "outside.line:Line"])
 def test_lanes_follow_the_row_rule_and_come_back(name: str) -> None:
     config, g = configure(name), np.random.default_rng(0)
     try:

@@ -153,19 +153,26 @@ def test_a_preset_may_choose_the_network_and_the_user_another() -> None:
     assert compose(["env=carracing", "network=impala"]).config.network.encoder == "impala_cnn"
 
 
+def example(env: str) -> list[str]:
+    """What to type beside the name of a configuration that describes many ids."""
+    id = registry.environment_ids()[env]
+    return [f"env.id={id.replace('*', 'Empty-5x5-v0')}"] if registry.is_family(id) else []
+
+
 @pytest.mark.parametrize("preset", registry.names("presets"))
 def test_every_preset_is_valid_and_belongs_to_its_pair(preset: str) -> None:
     agent, env = preset.split("-", 1)
-    composed = compose([f"agent={agent}", f"env={env}"])
+    typed = [f"agent={agent}", f"env={env}", *example(env)]
+    composed = compose(typed)
     assert composed.preset == preset
-    assert composed.config != compose([f"agent={agent}", f"env={env}", "preset=none"]).config
+    assert composed.config != compose([*typed, "preset=none"]).config
 
 
 @pytest.mark.parametrize("env", [name for name in registry.names("environments") if name != "gymnasium"])
 def test_every_environment_composes(env: str) -> None:
-    config = compose([f"env={env}", "preset=none"]).config
+    config = compose([f"env={env}", *example(env), "preset=none"]).config
     assert config.env.id
-    assert config.run_name == f"ppo-{config.env.name}-0"
+    assert config.run_name == f"ppo-{config.env.id if example(env) else env}-0"
 
 
 @pytest.mark.parametrize("network", registry.names("networks"))
@@ -181,8 +188,8 @@ def test_every_source_composes(source: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "name"),
     [
-        ("MountainCar-v0", "ppo-MountainCar-v0-4"),
-        ("ALE/Pong-v5", "ppo-ALE-Pong-v5-4"),
+        ("CliffWalking-v1", "ppo-CliffWalking-v1-4"),
+        ("Mine/Pong-v5", "ppo-Mine-Pong-v5-4"),
         ("my_pkg.mod:MyEnv", "ppo-my_pkg.mod-MyEnv-4"),
         ("highway_env:highway-fast-v0", "ppo-highway_env-highway-fast-v0-4"),
     ],
@@ -192,6 +199,46 @@ def test_an_id_in_place_of_a_name_is_the_generic_environment(typed: str, name: s
     assert config.env.id == typed
     assert config.run_name == name
     assert compose([f"env={typed}", "name=mine"]).config.run_name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "preset"),
+    [
+        ("LunarLander-v3", "lunarlander", "ppo-lunarlander"),
+        ("CartPole-v1", "cartpole", "ppo-cartpole"),  # of several the shortest: not cartpole_novel
+        ("MiniGrid-FourRooms-v0", "fourrooms", "ppo-fourrooms"),
+        ("CarRacing-v3", "carracing_plain", None),
+        ("CliffWalking-v1", "gymnasium", None),
+    ],
+)
+def test_an_id_is_the_configuration_that_describes_it(typed, name, preset):
+    found = compose([f"env={typed}"])
+    assert (found.config.env.name, found.config.env.id, found.preset) == (name, typed, preset)
+    assert found.id == (typed if name != "gymnasium" else "")
+    if name != "gymnasium":
+        assert found.config == compose([f"env={name}"]).config
+    raw = compose(["env=gymnasium", f"env.id={typed}"])
+    assert (raw.preset, raw.id, raw.config.env.check) == (None, "", "warn")
+
+
+def test_an_id_of_a_family_has_what_its_configuration_says():
+    found = compose(["env=MiniGrid-Empty-8x8-v0", "env.drop=[mission]"])
+    assert found.id == found.config.env.id == "MiniGrid-Empty-8x8-v0"
+    assert found.config.env.codes == ("image",) and found.config.env.drop == ("mission",)
+    assert found.config.evaluate.sample and found.config.run_name == "ppo-MiniGrid-Empty-8x8-v0-0"
+    assert (
+        found.config == compose(["env=minigrid", "env.id=MiniGrid-Empty-8x8-v0", "env.drop=[mission]"]).config
+    )
+    with pytest.raises(
+        ConfigError, match=r"env\.id=MiniGrid-\*: stands for many; type env=ID with one of them"
+    ):
+        compose(["env=minigrid"])
+
+
+def test_a_configuration_has_the_preset_of_what_it_is_built_upon():
+    assert registry.lineage("babyai") == ["babyai", "minigrid"]
+    assert compose(["env=BabyAI-GoToLocal-v0"]).preset == "ppo-minigrid"
+    assert compose(["env=BabyAI-GoToLocal-v0", "preset=none"]).preset is None
 
 
 @pytest.mark.parametrize(
@@ -366,7 +413,15 @@ def test_choices_are_what_the_code_offers() -> None:
     from rlkit.nn.encoders import ACTIVATIONS
 
     limits = {name: each.metadata.get("choices") for name, each in NetworkConfig.__dataclass_fields__.items()}
-    assert set(limits["encoder"]()) == {"auto", "mlp", "nature_cnn", "impala_cnn", "small_cnn"}
+    assert set(limits["encoder"]()) == {
+        "auto",
+        "mlp",
+        "nature_cnn",
+        "impala_cnn",
+        "small_cnn",
+        "grid",
+        "text",
+    }
     assert set(limits["core"]()) == {"identity", "lstm", "gru", "transformer"}
     assert set(limits["activation"]) == set(ACTIVATIONS)
 

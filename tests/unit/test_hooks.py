@@ -29,7 +29,9 @@ class Played:
     def __init__(self, *means, judged=None):
         self.means, self.judged, self.count = list(means), judged or {"id": "E", "greedy": True}, 0
 
-    def play(self):
+        self.greedy = self.judged["greedy"]
+
+    def play(self, greedy=True):
         self.count += 1
         mean = self.means.pop(0)
         if mean is ENDLESS:
@@ -64,6 +66,18 @@ def test_the_best_is_kept_and_of_equal_ones_the_later():
     assert [each["evaluate/best"] for each in reports[1::2]] == [1, 3, 3, 3]
     assert {each["evaluate/std"] for each in reports[1::2]} == {1.0}
     assert said == []
+
+
+@pytest.mark.parametrize(("greedy", "apart"), [(2.0, False), (90.0, True)])
+def test_at_the_end_of_a_run_that_draws_actions_the_most_likely_ones_are_tried(greedy, apart):
+    evaluator = Played(1.0, 3.0, greedy, judged={"id": "E", "greedy": False})
+    reports, kept, said, _ = run(evaluator, 2)
+    assert evaluator.means == [] and reports[-1]["evaluate/mean"] == 3.0 and kept[-1] == (20, 3.0)
+    assert len(said) == apart
+    if apart:  # of two returns, the mean +- 12.7 standard errors of 1
+        assert said[0].startswith(
+            "evaluation: 3 [-9.706, 15.71] with actions drawn as in training, 90 [77.29, 102.7]"
+        )
 
 
 def test_evaluations_that_do_not_end_are_tried_less_and_less():
@@ -233,5 +247,5 @@ def test_the_same_command_again_says_that_such_a_run_exists(tmp_path, capsys):
         folder = rlkit.train("ppo", "CartPole-v1", **options)
         said = capsys.readouterr().out
         assert ("exists, so this new run is" in said) == (number == 2)
-    assert folder.name == "ppo-CartPole-v1-0-2"
-    assert f"rlkit resume {tmp_path / 'ppo-CartPole-v1-0'} continues that one" in said
+    assert folder.name == "ppo-cartpole-0-2"
+    assert f"rlkit resume {tmp_path / 'ppo-cartpole-0'} continues that one" in said
