@@ -5,13 +5,59 @@ This module imports neither torch nor Gymnasium; worker processes receive the sa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlkit.envs.abilities import ABILITIES
 from rlkit.options import build, option
 
 CHECKS = ("warn", "space", "finite", "none")
+
+
+@dataclass(frozen=True)
+class AtariConfig:
+    """How an Atari game is played, where any of this is set (rlkit.envs.wrappers.atari)."""
+
+    pool: bool = option(False, help="Show the brighter of the last two frames of a skip, pixel by pixel")
+    noops: int = option(
+        0,
+        min=0,
+        max=1000,
+        help="An episode opens with 1 to so many frames without action, by its seed; 0: with none",
+    )
+    fire: bool = option(False, help="Press fire at the start of a game")
+    lives: bool = option(False, help="In training no value is carried over a lost life; the game goes on")
+    sign: bool = option(False, help="In training rewards are -1, 0 or 1")
+    sticky: float | None = option(
+        None,
+        min=0,
+        max=1,
+        help="How likely the emulator repeats the action before, in training; null: as the id says",
+    )
+    evaluation_sticky: float | None = option(
+        None, min=0, max=1, help="The same in evaluations and films; null: as in training"
+    )
+    frames: int = option(108_000, min=1, help="How many frames of the emulator a game may have")
+
+    def describe(self) -> str:
+        """What is on, in a line."""
+        parts = [
+            "the brighter of two frames" if self.pool else "",
+            f"1 to {self.noops} frames without action first" if self.noops else "",
+            "fire at the start" if self.fire else "",
+            "returns cut at lost lives (training)" if self.lives else "",
+            "the sign of rewards (training)" if self.sign else "",
+            ""
+            if self.sticky is None
+            else f"sticky actions {self.sticky:g} (evaluation {self.judged().sticky:g})",
+            f"at most {self.frames:,} frames",
+        ]
+        return f"Atari: {'; '.join(part for part in parts if part)} (env.atari.*)"
+
+    def judged(self) -> AtariConfig:
+        """As evaluations play it."""
+        sticky = self.sticky if self.evaluation_sticky is None else self.evaluation_sticky
+        return replace(self, lives=False, sign=False, sticky=sticky, evaluation_sticky=None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +141,6 @@ class EnvConfig:
     deadline: float = option(
         60.0, above=0, max=1e6, help="How many seconds a step of all lanes may take before it counts as hung"
     )
-
     max_failures: int = option(
         0,
         min=-1,
@@ -103,7 +148,11 @@ class EnvConfig:
         "the run ends with an error; -1: any number",
     )
 
+    atari: AtariConfig = field(default_factory=AtariConfig)
+
     def __post_init__(self) -> None:
+        if isinstance(self.atari, dict):  # of JSON
+            object.__setattr__(self, "atari", AtariConfig(**self.atari))
         for name in ("keep", "drop", "codes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # YAML and JSON have lists
 
@@ -121,8 +170,10 @@ class EnvConfig:
             raise ValueError(
                 f"env.action_mask=info: env.backend={self.backend} {backend.unmasked}; allowed: auto, none"
             )
+        # vectors of Atari games have options of their own for these
+        able = ("skip", "gray", "size") if self.atari != AtariConfig() else ()
         for name in backend.refused:
-            if getattr(self, name) != getattr(EnvConfig(), name):
+            if name not in able and getattr(self, name) != getattr(EnvConfig(), name):
                 raise ValueError(
                     f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment as it is; "
                     f"{backend.instead}"

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from gymnasium import spaces
@@ -19,12 +19,14 @@ from rlkit.envs.abilities import ABILITIES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
-from rlkit.envs.config import EnvConfig
+from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
+from rlkit.envs.wrappers.atari import is_atari
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
 from rlkit.machine import cores, most
+from rlkit.options import show
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, Space, check_mask, from_gymnasium
 
@@ -71,7 +73,7 @@ def make_vec(
     if evaluation and first_lane:
         raise ValueError(f"first_lane={first_lane}: evaluation lanes count from 0; allowed: 0")
     if evaluation:
-        config = replace(config, stuck_after=0)
+        config = replace(config, stuck_after=0, atari=config.atari.judged())
     if "auto" in (config.backend, config.action_mask):
         config = probe(config).config
     seeds = Seeds(seed, evaluation, first_lane, config.lanes)
@@ -85,6 +87,15 @@ def settled(config: EnvConfig) -> EnvConfig:
     configuration that cannot be used.
     """
     config.validate()
+    if config.atari != AtariConfig() and not is_atari(config.id):
+        typed = next(
+            each.name for each in fields(AtariConfig) if getattr(config.atari, each.name) != each.default
+        )
+        value = getattr(config.atari, typed)
+        raise ValueError(
+            f"env.atari.{typed}={show(value)}: env.id={config.id} is no Atari game; allowed for ids of ale-py, "
+            "ALE/Pong-v5 for example"
+        )
     if config.backend != "envpool":  # which has ids of its own
         batched = is_batched(config)
         if batched != (config.backend == "batched") and config.backend != "auto":
@@ -146,7 +157,7 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         _check_mask(spec)
         if render:
             _draw_alone(replace(config, lanes=1, workers=1))
-        return Probe(spec, config, why)
+        return Probe(spec, config, why, tuple(_rules(config)))
     if config.backend == "batched":
         vector = _alone(replace(config, lanes=len(agents_of(config.id))))
         try:
@@ -232,7 +243,7 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
 
 def _notes(env: Env, space: Space, config: EnvConfig) -> tuple[str, ...]:
     """The habits of an environment that a run should know of; one that fails fails again in the run, which tells."""
-    found = normalizing(env)
+    found = [*normalizing(env), *_rules(config)]
     if wide(space):
         watched = Narrowing(env, space)
         lane = _lane(watched, config)
@@ -244,6 +255,11 @@ def _notes(env: Env, space: Space, config: EnvConfig) -> tuple[str, ...]:
             lane.guard.close()
         found += watched.notes()
     return tuple(found)
+
+
+def _rules(config: EnvConfig) -> list[str]:
+    """How an Atari game is played."""
+    return [config.atari.describe()] if config.atari != AtariConfig() else []
 
 
 def _check_mask(spec: EnvSpec) -> None:

@@ -11,8 +11,9 @@ import gymnasium
 
 from rlkit.envs.aliases import Env
 from rlkit.envs.backends.interface import own, require_spaces
-from rlkit.envs.config import EnvConfig
+from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.lookup import Constructor, constructor, find_class, prepare_display
+from rlkit.envs.wrappers.atari import AtariGame, arguments, is_atari
 from rlkit.envs.wrappers.entries import Entries, changes
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.masks import ActionMask
@@ -37,10 +38,15 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     kwargs = dict(config.kwargs)
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
-    skip = config.skip
+    skip, gray = config.skip, config.gray
     limit = {"max_episode_steps": config.time_limit} if config.time_limit else {}
     film = render_mode == "rgb_array"
-    if kind is None and _is_atari(config.id) and skip > 1 and "frameskip" not in kwargs:
+    atari = kind is None and is_atari(config.id)
+    played = config.atari != AtariConfig()  # by our rules
+    if played:
+        kwargs |= arguments(config)
+        limit = {}
+    elif atari and skip > 1 and "frameskip" not in kwargs:
         kwargs["frameskip"] = 1 if film else skip
         if film:  # the same decisions, frame by frame
             decisions = config.time_limit or gymnasium.spec(config.id).max_episode_steps
@@ -50,10 +56,14 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     env = _made(config.id, kind, limit, kwargs)
     if kind is not None and config.time_limit:
         env = gymnasium.wrappers.TimeLimit(env, config.time_limit)
-    if skip > 1:
+    if played:
+        env, gray = AtariGame(env, config.atari, skip, film), False  # which draws gray itself
+        if config.time_limit:
+            env = gymnasium.wrappers.TimeLimit(env, -(-config.time_limit // skip))
+    elif skip > 1:
         env = FrameSkip(env, skip, film)
-    if config.gray or config.size:
-        env = Picture(env, config.gray, config.size, config.channels)
+    if gray or config.size:
+        env = Picture(env, gray, config.size, config.channels)
     if changes(env.observation_space, config):
         env = Entries(env, config)
     if config.stuck_after:
@@ -79,10 +89,6 @@ def refusal(id: str, kind: Constructor | None, kwargs: dict[str, Any], error: Ty
                 f"no {', '.join(wrong)}; allowed: {', '.join(name for name in known if name not in OURS)}"
             )
     return ValueError(f"env.kwargs={kwargs}: {id} refuses them: {detail}")
-
-
-def _is_atari(id: str) -> bool:
-    return str(gymnasium.registry[id.rpartition(":")[2]].entry_point).startswith("ale_py")
 
 
 def _made(id: str, kind: Constructor | None, limit: dict[str, int], kwargs: dict[str, Any]) -> Env:

@@ -5,10 +5,10 @@ All of them read the same facts (`rlkit.types`): with T transitions of N lanes,
     reward, terminated   [T, N]     of the transition o_t -> o_{t+1}
     value, last          [T+1, N]   V_t of o_t, and whether o_t closes its episode
 
-Row t is a real transition where valid_t = not last_t; the others (the environment was resetting) get 0. A
-terminated transition has no future; a truncated one (last_{t+1} but not terminated_t) and the end of the
-rollout bootstrap from V. Results have the dtype of `value`. Everything is differentiable: targets that should
-carry no gradient are computed under `torch.no_grad()`.
+Row t is a real transition where valid_t = not last_t; the others (the environment was resetting) get 0. A terminated
+transition has no future, also where the episode goes on after it (a lost life); a truncated one (last_{t+1} but not
+terminated_t) and the end of the rollout bootstrap from V. Results have the dtype of `value`. Everything is
+differentiable: targets that should carry no gradient are computed under `torch.no_grad()`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def gae(reward: Tensor, value: Tensor, terminated: Tensor, last: Tensor, gamma: 
     """Generalised advantage estimation (Schulman et al., 2016, arXiv:1506.02438): [T, N].
 
     delta_t = r_t + gamma (1 - terminated_t) V_{t+1} - V_t
-    A_t     = valid_t [ delta_t + gamma lambda (1 - last_{t+1}) A_{t+1} ],   A_T = 0
+    A_t     = valid_t [ delta_t + gamma lambda (1 - terminated_t) (1 - last_{t+1}) A_{t+1} ],   A_T = 0
     """
     alive, valid, inner = _masks(terminated, last, value.dtype)
     delta = reward + gamma * alive * value[1:] - value[:-1]
-    return reverse_scan(valid * delta, (gamma * lam) * valid * inner)
+    return reverse_scan(valid * delta, (gamma * lam) * valid * inner * alive)
 
 
 def discounted(reward: Tensor, terminated: Tensor, last: Tensor, bootstrap: Tensor, gamma: float) -> Tensor:
@@ -109,7 +109,9 @@ def vtrace(
 
         rho_t   = min(rho_bar, pi/mu),   c_t = lambda min(c_bar, pi/mu),   pi/mu = exp(log_ratio_t)
         delta_t = rho_t (r_t + gamma (1 - terminated_t) V_{t+1} - V_t)
-        v_t     = V_t + valid_t [ delta_t + gamma (1 - last_{t+1}) c_t (v_{t+1} - V_{t+1}) ],   v_T = V_T
+        v_t     = V_t + valid_t [ delta_t + gamma (1 - terminated_t) (1 - last_{t+1}) c_t (v_{t+1} - V_{t+1}) ]
+
+    with v_T = V_T.
 
     log_ratio [T, N] is log pi(a_t) - log mu(a_t). On-policy (log_ratio 0, bars 1) v_t - V_t is GAE(lambda).
     """
@@ -117,7 +119,7 @@ def vtrace(
     ratio = log_ratio.exp()
     rho, c = ratio.clamp(max=rho_bar), lam * ratio.clamp(max=c_bar)
     delta = rho * (reward + gamma * alive * value[1:] - value[:-1])
-    correction = reverse_scan(valid * delta, gamma * valid * inner * c)  # v_t - V_t
+    correction = reverse_scan(valid * delta, gamma * valid * inner * alive * c)  # v_t - V_t
     target = value[:-1] + correction
     following = torch.cat((target[1:], value[-1:]))  # v_{t+1}
     advantage = valid * rho * (reward + gamma * alive * following - value[:-1])

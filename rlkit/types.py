@@ -9,7 +9,8 @@ Time runs along the first axis, lanes (parallel environments, or agents of one) 
 
 There is no `done` and no `final_obs`: termination, truncation and "this action is ignored" are separate facts. The
 row that closes an episode (`last`) holds its true final observation, its action is ignored, and the next row (`first`)
-opens the next episode with reward 0: Gymnasium's NEXT_STEP autoreset. `valid = ~last[:-1]` marks real transitions.
+opens the next episode with reward 0: Gymnasium's NEXT_STEP autoreset. `valid = ~last[:-1]` marks real transitions. A
+transition may be terminated and its episode go on: the return is cut where a life was lost.
 
 Several agents of one game are lanes: lane n is agent n % A of game n // A. A lane that is out of its game before the
 others repeats its `last` row until the game is over; rows after the first `last` one are no transitions and close

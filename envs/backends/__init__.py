@@ -37,8 +37,12 @@ def _workers(config: EnvConfig, seeds: Seeds, render: bool, device: torch.device
 
 
 def _native(config: EnvConfig, seeds: Seeds, render: bool, device: torch.device) -> VecEnv:
+    from rlkit.envs.backends.atari import make_games
     from rlkit.envs.backends.gymnasium import Native
+    from rlkit.envs.config import AtariConfig
 
+    if config.atari != AtariConfig():
+        return make_games(config, seeds, render)
     return Native.make(config, seeds, render)
 
 

@@ -31,13 +31,14 @@ from torch import Tensor
 from rlkit.contracts import VecEnv
 from rlkit.envs.aliases import Core, GymSpace, Value
 from rlkit.envs.backends.actions import unpack_batch
+from rlkit.envs.backends.atari import by_the_rules, pool_options
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.interface import own
 from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
-from rlkit.envs.config import EnvConfig
+from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.wrappers.entries import shown, text_space
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, from_gymnasium, too_long
@@ -62,21 +63,22 @@ def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
     env.kwargs that it refuses, and for environments of several players.
     """
     envpool = _package(config)
-    known = envpool.list_all_envs()
-    if config.id not in known:
-        lower = {id.lower(): id for id in known}
-        close = [lower[key] for key in difflib.get_close_matches(config.id.lower(), lower, n=3)]
+    known, id = envpool.list_all_envs(), _id(config)
+    if id not in known:
+        lower = {each.lower(): each for each in known}
+        close = [lower[key] for key in difflib.get_close_matches(id.lower(), lower, n=3)]
         nearest = f"nearest: {', '.join(close)}; " if close else ""
         raise ValueError(
             f"env.id={config.id}: EnvPool has no such environment; {nearest}type one of them, or env.backend=auto "
             f"for Gymnasium's"
         )
-    options = envpool.make_spec(config.id)._config_keys
+    options = envpool.make_spec(id)._config_keys
     taken = [name for name in config.kwargs if name in OURS]
+    given = _options(config)
     problem = f"rlkit sets {', '.join(taken)} itself (env.lanes, env.workers, seed)" if taken else ""
     if not problem:
         try:
-            spec = envpool.make_spec(config.id, num_envs=config.lanes, **_options(config))
+            spec = envpool.make_spec(id, num_envs=config.lanes, **given)
         except Exception as error:
             unfit = "incompatible" in str(error)  # then its text lists the types of all options
             problem = "a value of the wrong type" if unfit else str(error) or repr(error)
@@ -96,6 +98,8 @@ def pool_spaces(config: EnvConfig) -> tuple[GymSpace, GymSpace]:
                 f"env.keep={list(config.keep)}: env.backend=envpool keeps entries of a Dict, by name; allowed with "
                 "env.backend=inprocess or workers"
             )
+        if config.atari != AtariConfig():
+            found = spaces.Box(0, 255, (config.size, config.size), np.uint8)  # in place of a stack of one
         seen = shown(found, config, (MISSION,) if TEXT in options else ())
         if isinstance(seen, spaces.Dict) and TEXT in options and MISSION in seen.spaces:
             seen.spaces[MISSION] = text_space(config.text)
@@ -107,9 +111,18 @@ def _options(config: EnvConfig) -> dict[str, Value]:
 
     Its texts have at least as many bytes as it wants: it writes beyond the end of a shorter row. We cut them.
     """
-    spec = _package(config).make_spec(config.id)
-    own = {TEXT: max(config.text, spec.config.mission_bytes)} if TEXT in spec._config_keys else {}
+    spec = _package(config).make_spec(_id(config))
+    own: dict[str, Value] = {}
+    if TEXT in spec._config_keys:
+        own = {TEXT: max(config.text, spec.config.mission_bytes)}
+    if config.atari != AtariConfig():
+        own = pool_options(config)
     return own | config.kwargs
+
+
+def _id(config: EnvConfig) -> str:
+    """EnvPool's name of the environment: its Atari games have no ALE/ before them."""
+    return config.id.removeprefix("ALE/") if config.atari != AtariConfig() else config.id
 
 
 def probe_pool(config: EnvConfig) -> EnvSpec:
@@ -154,6 +167,7 @@ class Pool(VecEnv):
         self.row = rows_step(self.rows, self.spec.observation)
         self.scale = reward_scale(config, seeds)
         self.guard = Guard(config.deadline, self._hung)
+        self.lives = np.zeros(self.lanes, np.int64)  # of Atari games
         self.pool: Core = None  # made by `restore`: its seeds are those of the episodes that open it
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
@@ -173,7 +187,7 @@ class Pool(VecEnv):
         self.guard.begin()
         try:
             self.pool = self.envpool.make(
-                self.config.id,
+                _id(self.config),
                 env_type="gymnasium",
                 num_envs=self.lanes,
                 num_threads=self.config.workers,
@@ -182,7 +196,8 @@ class Pool(VecEnv):
             )
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the pool builds its spaces here, see pool_spaces
-                obs, _ = self.pool.reset()
+                obs, infos = self.pool.reset()
+            self.lives = infos["lives"].astype(np.int64) if "lives" in infos else self.lives
         except Hang:
             raise self.guard.pending or self._hung("") from None
         except BaseException as error:
@@ -200,7 +215,7 @@ class Pool(VecEnv):
         self.guard.begin()
         try:
             actions = unpack_batch(self.action_space, self.batch_space, rows.action)
-            obs, reward, terminated, truncated, _ = self.pool.step(actions)
+            obs, reward, terminated, truncated, infos = self.pool.step(actions)
         except Hang:
             raise self.guard.pending or self._hung("") from None
         except BaseException as error:
@@ -215,6 +230,9 @@ class Pool(VecEnv):
         rows.steps[rows.first] = 0
         rows.reward[:], rows.terminated[:] = reward, terminated
         np.logical_or(terminated, truncated, out=rows.last)
+        if self.config.atari != AtariConfig():
+            before, self.lives = self.lives, infos["lives"].astype(np.int64)
+            by_the_rules(self.config.atari, rows.reward, rows.terminated, rows.first, before, self.lives)
         return self._finish(obs)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:

@@ -29,6 +29,7 @@ from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.backends.watchdog import Hang
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.pictures import as_picture
+from rlkit.envs.wrappers.atari import AtariGame
 from rlkit.envs.wrappers.frames import FrameSkip
 from rlkit.envs.wrappers.quirks import Pen, fresh_world
 from rlkit.seeding import Seeds
@@ -43,6 +44,15 @@ def strip(env: Env) -> tuple[Env, int]:
             limit = min(limit or env._max_episode_steps, env._max_episode_steps)
         env = env.env  # type: ignore[attr-defined]
     return env, limit
+
+
+def atari_game(env: Env) -> AtariGame | None:
+    """The wrapper that plays an Atari game by our rules, which knows of lost lives."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, AtariGame):
+            return env
+        env = env.env
+    return None
 
 
 class Lane:
@@ -62,6 +72,7 @@ class Lane:
         self.env_step = self.env.step if draws is None else self.step_apart
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
+        self.game = atari_game(env)
         self.leaves = observation_leaves(env.observation_space, rows.obs)
         self.strict = config.check in ("space", "warn")
         only = self.leaves[0]
@@ -96,7 +107,7 @@ class Lane:
             rows.reward[index] = reward
         except OverflowError as error:
             raise self.fault("nan", "reward", f"{reward} is too large for float32") from error
-        rows.terminated[index] = terminated
+        rows.terminated[index] = terminated or (self.game is not None and self.game.lost_life)
         rows.last[index] = self.last = terminated or truncated or steps == self.limit
         self.put(obs)
 

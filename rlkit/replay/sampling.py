@@ -76,7 +76,7 @@ def follow(
                 if place >= size:
                     place -= size
                 close = last[place]
-                if close or newest <= place < newest + lanes:
+                if close or end or newest <= place < newest + lanes:
                     break
             total[d, b], discount[d, b], closes[d, 1, b] = sum_, 0.0 if end else g, close
             rows[d, stack - 1, b] = start

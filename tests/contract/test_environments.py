@@ -20,9 +20,14 @@ from rlkit.types import EnvSpec, EnvStep, mask_of, tree_map
 
 N, STEPS, LIMIT = 2, 10, 3  # lanes, steps, actions per episode at most
 IDS = registry.environment_ids()
-# those of one environment, and of the configurations of many an example
-CONFIGS = [name for name, id in IDS.items() if not registry.is_family(id) and name != "gymnasium"]
-FAMILIES = {"minigrid": "MiniGrid-Empty-5x5-v0", "babyai": "BabyAI-GoToRedBall-v0"}
+FAMILIES = {
+    "minigrid": "MiniGrid-Empty-5x5-v0",
+    "babyai": "BabyAI-GoToRedBall-v0",
+    "atari": "ALE/Seaquest-v5",
+}
+# those of one environment, of the Atari games one, and of the configurations of many an example
+GAMES = [name for name in IDS if "atari" in registry.lineage(name) and name != "pong"]
+CONFIGS = [name for name, id in IDS.items() if name not in (*FAMILIES, *GAMES, "gymnasium")]
 
 
 def configure(name: str) -> EnvConfig:

@@ -63,7 +63,7 @@ class Policy:
 
 @dataclass
 class Stream:
-    """Rows 0 .. rows of `lanes` lanes: obs[t, n] = (t, n), action t, random rewards, endings of both kinds."""
+    """Rows 0 .. rows of `lanes` lanes: obs[t, n] = (t, n), action t, random rewards, both endings, lost lives."""
 
     first: np.ndarray
     last: np.ndarray
@@ -83,6 +83,8 @@ class Stream:
                 elif rng.random() < ending:
                     last[t, n] = True
                     terminated[t - 1, n] = rng.random() < 0.5
+                else:
+                    terminated[t - 1, n] = rng.random() < 0.1  # and the episode goes on
         reward = np.where(last[:-1], 0, rng.standard_normal((rows, lanes))).astype(np.float32)
         return Stream(first, last, terminated, reward)
 
@@ -122,7 +124,7 @@ class Stream:
         while True:
             total += gamma**m * float(self.reward[t + m, n])
             m += 1
-            if self.last[t + m, n] or m == steps or t + m == newest:
+            if self.last[t + m, n] or self.terminated[t + m - 1, n] or m == steps or t + m == newest:
                 break
         ended = bool(self.terminated[t + m - 1, n])
         return t + m, total, 0.0 if ended else gamma**m, ended

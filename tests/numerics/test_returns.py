@@ -18,7 +18,7 @@ def flags(*numbers):
 
 
 def rollout(seed=0, T=40, N=6, ending=0.25):
-    """Random lanes with terminations, truncations, endings right after one another, NEXT_STEP rows between.
+    """Random lanes with terminations, truncations, endings right after one another, NEXT_STEP rows between, lost lives.
 
     Returns reward, value, terminated, last. An episode may be one transition long.
     """
@@ -31,7 +31,8 @@ def rollout(seed=0, T=40, N=6, ending=0.25):
     last[0] = torch.rand(N, generator=g) < 0.3
     for t in range(T):
         last[t + 1] = end[t] & ~last[t]
-    terminated = last[1:] & term
+    lost = (torch.rand(T, N, generator=g) < 0.1) & ~last[:-1]  # the episode goes on
+    terminated = (last[1:] & term) | lost
     reward[last[:-1]] = 0  # the reset transition
     return reward, value, terminated, last
 
@@ -49,7 +50,7 @@ def slow_gae(reward, value, terminated, last, gamma, lam):
                 total += weight * (reward[k, n].item() + gamma * future - value[k, n].item())
                 weight *= gamma * lam
                 k += 1
-                if k == T or last[k, n]:
+                if k == T or last[k, n] or terminated[k - 1, n]:
                     break
             out[t, n] = total
     return out
@@ -66,7 +67,7 @@ def slow_n_step(reward, value, terminated, last, gamma, n):
             while True:
                 total += gamma**k * reward[t + k, lane].item()
                 k += 1
-                over = t + k == T or bool(last[t + k, lane])
+                over = t + k == T or bool(last[t + k, lane]) or bool(terminated[t + k - 1, lane])
                 if over or k == n:
                     if not terminated[t + k - 1, lane]:
                         total += gamma**k * value[t + k, lane].item()
@@ -90,6 +91,8 @@ def slow_vtrace(reward, value, terminated, last, log_ratio, gamma, lam, rho_bar,
                 delta = min(rho_bar, ratio) * (reward[t, n].item() + gamma * future - value[t, n].item())
                 v[s, n] += weight * delta
                 weight *= gamma * lam * min(c_bar, ratio)
+                if terminated[t, n]:
+                    break
     rho = log_ratio.exp().clamp(max=rho_bar)
     future = torch.where(terminated, 0.0, v[1:])
     advantage = torch.where(last[:-1], 0.0, rho * (reward + gamma * future - value[:-1]))
@@ -283,7 +286,7 @@ def test_lanes_do_not_mix():
 def test_the_value_of_a_terminal_row_is_never_read():
     reward, value, terminated, last = rollout(7)
     changed = value.clone()
-    changed[1:][terminated] = 1e6
+    changed[1:][terminated & last[1:]] = 1e6  # the row after a lost life has a value of its own
     for function in (gae, n_step):
         extra = (GAMMA, LAM) if function is gae else (GAMMA, 3)
         torch.testing.assert_close(
