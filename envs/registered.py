@@ -12,6 +12,14 @@ IDS = {
         "max_episode_steps": 1000,
         "reward_threshold": 900,
     },
+    **{  # batched classes (`lookup.BATCHED`), for everybody else's code
+        id: {
+            "entry_point": "rlkit.envs.adapters:Single",
+            "vector_entry_point": "rlkit.envs.adapters:Several",
+            "kwargs": {"id": id},
+        }
+        for id in ("rlkit/Driving", "rlkit/Maze")
+    },
 }
 
 
