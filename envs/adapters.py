@@ -112,7 +112,9 @@ class Several(VectorEnv[Value, Value, Array]):
 
     def __init__(self, id: str, num_envs: int = 1, render_mode: str | None = None, **kwargs: Any) -> None:
         self.num_envs, self.render_mode = num_envs, render_mode
+        self.closed = True  # what has not been made is not closed when it is deleted
         self._lanes = Lanes(id, num_envs, render_mode, kwargs)
+        self.closed = False
         self.single_observation_space, self.single_action_space = self._lanes.observation, self._lanes.action
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
