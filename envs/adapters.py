@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, iterate
 from torch import Tensor
 
+from rlkit.contracts import VecEnv
 from rlkit.envs.aliases import GymSpace, Info, Opening, Value
 from rlkit.envs.backends.actions import pack
 from rlkit.envs.backends.batched import make_batched
@@ -64,7 +65,7 @@ class Lanes:
         self.episode = self.episode + row.first.numpy()
         return row
 
-    def _made(self, seed: int) -> Any:
+    def _made(self, seed: int) -> VecEnv:
         return make_batched(self.config, Seeds(seed, False, 0, self.config.lanes), torch.device("cpu"))
 
 
@@ -164,7 +165,9 @@ def gym_space(space: Space) -> GymSpace:
     if isinstance(space, Box):
         dtype: Any = np.dtype(row_dtype(space))
         low, high = (np.broadcast_to(bound, space.shape).astype(dtype) for bound in (space.low, space.high))
-        return spaces.Box(low, high, space.shape, dtype)
+        box: Any = spaces.Box(low, high, space.shape, dtype)
+        box.meaning = space.meaning  # as `spaces.from_gymnasium` reads it
+        return box  # type: ignore[no-any-return]
     return spaces.MultiDiscrete(np.array(space.nvec))
 
 

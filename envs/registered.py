@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from typing import Any
 
-IDS = {
+IDS: dict[str, dict[str, Any]] = {
     "rlkit/CarRacing": {
         "entry_point": "rlkit.envs.driving.exact.car_racing:CarRacing",
         "max_episode_steps": 1000,

@@ -194,7 +194,7 @@ def _next_door(edges: Ints, doors: int, region: Ints, side: int, stream: Ints) -
         if (region[edges[door] + step] < 0) != (region[edges[door] - step] < 0):
             found[count] = door
             count += 1
-    return found[draw(stream, count)]
+    return int(found[draw(stream, count)])
 
 
 @compiled

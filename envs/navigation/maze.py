@@ -26,7 +26,7 @@ from rlkit.contracts import Saved, VecEnv
 from rlkit.envs.kernels import Parts, Window, among, whole
 from rlkit.envs.navigation import levels as drawn
 from rlkit.envs.navigation import rules, tiles, views
-from rlkit.envs.navigation.cells import FIELDS, HEADING, HIGHEST, PAD, PLACE, Bools, Ints, side_of
+from rlkit.envs.navigation.cells import FIELDS, HEADING, HIGHEST, PAD, PLACE, WALL, Bools, Ints, side_of
 from rlkit.envs.navigation.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box, Dict, Discrete, Space
@@ -149,7 +149,7 @@ class Maze(VecEnv):
         """Continue from `snapshot`'s value."""
         for name, value in state["row"].items():
             getattr(self.row, name).copy_(value)
-        self.cells[:] = drawn.WALL
+        self.cells[:] = WALL
         self._inside()[:] = state["cells"]
         self.agent[:], self.balls[:] = state["agent"], state["balls"]
         self.episode[:] = state["episode"]
@@ -220,7 +220,7 @@ class View:
         direction = Box((len(low),), "float32", low, np.ones_like(low))
         shape = (PIXELS, PIXELS, 3) if kind == "picture" else (views.VIEW, views.VIEW, 3)
         highest = 255.0 if kind == "picture" else np.broadcast_to(np.array(HIGHEST, np.float64), shape)
-        cells = Box(shape, "uint8", 0.0, highest)
+        cells = Box(shape, "uint8", 0.0, highest, meaning="codes" if kind == "codes" else "")
         seen = torch.full((lanes, *shape), tiles.LINE[0] if kind == "picture" else 0, dtype=torch.uint8)
         vector = torch.zeros(lanes, len(low))
         self.space: Space

@@ -70,4 +70,4 @@ def _first_word(entropy: Ints) -> int:
                 mixed = LEFT * pool[j] - RIGHT * word & WORD
                 pool[j] = mixed ^ mixed >> 16
     word = (pool[0] ^ INIT_B) * (INIT_B * MULTIPLY_B & WORD) & WORD
-    return word ^ word >> 16
+    return int(word ^ word >> 16)

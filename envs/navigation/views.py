@@ -120,7 +120,7 @@ def _shown(cells: Bytes, lane: int, line: int, right: int, seen: int, spread: Li
     clear = 0
     for j in range(VIEW):
         clear |= CLEAR[cells[lane, line + j * right]] << j
-    return spread[seen & 127, clear]
+    return int(spread[seen & 127, clear])
 
 
 # ---------------------------------------------------------------- rays
