@@ -53,8 +53,11 @@ PROVIDERS = (
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),
 )
-# ids of environments that step all lanes at once, which Gymnasium's registry has no place for
-BATCHED = {"rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving"}
+# ids of environments that step all lanes at once; Gymnasium's registry knows them as `adapters`
+BATCHED = {
+    "rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving",
+    "rlkit/Maze": "rlkit.envs.navigation.maze:Maze",
+}
 
 
 def find_class(id: str) -> Constructor | None:

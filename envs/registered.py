@@ -6,11 +6,19 @@ import importlib.util
 import sys
 from typing import Any
 
-IDS = {
+IDS: dict[str, dict[str, Any]] = {
     "rlkit/CarRacing": {
         "entry_point": "rlkit.envs.driving.exact.car_racing:CarRacing",
         "max_episode_steps": 1000,
         "reward_threshold": 900,
+    },
+    **{  # batched classes (`lookup.BATCHED`), for everybody else's code
+        id: {
+            "entry_point": "rlkit.envs.adapters:Single",
+            "vector_entry_point": "rlkit.envs.adapters:Several",
+            "kwargs": {"id": id},
+        }
+        for id in ("rlkit/Driving", "rlkit/Maze")
     },
 }
 

@@ -10,7 +10,7 @@ cores that the process and its children may use. The split of a frame, of one la
     Python    a step that draws nothing (rlkit.envs.wrappers.quirks.Pen) less physics: rewards, contacts, wrappers
     drawing   a whole step less one that draws nothing
 
-EnvPool and the batched environment cannot be split; the latter with observation=vector rays=0 shows what its pictures
+EnvPool and batched environments cannot be split; driving with observation=vector rays=0 shows what its pictures
 cost. Needs `pip install "rlkit[envpool,highway]"`; rows whose packages are missing are left out and named.
 """
 
@@ -42,11 +42,11 @@ def ways(
     ]
 
 
-def batched(cores: int, lanes: int = 32, **kwargs: Any) -> dict[str, Any]:
-    """A row of the batched environment."""
+def batched(cores: int, lanes: int = 32, id: str = BATCHED, **kwargs: Any) -> dict[str, Any]:
+    """A row of a batched environment."""
     label = "batched, " + " ".join(f"{key}={value}" for key, value in kwargs.items() if key != "skip")
-    fields = {"id": BATCHED, "lanes": lanes, "backend": "batched", "kwargs": kwargs}
-    return {"who": label, "cores": cores, "fields": fields, "skip": kwargs["skip"]}
+    fields = {"id": id, "lanes": lanes, "backend": "batched", "kwargs": kwargs}
+    return {"who": label, "cores": cores, "fields": fields, "skip": kwargs.get("skip", 1)}
 
 
 IN, OUT, THREADS, POOL = ("inprocess", 1), ("workers", 2), ("threads", 1), ("envpool", 1)
@@ -81,6 +81,14 @@ CASES: dict[str, dict[str, Any]] = {
             *ways("EnvPool", {"id": "CartPole-v1"}, POOL, ("envpool", 2)),
             *ways("Gymnasium, 256 lanes", {"id": "CartPole-v1"}, ("native", 1), lanes=256),
             *ways("EnvPool, 256 lanes", {"id": "CartPole-v1"}, POOL, ("envpool", 2), lanes=256),
+        ],
+    },
+    "maze": {
+        "rows": 1000,
+        "ways": [
+            *(batched(1, 1024, "rlkit/Maze", view=view) for view in ("codes", "lidar", "picture")),
+            batched(1, 1024, "rlkit/Maze", view="codes", doors=3, obstacles=3),
+            batched(2, 1024, "rlkit/Maze", view="codes"),
         ],
     },
     "highway": {

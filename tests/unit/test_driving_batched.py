@@ -15,8 +15,9 @@ import torch
 from rlkit.checkpoint import pack, unpack
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.driving.batched import paint, sensors, tyres
-from rlkit.envs.driving.batched.driving import Driving, _split
+from rlkit.envs.driving.batched.driving import Driving
 from rlkit.envs.driving.batched.track import CHECKPOINTS, RADIUS, TILES, Tracks, lay
+from rlkit.envs.kernels import split
 from rlkit.envs.make import make_vec, probe
 from rlkit.space_json import to_json
 
@@ -509,7 +510,7 @@ def test_threads_and_splits_change_nothing(observation: str, monkeypatch: pytest
     reset(alone)
     expected = rows(alone, commands)
     three = make(5, threads=3, **kwargs)
-    assert len(three._parts) == 3
+    assert len(three._parts.runs) == 3
     reset(three)
     assert same(rows(three, commands), expected)
     three.close()
@@ -523,9 +524,9 @@ def test_threads_and_splits_change_nothing(observation: str, monkeypatch: pytest
 
 
 def test_lanes_are_shared_out_evenly() -> None:
-    assert _split(10, 3, 2) == [(0, 3), (3, 6), (6, 10)]
-    assert _split(3, 8, 2) == [(0, 3)]
-    assert _split(1, 8, 2) == [(0, 1)]
+    assert split(10, 3, 2) == [(0, 3), (3, 6), (6, 10)]
+    assert split(3, 8, 2) == [(0, 3)]
+    assert split(1, 8, 2) == [(0, 1)]
 
 
 def test_evaluation_episodes_do_not_depend_on_the_lanes() -> None:

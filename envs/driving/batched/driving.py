@@ -15,9 +15,6 @@ vectors nor the number of threads changes a bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -28,6 +25,7 @@ from rlkit.envs.driving.batched.paint import COLOURS, LUMINANCE, Lens, pictures
 from rlkit.envs.driving.batched.sensors import OTHERS, bounds, directions, sense
 from rlkit.envs.driving.batched.track import TILES, Floats, Tracks
 from rlkit.envs.driving.batched.tyres import CAR, FPS, drive, place
+from rlkit.envs.kernels import Parts, Window, among, whole
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec, EnvStep
@@ -71,10 +69,9 @@ class Driving(VecEnv):
             ("frames", frames, 1, 10**9),
             ("threads", threads, 0, 256),
         ):
-            if not (isinstance(value, int) and low <= value <= high):
-                raise ValueError(f"env.kwargs.{name}={value}: allowed: a whole number from {low} to {high}")
-        _among("observation", observation, "picture", "vector")
-        _among("render_mode", render_mode, None, "rgb_array", "human")
+            whole(name, value, low, high)
+        among("observation", observation, "picture", "vector")
+        among("render_mode", render_mode, None, "rgb_array", "human")
         self.lanes, self.device = lanes, torch.device("cpu")
         self.seeds = Seeds(seed, evaluation, first_lane, lanes)
         self.skip, self.frames, self.fps = skip, frames, FPS / skip  # fps: of films that show every decision
@@ -93,23 +90,22 @@ class Driving(VecEnv):
         self.row = EnvStep(obs, torch.zeros(lanes), *flags)
         self._obs, self._reward = obs.numpy(), self.row.reward.numpy()
         self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
-        self._parts = _split(lanes, threads or torch.get_num_threads(), SHARE[observation])
-        self._pool = ThreadPoolExecutor(len(self._parts) - 1, "driving") if len(self._parts) > 1 else None
+        self._parts = Parts(lanes, threads, SHARE[observation])
         self._window = Window(self.fps) if render_mode == "human" else None
 
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]."""
         self.episode[:] = episode
         everyone = np.ones(self.lanes, np.bool_)
-        self._each(lambda low, high: self._open(everyone, low, high))
+        self._parts.each(lambda low, high: self._open(everyone, low, high))
         counts = np.array([len(history) for history in actions])
         for t in range(int(counts.max(initial=0))):
             acting = counts > t
             action = np.zeros((self.lanes, 3))
             for lane in np.flatnonzero(acting):
                 action[lane] = actions[lane][t]
-            self._each(lambda low, high: self._drive(action, acting, low, high))  # noqa: B023
-        self._each(self._look)
+            self._parts.each(lambda low, high: self._drive(action, acting, low, high))  # noqa: B023
+        self._parts.each(self._look)
         self._show()
         return self.row
 
@@ -129,7 +125,7 @@ class Driving(VecEnv):
             self._drive(given, acting, low, high)
             self._look(low, high)
 
-        self._each(work)
+        self._parts.each(work)
         self._show()
         return self.row
 
@@ -147,13 +143,13 @@ class Driving(VecEnv):
         """Continue from `snapshot`'s value."""
         self.episode[:] = state["episode"]
         everyone = np.ones(self.lanes, np.bool_)
-        self._each(lambda low, high: self._open(everyone, low, high))
+        self._parts.each(lambda low, high: self._open(everyone, low, high))
         for name, value in state["row"].items():
             getattr(self.row, name).copy_(value)
         for name, value in state["cars"].items():
             self.cars[name] = value
         self.marks[:] = state["marks"]
-        self._each(self._look)
+        self._parts.each(self._look)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's window in colour, [400, 600, 3]."""
@@ -170,22 +166,10 @@ class Driving(VecEnv):
 
     def close(self) -> None:
         """End the threads and the window."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+        self._parts.close()
         if self._window is not None:
             self._window.close()
             self._window = None
-
-    def _each(self, work: Callable[[int, int], None]) -> None:
-        """Call work(low, high) for every part of the lanes, one part per thread."""
-        if self._pool is None:
-            work(0, self.lanes)
-            return
-        others = [self._pool.submit(work, low, high) for low, high in self._parts[1:]]
-        work(*self._parts[0])
-        for other in others:
-            other.result()
 
     def _open(self, opening: npt.NDArray[np.bool_], low: int, high: int) -> None:
         """Begin the present episodes of the lanes that are `opening` [N]."""
@@ -225,40 +209,3 @@ class Driving(VecEnv):
             picture = self.render(0)
             assert picture is not None, "a picture for people is always drawn"
             self._window.show(picture)
-
-
-class Window:
-    """Pictures [H, W, 3] on the screen, `fps` a second."""
-
-    def __init__(self, fps: float) -> None:
-        import pygame
-
-        self._pygame, self._fps = pygame, fps
-        self._screen: pygame.Surface | None = None
-        pygame.display.init()
-        self._clock = pygame.time.Clock()
-
-    def show(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Wait for the picture's time and show it."""
-        height, width = picture.shape[:2]
-        if self._screen is None:
-            self._screen = self._pygame.display.set_mode((width, height))
-        self._pygame.surfarray.blit_array(self._screen, picture.transpose(1, 0, 2))
-        self._pygame.display.flip()
-        self._pygame.event.pump()
-        self._clock.tick(self._fps)
-
-    def close(self) -> None:
-        """Close the window."""
-        self._pygame.display.quit()
-
-
-def _among(name: str, value: str | None, *allowed: str | None) -> None:
-    if value not in allowed:
-        raise ValueError(f"env.kwargs.{name}={value}: allowed: {', '.join(map(str, allowed))}")
-
-
-def _split(lanes: int, threads: int, share: int) -> list[tuple[int, int]]:
-    """At most `threads` runs of lanes of equal length, of at least `share` lanes each."""
-    parts = min(threads, max(lanes // share, 1))
-    return [(lanes * k // parts, lanes * (k + 1) // parts) for k in range(parts)]

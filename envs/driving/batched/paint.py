@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.driving.batched.track import GRASS, KERB, PLAYFIELD, STEP, WIDTH, Floats, compiled
+from rlkit.envs.driving.batched.track import GRASS, KERB, PLAYFIELD, STEP, WIDTH, Floats
 from rlkit.envs.driving.batched.tyres import (
     ARMS,
     CENTRE,
@@ -36,6 +36,7 @@ from rlkit.envs.driving.batched.tyres import (
     Car,
     Cars,
 )
+from rlkit.envs.kernels import compiled
 
 Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]

@@ -21,15 +21,13 @@ the same operations in the same order, so points agree to the last bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.envs.kernels import compiled
+
 Floats = npt.NDArray[np.float64]
-F = TypeVar("F", bound=Callable[..., Any])
 
 SCALE = 6.0
 RADIUS = 900 / SCALE  # of the circle that tracks are drawn around
@@ -44,20 +42,6 @@ CHECKPOINTS = 12
 LIMIT = 2500  # points that an attempt may take
 START = 2 * math.pi * (-0.5) / CHECKPOINTS  # the polar angle where a lap begins
 TILES = 512  # the most tiles of a track: of 20,000 seeds the longest has 389; longer laps count as failed attempts
-
-
-def compiled(function: F) -> F:
-    """`function` as machine code that lets other threads run, kept on disk for later processes where that works.
-
-    What is kept is renewed when the function's own file changes, so kernels call functions of their own file only
-    (a changed constant that another file imports calls for `touch` on that file).
-    """
-    njit: Any = numba.njit
-    try:
-        kernel: F = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the user has a folder to write to
-        kernel = njit(nogil=True)(function)
-    return kernel
 
 
 class Tracks:
