@@ -97,7 +97,8 @@ def lineage(environment: str) -> list[str]:
 def _environment(name: str) -> tuple[str, str]:
     """(id, the configuration it is built upon or "") of an environment configuration."""
     file = config_folder() / "env" / f"{name}.yaml"
-    return _read_environment(file, file.stat().st_mtime_ns)
+    id, base = _read_environment(file, file.stat().st_mtime_ns)
+    return (id if id or not base else _environment(base)[0]), base
 
 
 @lru_cache(maxsize=512)
