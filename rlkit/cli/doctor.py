@@ -50,6 +50,8 @@ EXTRAS = {  # pip extra -> its modules
     "sb3": ("stable_baselines3",),
     "envpool": ("envpool",),
     "highway": ("highway_env",),
+    "grid": ("minigrid",),
+    "minatar": ("minatar",),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

@@ -19,11 +19,14 @@ from rlkit.text import clean
 Row = tuple[str, ...]
 LEAST = 30  # letters that the last column of a table has at least beside the others
 
-USAGE = """usage: rlkit list agents|environments|networks|sources|presets|runs|options [OPTION=VALUE ...]
+USAGE = """usage: rlkit list GROUP [OPTION=VALUE ...]
 
-  agents, environments, networks, sources, presets    names for agent=, env=, network=, source=, preset=
-  runs [dir=FOLDER]                                   the runs in runs/, or in another folder
-  options [OPTION=VALUE ...]                          every option, its value, what it allows and means"""
+  agents, environments, networks, sources, explorations, presets
+                       names for agent=, env=, network=, source=, exploration=
+                       and preset=
+  runs [dir=FOLDER]    the runs in runs/, or in another folder
+  options [OPTION=VALUE ...]
+                       every option, its value, what it allows and means"""
 
 
 def main(argv: list[str]) -> int:

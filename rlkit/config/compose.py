@@ -35,6 +35,7 @@ CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them,
     "env": ("environments", "environment"),
     "network": ("networks", "network"),
     "source": ("sources", "source"),
+    "exploration": ("explorations", "exploration"),
     "preset": ("presets", "preset"),
 }
 OF_TRAINING = (

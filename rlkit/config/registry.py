@@ -54,12 +54,13 @@ GROUPS = {  # the plural that people list -> the folder of rlkit.configs
     "environments": "env",
     "networks": "network",
     "sources": "source",
+    "explorations": "exploration",
     "presets": "preset",
 }
 
 
 def names(group: str) -> list[str]:
-    """All names of "agents", "environments", "networks", "sources" or "presets", sorted."""
+    """All names of "agents", "environments", "networks", "sources", "explorations" or "presets", sorted."""
     if group not in GROUPS:
         raise ValueError(f"no such group {group!r}; {nearest(group, GROUPS)}")
     files = (config_folder() / GROUPS[group]).glob("*.yaml")

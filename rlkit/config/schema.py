@@ -190,6 +190,24 @@ class ReplayConfig:
 
 
 @dataclass(frozen=True)
+class ExplorationConfig:
+    """Rewards for what is new, beside those of the environment (rlkit.learn.exploration)."""
+
+    name: str = option(
+        "none",
+        choices=("none", "count", "rnd"),
+        help="count: 1 / sqrt(visits) of an observation in its episode; rnd: the error of predicting the features of "
+        "a random network; none: no such rewards",
+    )
+    scale: float = option(0.01, above=0, help="What these rewards are multiplied by")
+    rnd_lr: float = option(1e-4, above=0, help="rnd: the learning rate of the predicting network")
+    rnd_batch: int = option(1024, min=1, help="rnd: how many rows one of its gradient steps learns from")
+    rnd_gamma: float = option(
+        0.99, min=0, below=1, help="rnd: the discount of the sums whose deviation scales the errors"
+    )
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """The rows of metrics.csv and of the console."""
 
@@ -259,6 +277,7 @@ class RunConfig:
     source: SourceConfig = field(default_factory=SourceConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     log: LogConfig = field(default_factory=LogConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -17,6 +17,7 @@ from rlkit.contracts import (
     Saved,
 )
 from rlkit.learn.bounds import Bounds
+from rlkit.learn.exploration import Exploration
 from rlkit.types import Rollout
 
 
@@ -28,6 +29,7 @@ class RolloutFeed(Feed):
         self.recent: deque[tuple[float, int]] = deque(maxlen=window)  # (return, length) of finished episodes
         self.episodes = 0
         self.bounds: Bounds | None = None  # looks at every rollout that is handed out
+        self.exploration: Exploration | None = None  # adds rewards to it
 
     def next(self) -> tuple[Rollout, int]:
         rollout, finished = self.source.get()
@@ -35,6 +37,8 @@ class RolloutFeed(Feed):
         self.episodes += len(finished.returns)
         if self.bounds is not None:
             self.bounds.look(rollout)
+        if self.exploration is not None:
+            rollout = self.exploration(rollout)
         return rollout, int(rollout.valid.sum())
 
     def learned(self, version: int) -> None:
@@ -52,7 +56,7 @@ class RolloutFeed(Feed):
                 "return/max": float(returns.max()),
                 "length/mean": float(lengths.mean()),
             }
-        return row
+        return row | (self.exploration.report() if self.exploration is not None else {})
 
     def lags(self) -> list[int]:
         return self.source.lags()
@@ -62,12 +66,14 @@ class RolloutFeed(Feed):
             "source": self.source.state_dict(),
             "recent": [list(pair) for pair in self.recent],
             "episodes": self.episodes,
-        }
+        } | ({"exploration": self.exploration.state_dict()} if self.exploration is not None else {})
 
     def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         """Continue; a warning if the environments are not quite what they were."""
         self.recent.extend((pair[0], pair[1]) for pair in state["recent"])
         self.episodes = state["episodes"]
+        if self.exploration is not None and "exploration" in state:
+            self.exploration.load_state_dict(state["exploration"])
         return self.source.load_state_dict(state["source"])
 
     def close(self) -> None:

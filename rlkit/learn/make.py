@@ -15,6 +15,7 @@ from rlkit.contracts import (
     WholeEpisodes,
 )
 from rlkit.learn.bounds import Bounds
+from rlkit.learn.exploration import make_exploration
 from rlkit.learn.feeds import RolloutFeed
 
 
@@ -53,6 +54,7 @@ def make_feed(
         )  # fmt: skip
         say(replay.statement)
         feed = ReplayFeed(source, replay)
+    feed.exploration = make_exploration(policy.spec, config, device)
     if config.env.check == "warn":
         feed.bounds = Bounds(policy.spec, device, say)
     return feed

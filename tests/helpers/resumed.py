@@ -16,15 +16,16 @@ REPLAY = (
 SEQUENCES = f"{REPLAY} agent.replay.batch=32 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalize=true agent.normalize_reward=true total_steps=700",
-    "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} total_steps=700",
+    "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} exploration=count total_steps=700",
     "ppo-gru-stack-thread": f"agent=ppo env=cartpole network=gru env.stack=3 source=thread {SMALL} total_steps=700",
     "ppo-transformer": f"agent=ppo env=pendulum_novel network=transformer network.window=8 {SMALL} total_steps=700",
     "reinforce": f"agent=reinforce env=cartpole {EPISODES} network.normalize=true agent.baseline=mean total_steps=700",
-    "reinforce-lstm-stack": f"agent=reinforce env=cartpole network=lstm env.stack=2 {EPISODES} total_steps=700",
+    "reinforce-lstm-stack": f"agent=reinforce env=cartpole network=lstm env.stack=2 {EPISODES} exploration=rnd "
+    "total_steps=700",
     "reinforce-transformer-thread": f"agent=reinforce env=cartpole network=transformer network.window=8 "
     f"source=thread {EPISODES} total_steps=700",
     "dqn": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 network.normalize=true "
-    "agent.dueling=true agent.replay.n_step=3 total_steps=700",
+    "agent.dueling=true agent.replay.n_step=3 exploration=rnd total_steps=700",
     "dqn-lstm-stack": f"agent=dqn {SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
     "total_steps=700",
     "dqn-transformer-thread": f"agent=dqn {SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "

@@ -172,7 +172,7 @@ def test_every_preset_is_valid_and_belongs_to_its_pair(preset: str) -> None:
 def test_every_environment_composes(env: str) -> None:
     config = compose([f"env={env}", *example(env), "preset=none"]).config
     assert config.env.id
-    assert config.run_name == f"ppo-{config.env.id if example(env) else env}-0"
+    assert config.run_name == f"ppo-{config.env.id.replace('/', '-') if example(env) else env}-0"
 
 
 @pytest.mark.parametrize("network", registry.names("networks"))

@@ -498,6 +498,12 @@ def first_due(warmup: int) -> int:
     raise AssertionError("never")
 
 
+def reaching(count: int) -> int:
+    """How many transitions there are after the first row with which there are at least so many."""
+    collected = np.cumsum((~STREAM.last[:-1]).sum(1))
+    return int(collected[collected >= count][0])
+
+
 def largest_n(n_step: int) -> int:
     """The most rewards that a transition sums."""
     replay = memory(n_step=n_step, batch=2000)
@@ -530,7 +536,7 @@ def weights(beta: float) -> float:
 
 REPLAY: dict[str, Effect] = {
     "capacity": ((80, 40), oldest, (0, 20)),
-    "warmup": ((10, 20), first_due, (10, 20)),
+    "warmup": ((10, 20), first_due, (reaching(10), reaching(20))),
     "ratio": (
         (0.5, 2.0),
         lambda ratio: memory(ratio=ratio, rows=10).due,
