@@ -113,7 +113,7 @@ def test_async_lag_is_bounded_and_nothing_is_dropped(
     options = ledger(tmp_path, "source.mode=async", f"source.max_lag={max_lag}", "source.workers=4")
     source = make(tmp_path / "run", *options).feed.source
     received, sizes = [], set()
-    for update in range(1, 60):
+    for update in range(1, 30):
         rollout, _ = source.get()
         received += names(rollout)
         sizes.add(rollout.size)
@@ -195,7 +195,7 @@ def test_workers_that_die_lose_what_is_reported(tmp_path: Path, ray: FakeRay, mo
         options[0:2] = ["agent=dqn", "agent.steps=5", "source.rollouts=2", "agent.replay.capacity=1000"]
     run = make(tmp_path / "run", *options)
     source, received = run.feed.source, []
-    for update in range(1, 80):
+    for update in range(1, 45):
         rollout, _ = source.get()
         received += names(rollout)
         source.publish(update)
@@ -204,7 +204,7 @@ def test_workers_that_die_lose_what_is_reported(tmp_path: Path, ray: FakeRay, mo
         if update % 7 == 0:
             source.fleet.members[update % 4].handle.dead = True
     rows, report = source.fleet.rows, source.report()
-    assert report["source/restarts"] == 11 and report["source/lost_rows"] == rows["lost"] > 0
+    assert report["source/restarts"] == 6 and report["source/lost_rows"] == rows["lost"] > 0
     account(received, source, tmp_path / "log")
     if agent == "dqn":
         check_replay(run.feed.replay)
