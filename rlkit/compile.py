@@ -71,7 +71,10 @@ class Compiled(Generic[*Args, Result]):
     def _compile(self, leaves: list[Tensor], args: tuple[*Args]) -> tuple[Graph, Result]:
         """The graph for inputs like `leaves`, and an example of the result's structure."""
         import torch._inductor
+        from torch._guards import TracingContext, tracing
+        from torch._subclasses import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         structures: list[Result] = []  # of the result, whenever the function is traced
 
@@ -82,8 +85,13 @@ class Compiled(Generic[*Args, Result]):
             structures.append(self._pure(parameters, constants, tree_map(lambda _: next(values), args)))
             return list(tree_leaves(structures[-1]))
 
+        # torch keeps graphs on disk for later processes where an account of shapes says for which: these alone
+        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+        inputs: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in leaves]
         try:
-            graph = torch._inductor.compile(make_fx(flat_function)(*leaves), list[Any](leaves))
+            traced = make_fx(flat_function)(*leaves)
+            with tracing(TracingContext(mode)):
+                graph = torch._inductor.compile(traced, inputs)
         except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
             raise ConfigError(
                 "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "

@@ -193,7 +193,8 @@ def test_evaluate_in_another_environment(home: Path) -> None:
 def test_watch_writes_a_film_of_the_episode(home: Path) -> None:
     import imageio_ffmpeg
 
-    code, output = rlkit(home, "watch", "runs/a", "--video", "films/x.mp4", "--seed", "3", fresh=True)
+    film = ["--video", "films/x.mp4", "--seed", "3", "env.time_limit=60"]
+    code, output = rlkit(home, "watch", "runs/a", *film, fresh=True)
     assert code == 0, output
     assert "ALSA" not in output
     steps = int(output.partition(" steps")[0].rpartition(" ")[2])

@@ -114,12 +114,13 @@ def test_learning_reads_the_mask_of_its_own_row(kind: str, network: str, tmp_pat
 def test_killed_hybrid_run_with_masks_continues_exactly(tmp_path: Path) -> None:
     """Flat action rows are logged, saved and replayed like any other."""
     arguments = [
-        "train", "env=tests.helpers.masked:Masked", "env.kwargs={kind:Dict,form:parts,length:7}", "total_steps=6000",
-        "env.backend=inprocess", "evaluate.every=2000", "evaluate.episodes=3", "log.every=500", "threads=1",
+        "train", "env=tests.helpers.masked:Masked", "env.kwargs={kind:Dict,form:parts,length:7}", "total_steps=1500",
+        "env.backend=inprocess", "evaluate.every=500", "evaluate.episodes=3", "log.every=130", "threads=1",
+        "env.lanes=4", "agent.steps=16", "agent.minibatch=32", "agent.epochs=2",
     ]  # fmt: skip
-    code, output = command(tmp_path, *arguments, "name=a", "checkpoint.every=1000", "checkpoint.keep=100")
+    code, output = command(tmp_path, *arguments, "name=a", "checkpoint.every=250", "checkpoint.keep=100")
     assert code == 0, output
-    process = launch(tmp_path, *arguments, "name=b", "checkpoint.every=1000", "checkpoint.keep=100")
+    process = launch(tmp_path, *arguments, "name=b", "checkpoint.every=250", "checkpoint.keep=100")
     saved = tmp_path / "runs" / "b" / "checkpoints"
     wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= 2, process)
     os.kill(process.pid, signal.SIGKILL)

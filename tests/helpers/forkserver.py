@@ -8,7 +8,7 @@ is a JSON object (argv, cwd, env) with three descriptors beside it: the command'
 gets the wait status as decimal digits once it has ended. The answer is the process id, as digits. The server ends with
 the other end of its socket.
 
-The process has one thread, as forking demands: nothing is computed before a fork.
+The process has one thread, as forking demands: no tensor is computed before a fork.
 """
 
 from __future__ import annotations
@@ -36,15 +36,21 @@ LEFT_OUT = (
 )  # what a command loads only where it is needed
 
 
+COMPOSED = (["agent=ppo", "env=cartpole"], ["agent=dqn", "env=cartpole"], ["agent=ddpg", "env=pendulum"])
+
+
 def preload() -> None:
-    """Import what commands import."""
+    """Import what commands import, and let Hydra build the tables of its grammar."""
     import rlkit
+    from rlkit.config.compose import compose
 
     for name in ("torch.utils.tensorboard", "hydra", "rich.console", "numba", "rlkit.envs.make"):
         importlib.import_module(name)
     for module in pkgutil.walk_packages(rlkit.__path__, "rlkit."):
         if not module.name.startswith(LEFT_OUT):
             importlib.import_module(module.name)
+    for overrides in COMPOSED:
+        compose(overrides)
     optional = {"ray", "ale_py", "mujoco", "pygame", "cv2"} & sys.modules.keys()
     assert not optional, (
         f"a command must load {optional} by itself, or an import that it lacks would not be noticed"

@@ -65,9 +65,9 @@ DELAYED: dict[str, Any] = {
 @pytest.mark.parametrize("core", ["lstm"])
 def test_memory_carries_a_cue(tmp_path: Path, core: str) -> None:
     """Best 1, without memory 0."""
-    assert trained(tmp_path, "ddpg", "Cue", 10_000, **DELAYED, network=core) > 0.9
+    assert trained(tmp_path, "ddpg", "Cue", 5000, **DELAYED, network=core) > 0.9
 
 
 def test_no_memory_no_cue(tmp_path: Path) -> None:
     """What the tests above measure is memory."""
-    assert trained(tmp_path, "ddpg", "Cue", 10_000, **DELAYED) < 0.2
+    assert trained(tmp_path, "ddpg", "Cue", 5000, **DELAYED) < 0.2

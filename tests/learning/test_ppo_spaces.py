@@ -16,7 +16,7 @@ def trained(tmp_path: Path, stop: float | None = None, **options: Any) -> float:
 def test_a_gear_and_two_pedals(tmp_path: Path) -> None:
     """Best 10; right numbers with any gear, or the right gear without numbers, get 10/3."""
     score = trained(
-        tmp_path, env="rlkit.envs.toys.structured:Drive", total_steps=16_000,
+        tmp_path, env="rlkit.envs.toys.structured:Drive", total_steps=8000,
         **{"agent.steps": 64, "agent.gamma": 0.0, "optim.lr": 3e-3, "agent.log_std_init": -0.5,
            "optim.lr_schedule": "linear"},
     )  # fmt: skip
@@ -26,7 +26,7 @@ def test_a_gear_and_two_pedals(tmp_path: Path) -> None:
 def test_locked_arms(tmp_path: Path) -> None:
     """Best 10, a random open arm 10/3, and a locked one raises."""
     score = trained(
-        tmp_path, env="rlkit.envs.toys.structured:Locked", total_steps=12_000,
+        tmp_path, env="rlkit.envs.toys.structured:Locked", total_steps=6000,
         **{"agent.steps": 64, "agent.gamma": 0.0, "optim.lr": 3e-3},
     )  # fmt: skip
     assert score > 9.5

@@ -44,7 +44,7 @@ def test_quadratic_control(tmp_path: Path, distribution: str) -> None:
     """Best 0, doing nothing -10/3: actions of the right sign and size."""
     options = {"agent.gamma": 0.5, "agent.log_std_init": -0.5, "optim.lr_schedule": "linear",
                "agent.distribution": distribution}  # fmt: skip
-    assert trained(tmp_path, env=f"{TOY}:Quadratic", total_steps=24_000, **options) > -0.1
+    assert trained(tmp_path, env=f"{TOY}:Quadratic", total_steps=12_000, **options) > -0.1
 
 
 CUE = {

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,8 @@ from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.probe import probe_env
 from rlkit.run.start import prepare
-from tests.helpers.runs import Process, digest, environment, launch, rlkit, wait_for
+from tests.helpers.processes import all_gone, children
+from tests.helpers.runs import Process, digest, launch, rlkit, wait_for
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
@@ -48,26 +47,14 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return found | {"steps": torch.tensor(parts["state"]["clock"]["step"])}
 
 
-def children(pid: int) -> list[int]:
+def learners_of(pid: int) -> list[int]:
     """The learner processes that process `pid` started."""
     found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"rlkit.learn.learners" in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if b"rlkit.learn.learners" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
     return found
-
-
-def gone(pids: list[int], seconds: float = 10) -> bool:
-    end = time.monotonic() + seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.mark.parametrize(
@@ -109,10 +96,21 @@ def one_rollout(config: RunConfig, policy: Any) -> Any:
     return actor.collect()[0].map(torch.clone)
 
 
-@pytest.fixture
+TWO = PPO | {"learner.workers": 2, "precision": "float32"}
+
+
+@contextmanager
+def ranks_are(size: int) -> Iterator[None]:
+    """This process is rank 0 of so many inside the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "_size", size)
+        yield
+
+
+@pytest.fixture(scope="class")
 def pair() -> Any:
     """Two ranks, the agent that they train, a rollout for it, and the same agent alone."""
-    config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
+    config = compose(values=TWO).config
     agent, alone = make_agent(config), make_agent(config)
     found = learners.Learners(agent, agent.policy, config, torch.device("cpu"))
     try:
@@ -122,70 +120,66 @@ def pair() -> Any:
         found.close()
 
 
-@contextmanager
-def being_alone() -> Iterator[None]:
-    """This process is rank 0 of 1 inside the block."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "_size", 1)
-        yield
+class TestTwoRanks:
+    """Started once: what they compute, how they talk, and the end of one, in this order."""
+
+    def test_the_gradient_is_that_of_the_whole_minibatch(self, pair: Any) -> None:
+        """One rank with the whole minibatch, in float32; norms are those before clipping, of the reduced gradient."""
+        both, agent, rollout, alone = pair
+        for progress in (0.0, 0.1):
+            reported = both.learn(replace(rollout), progress)
+            with ranks_are(1):
+                expected = alone.learn(replace(rollout), progress)
+            assert reported.keys() == expected.keys()
+            for name in reported:
+                assert float(reported[name]) == pytest.approx(float(expected[name]), rel=1e-4, abs=1e-6), name
+        assert torch.allclose(agent.optim.vector, alone.optim.vector, rtol=1e-5, atol=1e-6)
+        # the first moment is a mean of gradients: of the order of 1e-3
+        mean, other = (each.optim.state_dict()["exp_avg"] for each in (agent, alone))
+        assert torch.allclose(mean, other, rtol=1e-4, atol=1e-7)
+
+    def test_ranks_talk_over_the_loopback_interface_only(self, pair: Any) -> None:
+        pids = [os.getpid(), *(process.process.pid for process in pair[0].processes)]
+        sockets = {
+            os.readlink(link)
+            for pid in pids
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if os.path.lexists(link)
+        }
+        addresses = [
+            line.split()[1].partition(":")[0]
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            if f"socket:[{line.split()[9]}]" in sockets
+        ]
+        assert addresses  # of sockets that listen and of connections
+        assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}
+
+    def test_an_error_in_a_rank_is_told_with_its_traceback(self, pair: Any) -> None:
+        both, _, rollout, _ = pair
+        both.processes[0].send({"op": "learn"})  # an order without tensors
+        with pytest.raises(
+            learners.LearnerFault, match="raised: learner rank 1: KeyError: 'tensors'"
+        ) as caught:
+            both.learn(rollout, 0.0)
+        assert "_serve" in caught.value.trace
+        assert both.processes[0].process.returncode == 1
 
 
-def test_the_gradient_is_that_of_the_whole_minibatch(pair: Any) -> None:
-    """One rank with the whole minibatch, in float32; norms are those before clipping, of the reduced gradient."""
-    both, agent, rollout, alone = pair
-    for progress in (0.0, 0.1):
-        reported = both.learn(replace(rollout), progress)
-        with being_alone():
-            expected = alone.learn(replace(rollout), progress)
-        assert reported.keys() == expected.keys()
-        for name in reported:
-            assert float(reported[name]) == pytest.approx(float(expected[name]), rel=1e-4, abs=1e-6), name
-    assert torch.allclose(agent.optim.vector, alone.optim.vector, rtol=1e-5, atol=1e-6)
-    # the first moment is a mean of gradients: of the order of 1e-3
-    mean, other = (each.optim.state_dict()["exp_avg"] for each in (agent, alone))
-    assert torch.allclose(mean, other, rtol=1e-4, atol=1e-7)
-
-
-def test_half_of_a_minibatch_alone_is_another_gradient(pair: Any) -> None:
+def test_half_of_a_minibatch_alone_is_another_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison above would notice a rank that keeps its gradient to itself."""
-    _, agent, rollout, alone = pair
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "all_mean", lambda *tensors: tensors)
+    config = compose(values=TWO).config
+    agent, alone = make_agent(config), make_agent(config)
+    rollout = one_rollout(config, agent.policy)
+    monkeypatch.setattr(ranks, "all_mean", lambda *tensors: tensors)
+    with ranks_are(2):
         agent.learn(replace(rollout), 0.0)  # rank 0's halves
-    with being_alone():
-        alone.learn(replace(rollout), 0.0)
+    alone.learn(replace(rollout), 0.0)
     assert not torch.allclose(agent.optim.vector, alone.optim.vector, rtol=1e-5, atol=1e-4)
 
 
-def test_ranks_talk_over_the_loopback_interface_only(pair: Any) -> None:
-    pids = [os.getpid(), *(process.process.pid for process in pair[0].processes)]
-    sockets = {
-        os.readlink(link)
-        for pid in pids
-        for link in Path(f"/proc/{pid}/fd").iterdir()
-        if os.path.lexists(link)
-    }
-    addresses = [
-        line.split()[1].partition(":")[0]
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        if f"socket:[{line.split()[9]}]" in sockets
-    ]
-    assert addresses  # of sockets that listen and of connections
-    assert set(addresses) <= {"0100007F", "0" * 24 + "01000000"}
-
-
-def test_an_error_in_a_rank_is_told_with_its_traceback(pair: Any) -> None:
-    both, _, rollout, _ = pair
-    both.processes[0].send({"op": "learn"})  # an order without tensors
-    with pytest.raises(learners.LearnerFault, match="raised: learner rank 1: KeyError: 'tensors'") as caught:
-        both.learn(rollout, 0.0)
-    assert "_serve" in caught.value.trace
-    assert both.processes[0].process.returncode == 1
-
-
 def test_a_rank_that_cannot_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = compose(values=PPO | {"learner.workers": 2, "precision": "float32"}).config
+    config = compose(values=TWO).config
     boot = [sys.executable, "-c", "raise SystemExit(7)"]
     monkeypatch.setattr(learners.processes, "command", lambda module, *numbers: boot)
     agent = make_agent(config)
@@ -208,10 +202,10 @@ def start_long(folder: Path, learning: bool, *options: str) -> tuple[Process, li
     """A run of two ranks that is learning, or that is just starting them, and its learner processes."""
     process = launch(folder, "train", *RUN, "total_steps=2200", "learner.workers=2", "name=b", *options)
     metrics = folder / "runs" / "b" / "metrics.csv"
-    wait_for(lambda: bool(children(process.pid)), process)
+    wait_for(lambda: bool(learners_of(process.pid)), process)
     if learning:
         wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") > 3, process)
-    pids = children(process.pid)
+    pids = learners_of(process.pid)
     assert len(pids) == 1
     return process, pids
 
@@ -244,7 +238,7 @@ def test_a_run_that_was_ended_leaves_no_process_and_continues_exactly(
         wait_for(lambda: bool(checkpoint.steps(run / "checkpoints")), process)
     os.kill(victim, signum)
     output, _ = process.communicate(timeout=30)
-    assert gone(pids)
+    assert all_gone(pids, 10)
     assert process.returncode == {"kill": -9, "rank-dies": 1}.get(how, 130), output
     if how == "rank-dies":
         assert "exited: learner rank 1: killed by SIGKILL" in output
@@ -309,22 +303,20 @@ def test_torch_threads_are_shared_by_the_ranks(tmp_path: Path, monkeypatch: pyte
     assert choose_threads(0, False, 2) == 1
 
 
-def test_one_rank_is_everything_and_makes_no_group(tmp_path: Path) -> None:
+def test_one_rank_is_everything_and_makes_no_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: Any, **options: Any) -> None:
+        raise AssertionError("a process group was made")
+
     x, y = torch.ones(3), torch.zeros(2)
     assert ranks.share(10) == slice(0, 10)
     assert [id(each) for each in ranks.all_mean(x, y)] == [id(x), id(y)]
     assert [id(each) for each in ranks.all_sum(x)] == [id(x)]
-    program = (
-        "import rlkit, torch.distributed as dist\n"
-        "def refuse(*a, **k): raise SystemExit('a process group was made')\n"
-        "dist.init_process_group = dist.all_reduce = dist.FileStore = refuse\n"
-        f"rlkit.train(**{PPO | {'total_steps': 300, 'dir': str(tmp_path)}!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert not any("torch.distributed" in line for line in done.stderr.splitlines())
+    for name in ("init_process_group", "all_reduce", "broadcast", "FileStore"):
+        monkeypatch.setattr(torch.distributed, name, refuse)
+    train_run(**PPO | {"total_steps": 300, "dir": str(tmp_path)})
+    assert "torch.distributed" not in capfd.readouterr().err
 
 
 def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
@@ -334,6 +326,6 @@ def test_a_run_is_put_together_before_ranks_are_started(tmp_path: Path) -> None:
     config = compose(values=PPO | {"learner.workers": 2}).config
     run = prepare(config, tmp_path, Console(100, "x"))
     try:
-        assert not children(os.getpid())
+        assert not learners_of(os.getpid())
     finally:
         run.feed.close()

@@ -5,6 +5,7 @@ First without Ray (fakeray), then with it: processes that are killed, environmen
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -59,6 +60,17 @@ def ray() -> Iterator[Any]:
     found.shutdown()
 
 
+Whole = Callable[[tuple[str, ...], int], dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The weights of an agent after so many updates in one process; each is trained once."""
+    return functools.cache(
+        lambda agent, updates: train(make(tmp_path_factory.mktemp("whole"), *agent, *LOCAL), updates)
+    )
+
+
 def ledger(folder: Path, *options: str, faulty: str = "[0, 0]", seconds: float = 0.0) -> list[str]:
     (folder / "log").mkdir(parents=True)
     env = f"env.kwargs={{folder: {folder / 'log'}, faulty: {faulty}, seconds: {seconds}}}"
@@ -96,7 +108,7 @@ def collect(run: Any, updates: int) -> list[Any]:
 )
 @pytest.mark.parametrize("way", ["local to shared", "shared to local"])
 def test_a_run_in_halves_ends_with_the_weights_of_one_process(
-    tmp_path: Path, fake: FakeRay, agent: list[str], way: str
+    tmp_path: Path, fake: FakeRay, whole: Whole, agent: list[str], way: str
 ) -> None:
     """Environments that are replayed from their actions, and those that are saved (batched)."""
     ways = {
@@ -104,8 +116,8 @@ def test_a_run_in_halves_ends_with_the_weights_of_one_process(
         "shared to local": ([*SHARED, "source.workers=1", "source.env_actors=4"], LOCAL),
     }
     before, after = ways[way]
-    whole = train(make(tmp_path / "whole", *agent, *LOCAL), 8)
-    assert same(halves(tmp_path, [*agent, *before], [*agent, *after], 8), whole)
+    found = halves(tmp_path, [*agent, *before], [*agent, *after], 8)
+    assert same(found, whole((*agent,), 8))
 
 
 def test_ray_reserves_for_a_worker_and_its_environment_actors(tmp_path: Path, fake: FakeRay) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +44,19 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
+Whole = Callable[[tuple[str, ...], int], dict[str, torch.Tensor]]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The weights of an agent after so many updates in one process; each is trained once."""
+    return functools.cache(
+        lambda agent, updates: train(
+            make(tmp_path_factory.mktemp("whole"), *agent, "source.group=2"), updates
+        )
+    )
+
+
 def ledger(folder: Path, *options: str) -> list[str]:
     (folder / "log").mkdir(parents=True)
     env = [f"env.kwargs={{folder: {folder / 'log'}}}", "env=tests.helpers.ledger:Ledger"]
@@ -64,7 +79,7 @@ def test_any_number_of_workers_ends_with_the_weights_of_one_process(
 @pytest.mark.parametrize("agent", [PPO, DQN], ids=["ppo", "dqn-lstm"])
 @pytest.mark.parametrize("way", ["local to ray", "ray to local", "two workers to four"])
 def test_a_run_goes_on_with_other_workers_exactly(
-    tmp_path: Path, ray: FakeRay, agent: list[str], way: str
+    tmp_path: Path, ray: FakeRay, whole: Whole, agent: list[str], way: str
 ) -> None:
     """Ten updates, a checkpoint (written and read), ten more elsewhere: the weights of twenty in one process."""
     sources = {
@@ -73,7 +88,6 @@ def test_a_run_goes_on_with_other_workers_exactly(
         "two workers to four": ([*RAY, "source.workers=2"], [*RAY, "source.workers=4"]),
     }
     before, after = sources[way]
-    whole = train(make(tmp_path / "whole", *agent, "source.group=2"), 20)
     run = make(tmp_path / "a", *agent, *before)
     saved: dict[str, Any] = {}
 
@@ -86,7 +100,7 @@ def test_a_run_goes_on_with_other_workers_exactly(
     train(run, 10, save)
     rest = make(tmp_path / "b", *agent, *after)
     rest.load_state_dict(checkpoint.read(tmp_path / "saved", *saved))
-    assert same(train(rest, 20), whole)
+    assert same(train(rest, 20), whole((*agent,), 20))
 
 
 @pytest.mark.parametrize("max_lag", [1, 2, 3])
@@ -99,7 +113,7 @@ def test_async_lag_is_bounded_and_nothing_is_dropped(
     options = ledger(tmp_path, "source.mode=async", f"source.max_lag={max_lag}", "source.workers=4")
     source = make(tmp_path / "run", *options).feed.source
     received, sizes = [], set()
-    for update in range(1, 60):
+    for update in range(1, 30):
         rollout, _ = source.get()
         received += names(rollout)
         sizes.add(rollout.size)
@@ -181,7 +195,7 @@ def test_workers_that_die_lose_what_is_reported(tmp_path: Path, ray: FakeRay, mo
         options[0:2] = ["agent=dqn", "agent.steps=5", "source.rollouts=2", "agent.replay.capacity=1000"]
     run = make(tmp_path / "run", *options)
     source, received = run.feed.source, []
-    for update in range(1, 80):
+    for update in range(1, 45):
         rollout, _ = source.get()
         received += names(rollout)
         source.publish(update)
@@ -190,7 +204,7 @@ def test_workers_that_die_lose_what_is_reported(tmp_path: Path, ray: FakeRay, mo
         if update % 7 == 0:
             source.fleet.members[update % 4].handle.dead = True
     rows, report = source.fleet.rows, source.report()
-    assert report["source/restarts"] == 11 and report["source/lost_rows"] == rows["lost"] > 0
+    assert report["source/restarts"] == 6 and report["source/lost_rows"] == rows["lost"] > 0
     account(received, source, tmp_path / "log")
     if agent == "dqn":
         check_replay(run.feed.replay)

@@ -113,7 +113,7 @@ def test_the_account_and_the_bound_hold_while_workers_and_aggregators_die(
         options[0:2] = ["agent=dqn", "agent.steps=5", "source.rollouts=2", "agent.replay.capacity=1000"]
     source = make(tmp_path / "run", *options).feed.source
     received = []
-    for update in range(1, 60):
+    for update in range(1, 45):
         rollout, _ = source.get()
         received += names(rollout)
         if agent == "ppo":

@@ -20,6 +20,7 @@ from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
 from rlkit.sources.thread import ThreadSource
 from tests.helpers.processes import all_gone, below, children, gone
+from tests.helpers.runs import environment
 
 FAULTY = "rlkit.envs.toys:Faulty"
 
@@ -270,33 +271,45 @@ def test_closing_leaves_no_process_and_no_descriptor():
     assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
+ENDLESS = '''
+from rlkit.envs.toys import Faulty
+from rlkit.seeding import episode_seed
+class Endless(Faulty):
+    """In its third step lane 1 sleeps and lane 2 is stuck in C code that keeps the interpreter's lock."""
+    def reset(self, *, seed=None, options=None):
+        kinds = {episode_seed(0, 1, 0): "hung", episode_seed(0, 2, 0): "stuck"}
+        self.kind = kinds.get(seed, "idle")
+        return super().reset(seed=seed, options=options)
+'''
 PARENT = """
 import sys, numpy as np, torch
 from rlkit.envs import EnvConfig, make_vec
-env = make_vec(EnvConfig(id="rlkit.envs.toys:Faulty", kwargs={{"kind": "{kind}", "at": {at}}}, lanes=4,
-                         backend="workers", workers=2, deadline=600), 0)
-env.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
+env = make_vec(EnvConfig(id="endless:Endless", lanes=3, backend="workers", workers=3, deadline=600,
+                         action_mask="none"), 0)
+env.restore(np.zeros(3, np.int64), [np.zeros(0, np.int64)] * 3)
 print(*[worker.process.pid for worker in env.workers], flush=True)
 while True:
-    env.step(torch.zeros(4, dtype=torch.int64))
+    env.step(torch.zeros(3, dtype=torch.int64))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize(("kind", "at"), [("raised", 99), ("hung", 3), ("stuck", 3)])
-def test_no_orphan_survives_the_parent(number, kind, at):
-    """Also while an environment sleeps or is stuck in C code that keeps the interpreter's lock."""
+def test_no_orphan_survives_the_parent(tmp_path, number):
+    """Neither a worker that waits, nor one whose environment sleeps or is stuck in C code."""
+    (tmp_path / "endless.py").write_text(ENDLESS)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(kind=kind, at=at)],
+        [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        cwd=tmp_path,
+        env=environment(),
         # as in a terminal, also where these tests run in the background of a shell, which ignores SIGINT there
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     try:
-        assert len(pids) == 2
+        assert len(pids) == 3
         time.sleep(0.3)
         assert not any(gone(pid) for pid in pids)
         parent.send_signal(number)

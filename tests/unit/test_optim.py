@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -152,6 +153,26 @@ def test_compiled_acting_follows_the_weights() -> None:
             assert torch.allclose(action, expected, atol=1e-5)
             assert torch.allclose(extra["value"], expected_extra["value"], atol=1e-5)
             assert state == policy.initial_state(Lanes(8))
+
+
+def test_a_graph_that_was_compiled_before_is_read_from_disk() -> None:
+    """A later start of the same run compiles nothing, whatever its weights; another function gets another graph."""
+    from torch._dynamo.utils import counters
+
+    net = make_net().requires_grad_(False)
+
+    def loss(power: int, x: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = net(x).pow(power).sum(0)
+        return value
+
+    for change, power, known in ((0.0, 2, False), (0.5, 2, True), (0.0, 3, False)):
+        for parameter in net.parameters():
+            parameter.add_(change)
+        x = torch.randn(4, 3)
+        function = partial(loss, power)
+        counters.clear()
+        assert torch.allclose(Compiled(net, function)(x), function(x), atol=1e-5)
+        assert counters["inductor"]["fxgraph_cache_hit"] == 1 or not known
 
 
 def test_choices_say_why() -> None:
