@@ -34,6 +34,7 @@ PROVIDERS = (
     ("ale_py", "ale_py", "rlkit[atari]"),
     ("MiniGrid-", "minigrid", "rlkit[grid]"),
     ("BabyAI-", "minigrid", "rlkit[grid]"),
+    ("MinAtar/", "minatar", "rlkit[minatar]"),
     ("highway-", "highway_env", "rlkit[highway]"),
     ("merge-", "highway_env", "rlkit[highway]"),
     ("roundabout-", "highway_env", "rlkit[highway]"),

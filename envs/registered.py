@@ -12,6 +12,13 @@ IDS: dict[str, dict[str, Any]] = {
         "max_episode_steps": 1000,
         "reward_threshold": 900,
     },
+    **{  # Young and Tian, 2019, arXiv:1903.03176, with the actions that do something; their package registers none
+        f"MinAtar/{game.title().replace('_', '')}-v1": {
+            "entry_point": "minatar.gym:BaseEnv",
+            "kwargs": {"game": game, "use_minimal_action_set": True},
+        }
+        for game in ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
+    },
     **{  # batched classes (`lookup.BATCHED`), for everybody else's code
         id: {
             "entry_point": "rlkit.envs.adapters:Single",

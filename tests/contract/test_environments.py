@@ -24,6 +24,7 @@ FAMILIES = {
     "minigrid": "MiniGrid-Empty-5x5-v0",
     "babyai": "BabyAI-GoToRedBall-v0",
     "atari": "ALE/Seaquest-v5",
+    "minatar": "MinAtar/Freeway-v1",
 }
 # those of one environment, of the Atari games one, and of the configurations of many an example
 GAMES = [name for name in IDS if "atari" in registry.lineage(name) and name != "pong"]
