@@ -109,6 +109,11 @@ def _made(id: str, kind: Constructor | None, limit: dict[str, int], kwargs: dict
         if isinstance(error, Exception) or not own(error):
             raise
         raise ValueError(f"env.id={id}: its constructor ends the program with {error!r}") from error
+    if hasattr(env, "possible_agents"):
+        raise ValueError(
+            f"env.id={id}: a PettingZoo environment of several agents, which are not trained yet; allowed: a "
+            "gymnasium.Env, or a batched class whose lanes are the agents (rlkit.envs.toys.agents is one)"
+        )
     if not isinstance(env, gymnasium.Env):
         raise ValueError(f"env.id={id}: makes a {type(env).__name__}, allowed: a gymnasium.Env")
     require_spaces(env, id)

@@ -268,3 +268,16 @@ def test_an_environment_that_other_processes_do_not_know_stays_here(registered, 
         ConfigError, match=r"^source=ray: other processes do not know Mine-v0.*type source=sync$"
     ):
         probe_env(compose(["env=Mine-v0"]).config, distributed=True)
+
+
+class Team:
+    """As PettingZoo's environments are."""
+
+    possible_agents = ("left", "right")
+
+
+def test_a_pettingzoo_environment_is_refused_by_its_name():
+    with pytest.raises(
+        ValueError, match="a PettingZoo environment of several agents, which are not trained yet"
+    ):
+        make_env(EnvConfig(id=f"{__name__}:Team"))
