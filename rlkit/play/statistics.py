@@ -137,7 +137,8 @@ def t_quantile(degrees: int) -> float:
 
 
 def table(summary: Summary) -> str:
-    """The summary as plain text, one statistic per line."""
+    """The summary as plain text, one statistic per line; returns of order 1 with four decimals, others with two."""
+    digits = 2 if max(abs(summary.min), abs(summary.max)) >= 10 else 4
     same = f"no spread in {summary.n} episodes" if summary.min == summary.max else "no spread in the middle"
     lines = [f"{'return':<20} {'value':>10}   95% interval"]
     for name, value, (low, high) in (
@@ -148,8 +149,8 @@ def table(summary: Summary) -> str:
         ("lowest", summary.min, UNKNOWN),
         ("highest", summary.max, UNKNOWN),
     ):
-        interval = "" if math.isnan(low) else same if low == high else f"{low:.2f} to {high:.2f}"
-        lines.append(f"{name:<20} {value:>10.2f}   {interval}".rstrip())
+        interval = "" if math.isnan(low) else same if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
+        lines.append(f"{name:<20} {value:>10.{digits}f}   {interval}".rstrip())
     episodes = "1 episode: no intervals" if summary.n == 1 else f"{summary.n} episodes"
     return "\n".join([*lines, episodes])
 

@@ -195,7 +195,8 @@ def test_what_is_no_list_of_returns_is_refused(bad: object) -> None:
 def test_table_shows_every_statistic_with_its_interval() -> None:
     text = table(summarise([1.0, 2.0, 3.0, 4.0]))
     lines = {line.rsplit("  ", 2)[0].strip().split("  ")[0]: line for line in text.splitlines()}
-    assert "2.50" in lines["mean"]
+    assert "2.5000" in lines["mean"]
     assert " to " in lines["inter-quartile mean"]
-    assert "1.12" in lines["standard deviation"]  # sqrt(5)/2
+    assert lines["standard deviation"].endswith("1.1180")  # sqrt(5)/2
+    assert "standard deviation        11.18" in table(summarise([10.0, 20.0, 30.0, 40.0]))
     assert "4 episodes" in text
