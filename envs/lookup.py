@@ -58,6 +58,7 @@ PROVIDERS = (
 BATCHED = {
     "rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving",
     "rlkit/Maze": "rlkit.envs.navigation.maze:Maze",
+    "rlkit/Nav": "rlkit.envs.navigation.nav:Nav",
 }
 
 

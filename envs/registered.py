@@ -25,7 +25,7 @@ IDS: dict[str, dict[str, Any]] = {
             "vector_entry_point": "rlkit.envs.adapters:Several",
             "kwargs": {"id": id},
         }
-        for id in ("rlkit/Driving", "rlkit/Maze")
+        for id in ("rlkit/Driving", "rlkit/Maze", "rlkit/Nav")
     },
 }
 

@@ -10,8 +10,7 @@
     loops      each wall between two rooms of one region is opened with the probability `loops`
     obstacles  on random empty cells
 
-Numbers are drawn by counting: number i of a stream is a hash of (its key, i). All arithmetic is that of non-negative
-integers below 2^32, held in 64 bits, so that arrays of any library can follow it.
+Numbers are drawn by counting (`chance.py`).
 """
 
 from __future__ import annotations
@@ -40,31 +39,14 @@ from rlkit.envs.navigation.cells import (
     Floats,
     Ints,
 )
+from rlkit.envs.navigation.chance import WORD, draw, mix
 
 HUES = len(COLOURS)
-WORD = 0xFFFFFFFF
 FIXED, FREE, MOVES = (
     0x1B873593,
     0x2545F491,
     0x7F4A7C15,
 )  # keys of numbered levels, of others, and of obstacles' moves
-
-
-@compiled
-def mix(x: int) -> int:
-    """A permutation of 32-bit words that looks random: lowbias32 (C. Wellons, "Prospecting for hash functions")."""
-    x ^= x >> 16
-    x = x * 0x7FEB352D & WORD
-    x ^= x >> 15
-    x = x * 0x846CA68B & WORD
-    return x ^ x >> 16
-
-
-@compiled
-def draw(stream: Ints, n: int) -> int:
-    """The next number below n of a stream [2]: its key, and how many were drawn."""
-    stream[1] += 1
-    return mix(stream[0] ^ mix(stream[1])) % n
 
 
 @compiled
