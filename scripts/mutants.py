@@ -39,7 +39,7 @@ LOADED = (
     "gymnasium", "hydra", "omegaconf", "numba", "pytest", "safetensors", "rich.console",
 )  # fmt: skip
 OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
-AGENT = "tests/unit/test_agent_statistics.py tests/unit/test_option_effects.py"
+AGENT = "tests/unit/test_agent_statistics.py tests/unit/test_option_effects.py tests/unit/test_defaults.py"
 HOOKS = "tests/unit/test_hook_steps.py tests/unit/test_hooks.py tests/unit/test_average.py"
 TARGETS = "tests/numerics/test_batch_targets.py"
 REPLAY = "tests/unit/test_replay.py tests/numerics/test_batch_targets.py"
