@@ -263,25 +263,25 @@ class Counting:
     """Episodes whose return tells which they are: 100 * lane + number; lane 0's take one step, lane 1's four."""
 
     exact, device = "replay", torch.device("cpu")
-    LENGTH = (1, 4)
+    LENGTH = (1, 4, 2)
 
-    def __init__(self) -> None:
-        self.lanes, self.spec = 2, EnvSpec("counting", Box((1,), "float32"), Discrete(4))
+    def __init__(self, lanes: int = 2) -> None:
+        self.lanes, self.spec = lanes, EnvSpec("counting", Box((1,), "float32"), Discrete(4))
         self.actions: list[list[int]] = []
-        self.t, self.number = [0, 0], [0, 0]
+        self.t, self.number = [0] * lanes, [0] * lanes
 
     def restore(self, episode: Any, actions: Any) -> EnvStep:
-        return self._row([0.0, 0.0], [True, True])
+        return self._row([0.0] * self.lanes, [True] * self.lanes)
 
     def _row(self, reward: list[float], first: list[bool]) -> EnvStep:
-        last = [self.t[n] == self.LENGTH[n] for n in range(2)]
+        last = [self.t[n] == self.LENGTH[n] for n in range(self.lanes)]
         flags = torch.tensor(last)
-        return EnvStep(torch.zeros(2, 1), torch.tensor(reward), flags, torch.tensor(first), flags)
+        return EnvStep(torch.zeros(self.lanes, 1), torch.tensor(reward), flags, torch.tensor(first), flags)
 
     def step(self, action: Any) -> EnvStep:
         self.actions.append(action.tolist())
-        reward, first = [0.0, 0.0], [False, False]
-        for n in range(2):
+        reward, first = [0.0] * self.lanes, [False] * self.lanes
+        for n in range(self.lanes):
             if self.t[n] == self.LENGTH[n]:  # opens the next episode; the action is ignored
                 self.t[n], first[n], self.number[n] = 0, True, self.number[n] + 1
                 reward[n] = 1e6  # and so is this
@@ -300,7 +300,8 @@ class Chooses:
         return ()
 
     def act(self, obs: Any, first: Any, state: Any, noise: Any) -> Any:
-        return (torch.zeros(2) if noise is None else noise[:, 0] * 4).long(), state, {}
+        assert not torch.is_grad_enabled()  # or graphs of whole episodes would be kept
+        return (torch.zeros(len(first)) if noise is None else noise[:, 0] * 4).long(), state, {}
 
     def to_env(self, action: Any) -> Any:
         return action
@@ -318,6 +319,14 @@ def test_every_lane_plays_its_own_episodes_however_short_others_are(greedy: bool
     noise = [uniforms(3, np.arange(2), t, 1, 1)[0, :, 0] * 4 for t in range(len(env.actions))]
     expected = [[0, 0] if greedy else each.astype(int).tolist() for each in noise]
     assert env.actions == expected
+
+
+def test_episodes_are_numbered_from_lane_to_lane() -> None:
+    """Lane n plays n, n + 3, n + 6, ... of ten."""
+    found = run_episodes(Chooses(), Counting(3), 10, seed=3, device=torch.device("cpu"))  # type: ignore[arg-type]
+    assert [(each.number, each.result) for each in found] == [
+        (number, 100.0 * (number % 3) + number // 3) for number in range(10)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -413,6 +422,24 @@ def evaluators() -> Iterator[Any]:
     yield make
     for each in made:
         each.close()
+
+
+def test_environments_of_evaluation_are_made_once_and_closed(
+    evaluators: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluator, closed = evaluators("env=cartpole", "env.backend=inprocess"), []
+    evaluator.close()  # nothing was made yet
+    used: list[Any] = []
+    monkeypatch.setattr(
+        evaluate, "run_episodes", lambda policy, vector, *given, **options: used.append(vector)
+    )
+    evaluator.play()
+    evaluator.play()
+    assert used[0] is used[1]
+    monkeypatch.setattr(used[0], "close", lambda: closed.append(used[0]))
+    evaluator.close()
+    evaluator.close()
+    assert closed == [used[0]]
 
 
 @pytest.mark.parametrize("env", ["rlkit.envs.toys.batched:Quadratic", "cartpole"])

@@ -15,9 +15,10 @@ from rlkit.learn import trainer
 from rlkit.learn.trainer import Clock
 from rlkit.play import video
 from rlkit.play.evaluate import Episode, Evaluator
+from rlkit.run import hooks
 from rlkit.run.check import check
 from rlkit.run.console import Console, summary_lines
-from rlkit.run.hooks import EvaluateHook, LogHook, VideoHook
+from rlkit.run.hooks import CheckpointHook, EvaluateHook, LogHook, VideoHook
 from rlkit.run.start import prepare
 
 ENDLESS = None
@@ -221,6 +222,33 @@ def test_evaluations_and_films_are_not_training_time(monkeypatch):
     del state["beside"]  # as before version 0.2.0
     again.load_state_dict(state)
     assert again.beside == 0.0
+
+
+@pytest.mark.parametrize("waited", [0.0, 3.0])
+def test_time_that_workers_elsewhere_are_waited_for_is_told_since_the_row_before(waited):
+    rows, feed = [], Feed()
+    writer = type("W", (), {"write": lambda _, step, row: rows.append(row), "histogram": lambda *_: None})()
+    clock, hook = Timed(400), LogHook(1, writer, type("C", (), {"update": lambda *_: None})(), feed)
+    for count in (1, 2):
+        feed.timing = Timing(environment=0.0, policy=0.0, waiting=count * count * waited)
+        clock.advance(10)
+        clock.seconds = 10.0 * count
+        hook.after_update(clock, {"episodes": 1})
+    expected = [0.3, 0.9] if waited else [None, None]
+    assert [row.get("time/waiting") for row in rows] == expected
+
+
+def test_the_state_in_memory_is_at_most_a_fifth_of_a_second_old(monkeypatch):
+    """Updates at these seconds, each taken at the first that comes more than 0.2 after the one before."""
+    taken, now = [], [0.0]
+    run = type("R", (), {"urgent": False, "state_dict": lambda self: taken.append(now[0]) or {}})()
+    monkeypatch.setattr(hooks.time, "monotonic", lambda: now[0])
+    hook, clock = CheckpointHook(10**9, run), Clock(10**9)
+    hook.begin()
+    for now[0] in (0.1, 0.19, 0.21, 0.3, 0.42, 0.6, 0.63, 2.0):
+        clock.advance(1)
+        hook.after_update(clock, {})
+    assert taken == [0.0, 0.21, 0.42, 0.63, 2.0]
 
 
 def test_a_console_says_why_it_stands_still_and_how_long_everything_took(capsys):

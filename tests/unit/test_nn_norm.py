@@ -45,6 +45,15 @@ def test_only_valid_rows_count():
         torch.testing.assert_close(getattr(masked, name), getattr(picked, name))
 
 
+def test_what_is_taken_in_is_no_part_of_a_gradient():
+    norm = RunningNorm((3,))
+    norm.update(randn(4, 3).requires_grad_())
+    scaled = ReturnScale(0.9)(
+        randn(4, 3).requires_grad_(), torch.zeros(5, 3, dtype=bool), torch.zeros(5, 3, dtype=bool)
+    )
+    assert not any(buffer.requires_grad for buffer in norm.buffers()) and not scaled.requires_grad
+
+
 def test_identity_before_any_data():
     norm = RunningNorm((3,))
     x = randn(4, 3)
