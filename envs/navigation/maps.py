@@ -73,7 +73,12 @@ class Map:
         mine = slice(self.begin[found[0]], self.end[found[0]])
         count = len(self.places[mine])
         return Map(
-            self.near, self.cell, self.corner, self.places[mine], np.zeros(count, np.int64), np.full(count, count)
+            self.near,
+            self.cell,
+            self.corner,
+            self.places[mine],
+            np.zeros(count, np.int64),
+            np.full(count, count),
         )
 
 
@@ -83,7 +88,9 @@ def read_map(path: str) -> Map:
         folder = named(Path(path).parent)
         text = (folder / Path(path).name).read(LONGEST_YAML)
     except (OSError, ValueError) as error:
-        raise _wrong(path, f"cannot be read: {_reason(error)}; allowed: a YAML file of ROS's map server") from error
+        raise _wrong(
+            path, f"cannot be read: {_reason(error)}; allowed: a YAML file of ROS's map server"
+        ) from error
     given = _fields(path, text)
     image = given["image"]
     try:
@@ -94,7 +101,8 @@ def read_map(path: str) -> Map:
         ) from error
     except OSError as error:
         raise _wrong(
-            path, f"image: {image}: cannot be read: {_reason(error)}; allowed: a PGM file in the map's own folder"
+            path,
+            f"image: {image}: cannot be read: {_reason(error)}; allowed: a PGM file in the map's own folder",
         ) from error
     dark = _picture(path, str(image), data)
     dark = 1.0 - dark if given["negate"] else dark

@@ -107,7 +107,9 @@ class Nav(VecEnv):
         self.episode, self._seed, self._words = np.full(lanes, -1), np.zeros(lanes, np.int64), words(seed)
         sides = np.array(self._near.shape) * self._cell if self.map else np.full(2, self.size)
         low, high = scans.bounds(self.sensor[0], float(np.hypot(*sides)))
-        action = Box((2,), "float32", np.array([robots.SLOWEST, -robots.TURN]), np.array([robots.FASTEST, robots.TURN]))
+        action = Box(
+            (2,), "float32", np.array([robots.SLOWEST, -robots.TURN]), np.array([robots.FASTEST, robots.TURN])
+        )
         self.spec = EnvSpec("rlkit/Nav", Box((scans.ENTRIES,), "float32", low, high), action)
         flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
         obs = torch.zeros(lanes, scans.ENTRIES)
@@ -158,7 +160,9 @@ class Nav(VecEnv):
         names = ("reward", "terminated", "first", "last")
         return {
             "row": {name: getattr(self.row, name).clone() for name in names},
-            **{name: getattr(self, name).copy() for name in ("boxes", "circles", "robot", "count", "episode")},
+            **{
+                name: getattr(self, name).copy() for name in ("boxes", "circles", "robot", "count", "episode")
+            },
             "map": self._checksum(),
         }
 
@@ -175,7 +179,13 @@ class Nav(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's world from above, with the ends of its rays: [480, w, 3], or [h, 480, 3]."""
         return plans.plan(
-            self.robot[lane], self.boxes[lane], self.circles[lane], self._obs[lane], self.size, self._near, self._cell
+            self.robot[lane],
+            self.boxes[lane],
+            self.circles[lane],
+            self._obs[lane],
+            self.size,
+            self._near,
+            self._cell,
         )
 
     def close(self) -> None:
@@ -191,7 +201,9 @@ class Nav(VecEnv):
     def _open(self, opening: Bools, low: int, high: int) -> None:
         """Begin the present episodes of the lanes that are `opening` [N]."""
         seeds, rows = self.seeds, (self._first, self._last, self._terminated, self._reward)
-        draw_seeds(opening, low, high, self._words, seeds.evaluation, seeds.first_lane, self.episode, self._seed)
+        draw_seeds(
+            opening, low, high, self._words, seeds.evaluation, seeds.first_lane, self.episode, self._seed
+        )
         if self.map is None:
             worlds.open_rooms(
                 opening, low, high, self._seed, self.size, self.fixed, self.speed, self.boxes, self.circles, self.robot,

@@ -154,7 +154,10 @@ def _on_grid(x: float, y: float, radius: float, near: Bytes, cell: float) -> boo
     for b in range(max(j - reach, 0), min(j + reach, lines - 1) + 1):
         for a in range(max(i - reach, 0), min(i + reach, columns - 1) + 1):
             if near[b, a] == 0:
-                dx, dy = max(a * cell - x, x - (a + 1) * cell, 0.0), max(b * cell - y, y - (b + 1) * cell, 0.0)
+                dx, dy = (
+                    max(a * cell - x, x - (a + 1) * cell, 0.0),
+                    max(b * cell - y, y - (b + 1) * cell, 0.0),
+                )
                 if dx * dx + dy * dy < radius * radius:
                     return True
     return False

@@ -24,7 +24,20 @@ import numpy as np
 from rlkit.envs.kernels import compiled
 from rlkit.envs.navigation.cells import Bytes, Floats, Ints
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
-from rlkit.envs.navigation.robots import CHANCE, FASTEST, GOAL_X, GOAL_Y, SLOWEST, STEPS, THETA, TURN, V, W, X, Y
+from rlkit.envs.navigation.robots import (
+    CHANCE,
+    FASTEST,
+    GOAL_X,
+    GOAL_Y,
+    SLOWEST,
+    STEPS,
+    THETA,
+    TURN,
+    V,
+    W,
+    X,
+    Y,
+)
 
 RAYS = 64
 ANGLE_MIN, ANGLE_INCREMENT = -math.pi, 2 * math.pi / RAYS
@@ -101,9 +114,7 @@ def _walls(
 
 
 @compiled
-def _circles(
-    x: float, y: float, dx: Floats, dy: Floats, reach: float, circles: Floats, row: Floats
-) -> None:
+def _circles(x: float, y: float, dx: Floats, dy: Floats, reach: float, circles: Floats, row: Floats) -> None:
     """Distances to circles, where they are nearer than those in `row`."""
     for i in range(len(circles)):
         cx, cy, radius = circles[i, 0] - x, circles[i, 1] - y, circles[i, 2]

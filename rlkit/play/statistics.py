@@ -149,7 +149,9 @@ def table(summary: Summary) -> str:
         ("lowest", summary.min, UNKNOWN),
         ("highest", summary.max, UNKNOWN),
     ):
-        interval = "" if math.isnan(low) else same if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
+        interval = (
+            "" if math.isnan(low) else same if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
+        )
         lines.append(f"{name:<20} {value:>10.{digits}f}   {interval}".rstrip())
     episodes = "1 episode: no intervals" if summary.n == 1 else f"{summary.n} episodes"
     return "\n".join([*lines, episodes])
