@@ -41,7 +41,7 @@ LOADED = (
 OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
 AGENT = "tests/unit/test_agent_statistics.py tests/unit/test_option_effects.py tests/unit/test_defaults.py"
 HOOKS = "tests/unit/test_hook_steps.py tests/unit/test_hooks.py tests/unit/test_average.py"
-TARGETS = "tests/numerics/test_batch_targets.py"
+TARGETS = "tests/numerics/test_q_targets.py tests/numerics/test_batch_targets.py"
 REPLAY = "tests/unit/test_replay.py tests/numerics/test_batch_targets.py"
 KEPT = "tests/transport/test_replay_resume.py -k 'not ended and not damaged'"
 TESTS = {  # what notices bugs in a module, the quickest first
@@ -53,7 +53,7 @@ TESTS = {  # what notices bugs in a module, the quickest first
     "rlkit/replay/memory.py": f"{REPLAY} {KEPT}",
     "rlkit/replay/priorities.py": f"tests/numerics/test_priorities.py {REPLAY}",
     "rlkit/replay/ring.py": f"{REPLAY} {KEPT}",
-    "rlkit/replay/sampling.py": REPLAY,
+    "rlkit/replay/sampling.py": f"{REPLAY} tests/unit/test_option_effects.py",
     "rlkit/distributions/families.py": "tests/numerics/test_distributions.py tests/unit/test_spaces.py",
     "rlkit/distributions/heads.py": "tests/numerics/test_distributions.py tests/unit/test_spaces.py",
     "rlkit/nn/norm.py": "tests/unit/test_nn_norm.py tests/unit/test_agent_statistics.py",
