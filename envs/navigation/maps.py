@@ -67,13 +67,18 @@ class Map:
             near = f"[{round(goal[0] + to_x[best], 3)},{round(goal[1] + to_y[best], 3)}]"
             why = "no robot fits there" if inside else "it lies outside the map"
             raise ValueError(
-                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places {RADIUS + SPARE:g} m "
-                f"from walls that others lead to; nearest: type env.kwargs.goal={near}"
+                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places {RADIUS + SPARE:g} "
+                f"m from walls that others lead to; nearest: type env.kwargs.goal={near}"
             )
         mine = slice(self.begin[found[0]], self.end[found[0]])
         count = len(self.places[mine])
         return Map(
-            self.near, self.cell, self.corner, self.places[mine], np.zeros(count, np.int64), np.full(count, count)
+            self.near,
+            self.cell,
+            self.corner,
+            self.places[mine],
+            np.zeros(count, np.int64),
+            np.full(count, count),
         )
 
 
@@ -83,7 +88,9 @@ def read_map(path: str) -> Map:
         folder = named(Path(path).parent)
         text = (folder / Path(path).name).read(LONGEST_YAML)
     except (OSError, ValueError) as error:
-        raise _wrong(path, f"cannot be read: {_reason(error)}; allowed: a YAML file of ROS's map server") from error
+        raise _wrong(
+            path, f"cannot be read: {_reason(error)}; allowed: a YAML file of ROS's map server"
+        ) from error
     given = _fields(path, text)
     image = given["image"]
     try:
@@ -94,7 +101,8 @@ def read_map(path: str) -> Map:
         ) from error
     except OSError as error:
         raise _wrong(
-            path, f"image: {image}: cannot be read: {_reason(error)}; allowed: a PGM file in the map's own folder"
+            path,
+            f"image: {image}: cannot be read: {_reason(error)}; allowed: a PGM file in the map's own folder",
         ) from error
     dark = _picture(path, str(image), data)
     dark = 1.0 - dark if given["negate"] else dark
@@ -109,8 +117,8 @@ def read_map(path: str) -> Map:
     places, begin, end = _places(free, cell)
     if not len(places):
         raise _wrong(
-            path, f"no goal can be reached: allowed: a map with two places {NEAREST:g} m apart between which a robot of "
-            f"{RADIUS:g} m radius drives; at resolution: {cell:g} there is none"
+            path, f"no goal can be reached: allowed: a map with two places {NEAREST:g} m apart between which a robot "
+            f"of {RADIUS:g} m radius drives; at resolution: {cell:g} there is none"
         )  # fmt: skip
     near = np.zeros(free.shape, np.uint8)
     measure(free, near)
@@ -172,13 +180,13 @@ def _picture(path: str, image: str, data: bytes) -> npt.NDArray[np.float64]:
     """How dark a PGM's pixels are, 0 to 1, top first."""
     header = _HEADER.match(data)
     if header is None:
-        raise _wrong(path, f"image: {image}: is no PGM; allowed: a picture that begins with P2 or P5, a width, a height "
-                     "and a highest value")  # fmt: skip
+        raise _wrong(path, f"image: {image}: is no PGM; allowed: a picture that begins with P2 or P5, a width, a "
+                     "height and a highest value")  # fmt: skip
     columns, lines, highest = (int(header[k]) for k in (2, 3, 4))
     if not (1 <= columns <= LONGEST_SIDE and 1 <= lines <= LONGEST_SIDE and 1 <= highest <= 255):
         raise _wrong(
-            path, f"image: {image}: {columns} x {lines} pixels up to {highest}: allowed: 1 to {LONGEST_SIDE} pixels in a "
-            "line and in a column, values up to 255"
+            path, f"image: {image}: {columns} x {lines} pixels up to {highest}: allowed: 1 to {LONGEST_SIDE} pixels in "
+            "a line and in a column, values up to 255"
         )  # fmt: skip
     body = data[header.end() :]
     if header[1] == b"P5":
@@ -200,7 +208,7 @@ def _picture(path: str, image: str, data: bytes) -> npt.NDArray[np.float64]:
 
 
 def _places(free: Bools, cell: float) -> tuple[Ints, Ints, Ints]:
-    """The cells from which a robot gets NEAREST metres away, those that lead to one another in a run: with its bounds."""
+    """The cells from which a robot gets NEAREST metres away, those that lead to one another in a run; its bounds."""
     queue, begins = np.empty(free.size, np.int64), np.zeros(free.size + 1, np.int64)
     runs = _group(_fitting(free, cell, RADIUS + SPARE), queue, begins)
     kept, begin, end = [], [], []

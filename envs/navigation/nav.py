@@ -38,6 +38,15 @@ from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec, EnvStep
 
 SHARE = 128  # the fewest lanes that are worth a thread of their own
+RANGES = {
+    "size": (4.0, 50.0),
+    "speed": (0.0, 2.0),
+    "progress": (0.0, 100.0),
+    "slip": (0.0, 0.5),
+    "reach": (1.0, 100.0),
+    "noise": (0.0, 1.0),
+    "dropout": (0.0, 1.0),
+}
 
 
 class Nav(VecEnv):
@@ -68,22 +77,15 @@ class Nav(VecEnv):
         limit: int = 500,
         progress: float = 0.2,
         slip: float = 0.05,
-        reach: float = 5.0,
+        reach: float = 3.5,
         noise: float = 0.02,
         dropout: float = 0.02,
         threads: int = 0,
         render_mode: str | None = None,
     ) -> None:
-        for name, value, least, most in (
-            ("size", size, 4.0, 50.0),
-            ("speed", speed, 0.0, 2.0),
-            ("progress", progress, 0.0, 100.0),
-            ("slip", slip, 0.0, 0.5),
-            ("reach", reach, 1.0, 100.0),
-            ("noise", noise, 0.0, 1.0),
-            ("dropout", dropout, 0.0, 1.0),
-        ):
-            _number(name, value, least, most)
+        _check(
+            size=size, speed=speed, progress=progress, slip=slip, reach=reach, noise=noise, dropout=dropout
+        )
         for name, count, lowest, highest in (
             ("walls", walls, 0, 64),
             ("circles", circles, 0, 64),
@@ -107,7 +109,9 @@ class Nav(VecEnv):
         self.episode, self._seed, self._words = np.full(lanes, -1), np.zeros(lanes, np.int64), words(seed)
         sides = np.array(self._near.shape) * self._cell if self.map else np.full(2, self.size)
         low, high = scans.bounds(self.sensor[0], float(np.hypot(*sides)))
-        action = Box((2,), "float32", np.array([robots.SLOWEST, -robots.TURN]), np.array([robots.FASTEST, robots.TURN]))
+        action = Box(
+            (2,), "float32", np.array([robots.SLOWEST, -robots.TURN]), np.array([robots.FASTEST, robots.TURN])
+        )
         self.spec = EnvSpec("rlkit/Nav", Box((scans.ENTRIES,), "float32", low, high), action)
         flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
         obs = torch.zeros(lanes, scans.ENTRIES)
@@ -158,7 +162,9 @@ class Nav(VecEnv):
         names = ("reward", "terminated", "first", "last")
         return {
             "row": {name: getattr(self.row, name).clone() for name in names},
-            **{name: getattr(self, name).copy() for name in ("boxes", "circles", "robot", "count", "episode")},
+            **{
+                name: getattr(self, name).copy() for name in ("boxes", "circles", "robot", "count", "episode")
+            },
             "map": self._checksum(),
         }
 
@@ -175,7 +181,13 @@ class Nav(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's world from above, with the ends of its rays: [480, w, 3], or [h, 480, 3]."""
         return plans.plan(
-            self.robot[lane], self.boxes[lane], self.circles[lane], self._obs[lane], self.size, self._near, self._cell
+            self.robot[lane],
+            self.boxes[lane],
+            self.circles[lane],
+            self._obs[lane],
+            self.size,
+            self._near,
+            self._cell,
         )
 
     def close(self) -> None:
@@ -191,7 +203,9 @@ class Nav(VecEnv):
     def _open(self, opening: Bools, low: int, high: int) -> None:
         """Begin the present episodes of the lanes that are `opening` [N]."""
         seeds, rows = self.seeds, (self._first, self._last, self._terminated, self._reward)
-        draw_seeds(opening, low, high, self._words, seeds.evaluation, seeds.first_lane, self.episode, self._seed)
+        draw_seeds(
+            opening, low, high, self._words, seeds.evaluation, seeds.first_lane, self.episode, self._seed
+        )
         if self.map is None:
             worlds.open_rooms(
                 opening, low, high, self._seed, self.size, self.fixed, self.speed, self.boxes, self.circles, self.robot,
@@ -248,7 +262,9 @@ def _map(path: str, goal: list[float] | None) -> tuple[maps.Map | None, Floats]:
     return found, np.array([x - found.corner[0], y - found.corner[1]], np.float32)
 
 
-def _number(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError where an argument is no number from low to high."""
-    if isinstance(value, bool) or not (isinstance(value, int | float) and low <= value <= high):
-        raise ValueError(f"env.kwargs.{name}={value}: allowed: a number from {low:g} to {high:g}")
+def _check(**given: float) -> None:
+    """Raise ValueError where an argument is no number of its range."""
+    for name, value in given.items():
+        low, high = RANGES[name]
+        if isinstance(value, bool) or not (isinstance(value, int | float) and low <= value <= high):
+            raise ValueError(f"env.kwargs.{name}={value}: allowed: a number from {low:g} to {high:g}")

@@ -11,7 +11,13 @@ from rlkit.envs.navigation.robots import GOAL_X, GOAL_Y, RADIUS, REACH, THETA, X
 from rlkit.envs.navigation.scans import COS, RAYS, SIN
 
 SIDE = 480  # pixels of the longer side
-FLOOR, WALL, PILLAR, ROBOT, NOSE = (245, 245, 245), (90, 90, 90), (120, 110, 160), (40, 90, 200), (255, 255, 255)
+FLOOR, WALL, PILLAR, ROBOT, NOSE = (
+    (245, 245, 245),
+    (90, 90, 90),
+    (120, 110, 160),
+    (40, 90, 200),
+    (255, 255, 255),
+)
 GOAL, RAY = (60, 170, 80), (220, 60, 50)
 
 

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from rlkit.envs.kernels import compiled
 from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
@@ -33,11 +35,12 @@ X, Y, THETA, V, W, GOAL_X, GOAL_Y = range(7)
 NUMBERS = 7
 STEPS, CHANCE = range(2)
 
-RADIUS, AXLE, REACH = 0.2, 0.3, 0.3  # of the body, between the wheels, of the goal
+RADIUS, AXLE, REACH = np.float32(0.2), 0.3, 0.3  # of the body, between the wheels, of the goal
 SLOWEST, FASTEST, TURN = -0.5, 1.0, 2.0  # m/s backwards and forwards, rad/s
 PUSH, TWIST = 2.0, 6.0  # m/s2, rad/s2
 TICK, SUBSTEPS = 0.05, 2
 DT = TICK / SUBSTEPS
+ZERO = np.float32(0.0)
 
 
 @compiled
@@ -91,7 +94,7 @@ def _roll(
     middle = me[THETA] + turn * DT / 2
     x, y = me[X] + forward * DT * math.cos(middle), me[Y] + forward * DT * math.sin(middle)
     theta = me[THETA] + turn * DT
-    if _touches(x, y, RADIUS, size, boxes, circles, len(circles), near, cell):
+    if _touches(np.float32(x), np.float32(y), RADIUS, size, boxes, circles, len(circles), near, cell):
         me[V] = me[W] = 0.0
         return -1
     me[X], me[Y] = x, y
@@ -108,7 +111,7 @@ def _wander(
     for i in range(fixed, len(circles)):
         circle = circles[i]
         x, y = circle[0] + circle[3] * TICK, circle[1] + circle[4] * TICK
-        if _touches(x, y, circle[2], size, boxes, circles, fixed, near, cell):
+        if _touches(np.float32(x), np.float32(y), circle[2], size, boxes, circles, fixed, near, cell):
             speed = math.sqrt(circle[3] ** 2 + circle[4] ** 2)
             angle = 2 * math.pi * (mix(word ^ mix(2 * SUBSTEPS + i)) / (WORD + 1.0))
             circle[3], circle[4] = speed * math.cos(angle), speed * math.sin(angle)
@@ -129,16 +132,14 @@ def _touches(
             return True
     elif x < radius or y < radius or x > size - radius or y > size - radius:
         return True
+    hits, square = 0, radius * radius  # counted, not branched on
     for i in range(len(boxes)):
-        box = boxes[i]
-        dx, dy = max(box[0] - x, x - box[2], 0.0), max(box[1] - y, y - box[3], 0.0)
-        if dx * dx + dy * dy < radius * radius:
-            return True
+        dx, dy = max(boxes[i, 0] - x, x - boxes[i, 2], ZERO), max(boxes[i, 1] - y, y - boxes[i, 3], ZERO)
+        hits += dx * dx + dy * dy < square
     for i in range(several):
         dx, dy, reach = circles[i, 0] - x, circles[i, 1] - y, circles[i, 2] + radius
-        if dx * dx + dy * dy < reach * reach:
-            return True
-    return False
+        hits += dx * dx + dy * dy < reach * reach
+    return hits > 0
 
 
 @compiled
@@ -154,7 +155,10 @@ def _on_grid(x: float, y: float, radius: float, near: Bytes, cell: float) -> boo
     for b in range(max(j - reach, 0), min(j + reach, lines - 1) + 1):
         for a in range(max(i - reach, 0), min(i + reach, columns - 1) + 1):
             if near[b, a] == 0:
-                dx, dy = max(a * cell - x, x - (a + 1) * cell, 0.0), max(b * cell - y, y - (b + 1) * cell, 0.0)
+                dx, dy = (
+                    max(a * cell - x, x - (a + 1) * cell, 0.0),
+                    max(b * cell - y, y - (b + 1) * cell, 0.0),
+                )
                 if dx * dx + dy * dy < radius * radius:
                     return True
     return False

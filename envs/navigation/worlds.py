@@ -25,7 +25,11 @@ from rlkit.envs.navigation.robots import CHANCE, GOAL_X, GOAL_Y, STEPS, THETA, V
 CELL, CLEAR, THICK = 0.25, 0.35, 0.2
 NEAREST, APART = 1.0, 1.5  # of goal and start on a map, of a mover and the start
 TRIES = 50
-ROOMS, MAPS, NOISE = 0x3C6EF372, 0x510E527F, 0x1F83D9AB  # keys of rooms, of starts on a map, of what comes later
+ROOMS, MAPS, NOISE = (
+    0x3C6EF372,
+    0x510E527F,
+    0x1F83D9AB,
+)  # keys of rooms, of starts on a map, of what comes later
 
 
 @compiled
@@ -44,7 +48,17 @@ def open_rooms(
             continue
         stream[0], stream[1], attempt = mix(ROOMS ^ mix(seed[lane])), 0, 0
         while not _furnish(
-            attempt // 10, size, side, fixed, speed, boxes[lane], circles[lane], robot[lane], stream, free, queue
+            attempt // 10,
+            size,
+            side,
+            fixed,
+            speed,
+            boxes[lane],
+            circles[lane],
+            robot[lane],
+            stream,
+            free,
+            queue,
         ):
             attempt += 1
         _begin(robot[lane], count[lane], seed[lane], stream)
@@ -114,9 +128,7 @@ def _set_off(circle: Floats, x: float, y: float, speed: float, stream: Ints) -> 
 
 
 @compiled
-def _cover(
-    free: Bytes, side: int, x0: float, y0: float, x1: float, y1: float, clear: float
-) -> None:
+def _cover(free: Bytes, side: int, x0: float, y0: float, x1: float, y1: float, clear: float) -> None:
     """Take away the cells whose middle is nearer than `clear` to a box."""
     bottom, top = max(int((y0 - clear) / CELL), 0), min(int((y1 + clear) / CELL), side - 1)
     left, right = max(int((x0 - clear) / CELL), 0), min(int((x1 + clear) / CELL), side - 1)
@@ -197,9 +209,17 @@ def open_on_map(
 
 @compiled
 def _away(
-    x: float, y: float, places: Ints, begin: int, end: int, columns: int, cell: float, least: float, stream: Ints
+    x: float,
+    y: float,
+    places: Ints,
+    begin: int,
+    end: int,
+    columns: int,
+    cell: float,
+    least: float,
+    stream: Ints,
 ) -> tuple[int, float]:
-    """A random place from `begin` to `end` at least `least` from a point: the first of some, or the farthest of them."""
+    """A random place from `begin` to `end` at least `least` from a point: the first of some, or the farthest."""
     best, farthest = places[begin], -1.0
     for _ in range(TRIES):
         place = places[begin + draw(stream, end - begin)]
