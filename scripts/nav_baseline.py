@@ -2,8 +2,8 @@
 
     python scripts/nav_baseline.py [--worlds 100] [--seed 0] [moving=4 walls=8 map=office.yaml ...]
 
-Worlds are those of `rlkit evaluate RUN` with the same seed and number of episodes. With `--agent RUN` a run's policy drives
-instead of the planner, without noise. The interval is that of `rlkit.play.statistics`.
+Worlds are those of evaluations with the same seed. With `--agent RUN` a run's policy drives instead of the planner,
+without noise. The interval is that of `rlkit.play.statistics`.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class Map:
             near = f"[{round(goal[0] + to_x[best], 3)},{round(goal[1] + to_y[best], 3)}]"
             why = "no robot fits there" if inside else "it lies outside the map"
             raise ValueError(
-                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places {RADIUS + SPARE:g} "
-                f"m from walls that others lead to; nearest: type env.kwargs.goal={near}"
+                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places "
+                f"{RADIUS + SPARE:g} m from walls that others lead to; nearest: type env.kwargs.goal={near}"
             )
         mine = slice(self.begin[found[0]], self.end[found[0]])
         count = len(self.places[mine])
@@ -211,13 +211,13 @@ def _places(free: Bools, cell: float) -> tuple[Ints, Ints, Ints]:
     """The cells from which a robot gets NEAREST metres away, those that lead to one another in a run; its bounds."""
     queue, begins = np.empty(free.size, np.int64), np.zeros(free.size + 1, np.int64)
     runs = _group(_fitting(free, cell, RADIUS + SPARE), queue, begins)
-    kept, begin, end = [], [], []
+    kept, begin, end = list[Ints](), list[Ints](), list[Ints]()
     sizes = np.diff(begins[: runs + 1])
     for run in np.flatnonzero(sizes > 1):
         cells = queue[begins[run] : begins[run + 1]]
         wide, high = (np.ptp(each) * cell for each in (cells % free.shape[1], cells // free.shape[1]))
         if max(wide, high) >= 2 * NEAREST:  # from any cell one of the ends is NEAREST away
-            count = sum(map(len, kept))
+            count = sum(len(each) for each in kept)
             kept.append(cells)
             begin.append(np.full(len(cells), count))
             end.append(np.full(len(cells), count + len(cells)))

@@ -11,8 +11,8 @@ out; of the others the one with the highest sum wins:
     SPEED        v, of the highest
 
 Where none is left the robot brakes and turns. So that it does not stand before a wall with the goal behind it, it
-steers for a point LOOK metres away (or as near as the goal) in the direction of a ray along which it would touch nothing: the
-one that takes the least turning from the goal's direction, and BENT times as much from its own.
+steers for a point LOOK metres away (or as near as the goal) in the direction of a ray along which it would touch
+nothing: the one that takes the least turning from the goal's direction, and BENT times as much from its own.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from rlkit.envs.kernels import compiled
 from rlkit.envs.navigation.cells import Floats
 from rlkit.envs.navigation.robots import FASTEST, PUSH, RADIUS, REACH, SLOWEST, TURN, TWIST
 from rlkit.envs.navigation.scans import ANGLE_INCREMENT, ANGLE_MIN, RAYS
 
+Doubles = npt.NDArray[np.float64]
 WINDOW, HORIZON, POINTS = 0.25, 2.5, 20
 V_CHOICES, W_CHOICES = 7, 15
 PROGRESS, HEADING, CLEARANCE, SPEED = 1.0, 0.4, 0.5, 0.2
@@ -72,7 +74,7 @@ def choose(rows: Floats, reach: float, commands: Floats) -> None:
 
 
 @compiled
-def _worth(v: float, w: float, goal_x: float, goal_y: float, far: float, xs: Floats, ys: Floats) -> float:
+def _worth(v: float, w: float, goal_x: float, goal_y: float, far: float, xs: Doubles, ys: Doubles) -> float:
     """What an arc is worth; -inf for one that cannot stop in time."""
     x, y, theta, step = 0.0, 0.0, 0.0, HORIZON / POINTS
     nearest, clear = far, AWARE
@@ -98,7 +100,7 @@ def _worth(v: float, w: float, goal_x: float, goal_y: float, far: float, xs: Flo
 
 
 @compiled
-def _room(x: float, y: float, xs: Floats, ys: Floats) -> float:
+def _room(x: float, y: float, xs: Doubles, ys: Doubles) -> float:
     """How far the robot at (x, y) is from the nearest point, less what it keeps away."""
     least = math.inf
     for k in range(len(xs)):
@@ -107,7 +109,7 @@ def _room(x: float, y: float, xs: Floats, ys: Floats) -> float:
 
 
 @compiled
-def _open_way(goal: float, far: float, xs: Floats, ys: Floats) -> float:
+def _open_way(goal: float, far: float, xs: Doubles, ys: Doubles) -> float:
     """The direction to steer for; the goal's where none is open."""
     best, found = math.inf, goal
     for k in range(-1, RAYS):

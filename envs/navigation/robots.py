@@ -28,14 +28,14 @@ import math
 import numpy as np
 
 from rlkit.envs.kernels import compiled
-from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints
+from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 
 X, Y, THETA, V, W, GOAL_X, GOAL_Y = range(7)
 NUMBERS = 7
 STEPS, CHANCE = range(2)
 
-RADIUS, AXLE, REACH = np.float32(0.2), 0.3, 0.3  # of the body, between the wheels, of the goal
+RADIUS, AXLE, REACH = 0.2, 0.3, 0.3  # of the body, between the wheels, of the goal
 SLOWEST, FASTEST, TURN = -0.5, 1.0, 2.0  # m/s backwards and forwards, rad/s
 PUSH, TWIST = 2.0, 6.0  # m/s2, rad/s2
 TICK, SUBSTEPS = 0.05, 2
@@ -94,7 +94,9 @@ def _roll(
     middle = me[THETA] + turn * DT / 2
     x, y = me[X] + forward * DT * math.cos(middle), me[Y] + forward * DT * math.sin(middle)
     theta = me[THETA] + turn * DT
-    if _touches(np.float32(x), np.float32(y), RADIUS, size, boxes, circles, len(circles), near, cell):
+    if _touches(
+        np.float32(x), np.float32(y), np.float32(RADIUS), size, boxes, circles, len(circles), near, cell
+    ):
         me[V] = me[W] = 0.0
         return -1
     me[X], me[Y] = x, y
@@ -123,7 +125,7 @@ def _wander(
 
 @compiled
 def _touches(
-    x: float, y: float, radius: float, size: float, boxes: Floats, circles: Floats, several: int, near: Bytes,
+    x: Number, y: Number, radius: Number, size: float, boxes: Floats, circles: Floats, several: int, near: Bytes,
     cell: float,
 ) -> bool:  # fmt: skip
     """Whether a disc meets a wall or one of the first `several` circles."""
@@ -143,7 +145,7 @@ def _touches(
 
 
 @compiled
-def _on_grid(x: float, y: float, radius: float, near: Bytes, cell: float) -> bool:
+def _on_grid(x: Number, y: Number, radius: Number, near: Bytes, cell: float) -> bool:
     """Whether a disc meets a wall's cell of a map; beyond the map all is wall."""
     i, j = math.floor(x / cell), math.floor(y / cell)
     lines, columns = near.shape

@@ -2,7 +2,7 @@
 
     entry      what                                              ROS 2
     0 .. 63    metres to the nearest wall or circle, `reach`     sensor_msgs/LaserScan ranges[k]; angle_min -pi,
-               where there is none nearer or the ray is lost     angle_increment 2 pi / 64: counter-clockwise from behind;
+               where there is none nearer or the ray is lost     angle_increment 2 pi / 64, which is counter-clockwise,
                                                                  range_min 0, range_max `reach`
     64         metres to the goal                                geometry_msgs/PoseStamped of the goal, seen from
     65, 66     cosine and sine of its direction (ahead is 0,     base_link (x ahead, y to the left): sqrt(x2 + y2),
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.envs.kernels import compiled
-from rlkit.envs.navigation.cells import Bytes, Floats, Ints
+from rlkit.envs.navigation.cells import Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.navigation.robots import (
     CHANCE,
@@ -41,6 +41,7 @@ from rlkit.envs.navigation.robots import (
 )
 
 Words = npt.NDArray[np.uint32]
+Bounds = npt.NDArray[np.float64]
 RAYS = 64
 ANGLE_MIN, ANGLE_INCREMENT = -math.pi, 2 * math.pi / RAYS
 ENTRIES = RAYS + 5
@@ -52,11 +53,11 @@ ZERO = np.float32(0.0)
 SENSOR, STRIDE = 0x6C62272E, 0x9E3779B9  # the key of a scan's noise; what sets two rays' words apart
 
 
-def bounds(reach: float, farthest: float) -> tuple[Floats, Floats]:
+def bounds(reach: float, farthest: float) -> tuple[Bounds, Bounds]:
     """Lowest and highest values [ENTRIES]; farthest: of the goal."""
     high = np.array([reach] * RAYS + [farthest, 1.0, 1.0, FASTEST, TURN], np.float32)
     low = np.array([0.0] * RAYS + [0.0, -1.0, -1.0, SLOWEST, -TURN], np.float32)
-    return low, high
+    return low.astype(np.float64), high.astype(np.float64)
 
 
 @compiled
@@ -102,7 +103,7 @@ def scan(
 
 @compiled
 def _walls(
-    x: float, y: float, dx: Floats, dy: Floats, inverse_x: Floats, inverse_y: Floats, size: float, reach: float,
+    x: Number, y: Number, dx: Floats, dy: Floats, inverse_x: Floats, inverse_y: Floats, size: Number, reach: Number,
     boxes: Floats, row: Floats,
 ) -> None:  # fmt: skip
     """Distances to the room's walls and to the boxes in it; the inverses of dx and dy are written on the way."""
@@ -130,7 +131,9 @@ def _walls(
 
 
 @compiled
-def _circles(x: float, y: float, dx: Floats, dy: Floats, reach: float, circles: Floats, row: Floats) -> None:
+def _circles(
+    x: Number, y: Number, dx: Floats, dy: Floats, reach: Number, circles: Floats, row: Floats
+) -> None:
     """Distances to circles, where they are nearer than those in `row`."""
     for i in range(len(circles)):
         cx, cy, radius = circles[i, 0] - x, circles[i, 1] - y, circles[i, 2]
@@ -176,7 +179,7 @@ def _march(x: float, y: float, dx: float, dy: float, reach: float, near: Bytes, 
 
 
 @compiled
-def _blur(word: int, reach: float, noise: float, dropout: float, chance: Words, row: Floats) -> None:
+def _blur(word: int, reach: Number, noise: float, dropout: float, chance: Words, row: Floats) -> None:
     """Noise, lost rays, and the sensor's range: the last ten bits of a ray's word and the others. chance: scratch."""
     for k in range(RAYS):  # `chance.mix` in 32 bits, of which a processor does eight at once
         x = np.uint32(word) ^ np.uint32(STRIDE * (k + 1) & WORD)

@@ -493,7 +493,7 @@ def test_a_snapshot_is_of_its_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rows": ["###", "#?#", "###"]}, r"no cell of room\.pgm is free: allowed: pixels with a darkness below free_thresh"),
+        ({"rows": ["###", "#?#", "###"]}, r"no cell of room\.pgm is free: allowed: pixels with a darkness below"),
         ({"rows": ["###", "#.#", "###"]}, r"no goal can be reached: allowed: a map with two places 1 m apart"),
         ({"rows": ["#" * 9, "#.......#", "#" * 9], "resolution": 0.05}, r"no goal can be reached"),
         ({"resolution": 0}, r"resolution: 0: allowed: metres a pixel, from 0\.005 to 5$"),
