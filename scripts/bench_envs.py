@@ -91,6 +91,13 @@ CASES: dict[str, dict[str, Any]] = {
             batched(2, 1024, "rlkit/Maze", view="codes"),
         ],
     },
+    "nav": {
+        "rows": 500,
+        "ways": [
+            *(batched(1, 1024, "rlkit/Nav", **kwargs) for kwargs in ({}, {"moving": 4}, {"walls": 0, "circles": 0})),
+            batched(2, 1024, "rlkit/Nav"),
+        ],
+    },
     "highway": {
         "rows": 200,
         "ways": [

@@ -18,6 +18,8 @@ Headings are 0 east, 1 south, 2 west, 3 north (lines count downwards), colours t
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Number: TypeAlias = float | np.float32
 
 UNSEEN, EMPTY, WALL, GOAL, BALL = range(5)
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")

@@ -1,7 +1,8 @@
 """Chance for kernels: number i of a stream is a hash of (its key, i).
 
-All arithmetic is that of non-negative integers below 2^32, held in 64 bits, so that arrays of any library can follow it.
-What machine code of other files has of these functions is not renewed when this file changes: they stay as they are.
+All arithmetic is that of non-negative integers below 2^32, held in 64 bits, so that arrays of any library can follow
+it. What machine code of other files has of these functions is not renewed when this file changes: they stay as they
+are.
 """
 
 from __future__ import annotations

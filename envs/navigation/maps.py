@@ -67,8 +67,8 @@ class Map:
             near = f"[{round(goal[0] + to_x[best], 3)},{round(goal[1] + to_y[best], 3)}]"
             why = "no robot fits there" if inside else "it lies outside the map"
             raise ValueError(
-                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places {RADIUS + SPARE:g} m "
-                f"from walls that others lead to; nearest: type env.kwargs.goal={near}"
+                f"env.kwargs.goal=[{goal[0]:g},{goal[1]:g}]: cannot be reached: {why}; allowed: places "
+                f"{RADIUS + SPARE:g} m from walls that others lead to; nearest: type env.kwargs.goal={near}"
             )
         mine = slice(self.begin[found[0]], self.end[found[0]])
         count = len(self.places[mine])
@@ -117,8 +117,8 @@ def read_map(path: str) -> Map:
     places, begin, end = _places(free, cell)
     if not len(places):
         raise _wrong(
-            path, f"no goal can be reached: allowed: a map with two places {NEAREST:g} m apart between which a robot of "
-            f"{RADIUS:g} m radius drives; at resolution: {cell:g} there is none"
+            path, f"no goal can be reached: allowed: a map with two places {NEAREST:g} m apart between which a robot "
+            f"of {RADIUS:g} m radius drives; at resolution: {cell:g} there is none"
         )  # fmt: skip
     near = np.zeros(free.shape, np.uint8)
     measure(free, near)
@@ -180,13 +180,13 @@ def _picture(path: str, image: str, data: bytes) -> npt.NDArray[np.float64]:
     """How dark a PGM's pixels are, 0 to 1, top first."""
     header = _HEADER.match(data)
     if header is None:
-        raise _wrong(path, f"image: {image}: is no PGM; allowed: a picture that begins with P2 or P5, a width, a height "
-                     "and a highest value")  # fmt: skip
+        raise _wrong(path, f"image: {image}: is no PGM; allowed: a picture that begins with P2 or P5, a width, a "
+                     "height and a highest value")  # fmt: skip
     columns, lines, highest = (int(header[k]) for k in (2, 3, 4))
     if not (1 <= columns <= LONGEST_SIDE and 1 <= lines <= LONGEST_SIDE and 1 <= highest <= 255):
         raise _wrong(
-            path, f"image: {image}: {columns} x {lines} pixels up to {highest}: allowed: 1 to {LONGEST_SIDE} pixels in a "
-            "line and in a column, values up to 255"
+            path, f"image: {image}: {columns} x {lines} pixels up to {highest}: allowed: 1 to {LONGEST_SIDE} pixels in "
+            "a line and in a column, values up to 255"
         )  # fmt: skip
     body = data[header.end() :]
     if header[1] == b"P5":
@@ -208,16 +208,16 @@ def _picture(path: str, image: str, data: bytes) -> npt.NDArray[np.float64]:
 
 
 def _places(free: Bools, cell: float) -> tuple[Ints, Ints, Ints]:
-    """The cells from which a robot gets NEAREST metres away, those that lead to one another in a run: with its bounds."""
+    """The cells from which a robot gets NEAREST metres away, those that lead to one another in a run; its bounds."""
     queue, begins = np.empty(free.size, np.int64), np.zeros(free.size + 1, np.int64)
     runs = _group(_fitting(free, cell, RADIUS + SPARE), queue, begins)
-    kept, begin, end = [], [], []
+    kept, begin, end = list[Ints](), list[Ints](), list[Ints]()
     sizes = np.diff(begins[: runs + 1])
     for run in np.flatnonzero(sizes > 1):
         cells = queue[begins[run] : begins[run + 1]]
         wide, high = (np.ptp(each) * cell for each in (cells % free.shape[1], cells // free.shape[1]))
         if max(wide, high) >= 2 * NEAREST:  # from any cell one of the ends is NEAREST away
-            count = sum(map(len, kept))
+            count = sum(len(each) for each in kept)
             kept.append(cells)
             begin.append(np.full(len(cells), count))
             end.append(np.full(len(cells), count + len(cells)))

@@ -38,6 +38,15 @@ from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec, EnvStep
 
 SHARE = 128  # the fewest lanes that are worth a thread of their own
+RANGES = {
+    "size": (4.0, 50.0),
+    "speed": (0.0, 2.0),
+    "progress": (0.0, 100.0),
+    "slip": (0.0, 0.5),
+    "reach": (1.0, 100.0),
+    "noise": (0.0, 1.0),
+    "dropout": (0.0, 1.0),
+}
 
 
 class Nav(VecEnv):
@@ -68,22 +77,15 @@ class Nav(VecEnv):
         limit: int = 500,
         progress: float = 0.2,
         slip: float = 0.05,
-        reach: float = 5.0,
+        reach: float = 3.5,
         noise: float = 0.02,
         dropout: float = 0.02,
         threads: int = 0,
         render_mode: str | None = None,
     ) -> None:
-        for name, value, least, most in (
-            ("size", size, 4.0, 50.0),
-            ("speed", speed, 0.0, 2.0),
-            ("progress", progress, 0.0, 100.0),
-            ("slip", slip, 0.0, 0.5),
-            ("reach", reach, 1.0, 100.0),
-            ("noise", noise, 0.0, 1.0),
-            ("dropout", dropout, 0.0, 1.0),
-        ):
-            _number(name, value, least, most)
+        _check(
+            size=size, speed=speed, progress=progress, slip=slip, reach=reach, noise=noise, dropout=dropout
+        )
         for name, count, lowest, highest in (
             ("walls", walls, 0, 64),
             ("circles", circles, 0, 64),
@@ -260,7 +262,9 @@ def _map(path: str, goal: list[float] | None) -> tuple[maps.Map | None, Floats]:
     return found, np.array([x - found.corner[0], y - found.corner[1]], np.float32)
 
 
-def _number(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError where an argument is no number from low to high."""
-    if isinstance(value, bool) or not (isinstance(value, int | float) and low <= value <= high):
-        raise ValueError(f"env.kwargs.{name}={value}: allowed: a number from {low:g} to {high:g}")
+def _check(**given: float) -> None:
+    """Raise ValueError where an argument is no number of its range."""
+    for name, value in given.items():
+        low, high = RANGES[name]
+        if isinstance(value, bool) or not (isinstance(value, int | float) and low <= value <= high):
+            raise ValueError(f"env.kwargs.{name}={value}: allowed: a number from {low:g} to {high:g}")

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from rlkit.envs.kernels import compiled
-from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints
+from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 
 X, Y, THETA, V, W, GOAL_X, GOAL_Y = range(7)
@@ -38,6 +40,7 @@ SLOWEST, FASTEST, TURN = -0.5, 1.0, 2.0  # m/s backwards and forwards, rad/s
 PUSH, TWIST = 2.0, 6.0  # m/s2, rad/s2
 TICK, SUBSTEPS = 0.05, 2
 DT = TICK / SUBSTEPS
+ZERO = np.float32(0.0)
 
 
 @compiled
@@ -91,7 +94,9 @@ def _roll(
     middle = me[THETA] + turn * DT / 2
     x, y = me[X] + forward * DT * math.cos(middle), me[Y] + forward * DT * math.sin(middle)
     theta = me[THETA] + turn * DT
-    if _touches(x, y, RADIUS, size, boxes, circles, len(circles), near, cell):
+    if _touches(
+        np.float32(x), np.float32(y), np.float32(RADIUS), size, boxes, circles, len(circles), near, cell
+    ):
         me[V] = me[W] = 0.0
         return -1
     me[X], me[Y] = x, y
@@ -108,7 +113,7 @@ def _wander(
     for i in range(fixed, len(circles)):
         circle = circles[i]
         x, y = circle[0] + circle[3] * TICK, circle[1] + circle[4] * TICK
-        if _touches(x, y, circle[2], size, boxes, circles, fixed, near, cell):
+        if _touches(np.float32(x), np.float32(y), circle[2], size, boxes, circles, fixed, near, cell):
             speed = math.sqrt(circle[3] ** 2 + circle[4] ** 2)
             angle = 2 * math.pi * (mix(word ^ mix(2 * SUBSTEPS + i)) / (WORD + 1.0))
             circle[3], circle[4] = speed * math.cos(angle), speed * math.sin(angle)
@@ -120,7 +125,7 @@ def _wander(
 
 @compiled
 def _touches(
-    x: float, y: float, radius: float, size: float, boxes: Floats, circles: Floats, several: int, near: Bytes,
+    x: Number, y: Number, radius: Number, size: float, boxes: Floats, circles: Floats, several: int, near: Bytes,
     cell: float,
 ) -> bool:  # fmt: skip
     """Whether a disc meets a wall or one of the first `several` circles."""
@@ -129,20 +134,18 @@ def _touches(
             return True
     elif x < radius or y < radius or x > size - radius or y > size - radius:
         return True
+    hits, square = 0, radius * radius  # counted, not branched on
     for i in range(len(boxes)):
-        box = boxes[i]
-        dx, dy = max(box[0] - x, x - box[2], 0.0), max(box[1] - y, y - box[3], 0.0)
-        if dx * dx + dy * dy < radius * radius:
-            return True
+        dx, dy = max(boxes[i, 0] - x, x - boxes[i, 2], ZERO), max(boxes[i, 1] - y, y - boxes[i, 3], ZERO)
+        hits += dx * dx + dy * dy < square
     for i in range(several):
         dx, dy, reach = circles[i, 0] - x, circles[i, 1] - y, circles[i, 2] + radius
-        if dx * dx + dy * dy < reach * reach:
-            return True
-    return False
+        hits += dx * dx + dy * dy < reach * reach
+    return hits > 0
 
 
 @compiled
-def _on_grid(x: float, y: float, radius: float, near: Bytes, cell: float) -> bool:
+def _on_grid(x: Number, y: Number, radius: Number, near: Bytes, cell: float) -> bool:
     """Whether a disc meets a wall's cell of a map; beyond the map all is wall."""
     i, j = math.floor(x / cell), math.floor(y / cell)
     lines, columns = near.shape

@@ -2,7 +2,7 @@
 
     entry      what                                              ROS 2
     0 .. 63    metres to the nearest wall or circle, `reach`     sensor_msgs/LaserScan ranges[k]; angle_min -pi,
-               where there is none nearer or the ray is lost     angle_increment 2 pi / 64 (counter-clockwise from behind),
+               where there is none nearer or the ray is lost     angle_increment 2 pi / 64, which is counter-clockwise,
                                                                  range_min 0, range_max `reach`
     64         metres to the goal                                geometry_msgs/PoseStamped of the goal, seen from
     65, 66     cosine and sine of its direction (ahead is 0,     base_link (x ahead, y to the left): sqrt(x2 + y2),
@@ -20,9 +20,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from rlkit.envs.kernels import compiled
-from rlkit.envs.navigation.cells import Bytes, Floats, Ints
+from rlkit.envs.navigation.cells import Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.navigation.robots import (
     CHANCE,
@@ -39,6 +40,8 @@ from rlkit.envs.navigation.robots import (
     Y,
 )
 
+Words = npt.NDArray[np.uint32]
+Bounds = npt.NDArray[np.float64]
 RAYS = 64
 ANGLE_MIN, ANGLE_INCREMENT = -math.pi, 2 * math.pi / RAYS
 ENTRIES = RAYS + 5
@@ -50,11 +53,11 @@ ZERO = np.float32(0.0)
 SENSOR, STRIDE = 0x6C62272E, 0x9E3779B9  # the key of a scan's noise; what sets two rays' words apart
 
 
-def bounds(reach: float, farthest: float) -> tuple[Floats, Floats]:
+def bounds(reach: float, farthest: float) -> tuple[Bounds, Bounds]:
     """Lowest and highest values [ENTRIES]; farthest: of the goal."""
     high = np.array([reach] * RAYS + [farthest, 1.0, 1.0, FASTEST, TURN], np.float32)
     low = np.array([0.0] * RAYS + [0.0, -1.0, -1.0, SLOWEST, -TURN], np.float32)
-    return low, high
+    return low.astype(np.float64), high.astype(np.float64)
 
 
 @compiled
@@ -63,7 +66,8 @@ def scan(
     near: Bytes, cell: float, robot: Floats, count: Ints, out: Floats,
 ) -> None:  # fmt: skip
     """Write out [N, ENTRIES] of the lanes low .. high - 1; the rest as for `robots.drive`."""
-    dx, dy = np.empty(RAYS, np.float32), np.empty(RAYS, np.float32)
+    dx, dy, chance = np.empty(RAYS, np.float32), np.empty(RAYS, np.float32), np.empty(RAYS, np.uint32)
+    inverse_x, inverse_y = np.empty(RAYS, np.float32), np.empty(RAYS, np.float32)
     for lane in range(low, high):
         me, row = robot[lane], out[lane]
         cos, sin = np.float32(math.cos(me[THETA])), np.float32(math.sin(me[THETA]))
@@ -73,24 +77,37 @@ def scan(
             for k in range(RAYS):
                 row[k] = _march(me[X], me[Y], dx[k], dy[k], reach, near, cell)
         else:
-            _walls(me[X], me[Y], dx, dy, np.float32(size), np.float32(reach), boxes[lane], row)
+            _walls(
+                me[X],
+                me[Y],
+                dx,
+                dy,
+                inverse_x,
+                inverse_y,
+                np.float32(size),
+                np.float32(reach),
+                boxes[lane],
+                row,
+            )
         _circles(me[X], me[Y], dx, dy, np.float32(reach), circles[lane], row)
         word = mix(count[lane, CHANCE] ^ mix(SENSOR ^ count[lane, STEPS]))
-        _blur(word, np.float32(reach), noise, dropout, row)
+        _blur(word, np.float32(reach), noise, dropout, chance, row)
         x, y = me[GOAL_X] - me[X], me[GOAL_Y] - me[Y]
         length = math.sqrt(x * x + y * y)
         row[RAYS], row[RAYS + 1], row[RAYS + 2] = length, 0.0, 0.0
         if length > 0:
-            row[RAYS + 1], row[RAYS + 2] = (cos * x + sin * y) / length, (cos * y - sin * x) / length
+            row[RAYS + 1] = min(max((cos * x + sin * y) / length, -1.0), 1.0)
+            row[RAYS + 2] = min(max((cos * y - sin * x) / length, -1.0), 1.0)
         row[RAYS + 3], row[RAYS + 4] = me[V], me[W]
 
 
 @compiled
 def _walls(
-    x: float, y: float, dx: Floats, dy: Floats, size: float, reach: float, boxes: Floats, row: Floats
-) -> None:
-    """Distances to the room's walls and to the boxes in it."""
-    inverse_x, inverse_y, one = np.empty(RAYS, np.float32), np.empty(RAYS, np.float32), np.float32(1.0)
+    x: Number, y: Number, dx: Floats, dy: Floats, inverse_x: Floats, inverse_y: Floats, size: Number, reach: Number,
+    boxes: Floats, row: Floats,
+) -> None:  # fmt: skip
+    """Distances to the room's walls and to the boxes in it; the inverses of dx and dy are written on the way."""
+    one = np.float32(1.0)
     for k in range(RAYS):
         # a direction along an axis meets the other axis' walls very far away
         inverse_x[k] = one / (dx[k] if abs(dx[k]) > TINY else TINY)
@@ -114,7 +131,9 @@ def _walls(
 
 
 @compiled
-def _circles(x: float, y: float, dx: Floats, dy: Floats, reach: float, circles: Floats, row: Floats) -> None:
+def _circles(
+    x: Number, y: Number, dx: Floats, dy: Floats, reach: Number, circles: Floats, row: Floats
+) -> None:
     """Distances to circles, where they are nearer than those in `row`."""
     for i in range(len(circles)):
         cx, cy, radius = circles[i, 0] - x, circles[i, 1] - y, circles[i, 2]
@@ -160,13 +179,19 @@ def _march(x: float, y: float, dx: float, dy: float, reach: float, near: Bytes, 
 
 
 @compiled
-def _blur(word: int, reach: float, noise: float, dropout: float, row: Floats) -> None:
-    """Noise, lost rays, and the sensor's range: the last ten bits of a ray's word and the others."""
-    lost, spread = int(dropout * ((WORD + 1) // QUANTILES)), np.float32(noise)
+def _blur(word: int, reach: Number, noise: float, dropout: float, chance: Words, row: Floats) -> None:
+    """Noise, lost rays, and the sensor's range: the last ten bits of a ray's word and the others. chance: scratch."""
+    for k in range(RAYS):  # `chance.mix` in 32 bits, of which a processor does eight at once
+        x = np.uint32(word) ^ np.uint32(STRIDE * (k + 1) & WORD)
+        x ^= x >> np.uint32(16)
+        x = np.uint32(x * np.uint32(0x7FEB352D))
+        x ^= x >> np.uint32(15)
+        x = np.uint32(x * np.uint32(0x846CA68B))
+        chance[k] = x ^ x >> np.uint32(16)
+    lost, spread = np.uint32(int(dropout * ((WORD + 1) // QUANTILES))), np.float32(noise)
     for k in range(RAYS):
-        chance = mix(word ^ STRIDE * (k + 1) & WORD)
-        found = row[k] + spread * NORMAL[chance % QUANTILES]
+        found = row[k] + spread * NORMAL[chance[k] & np.uint32(QUANTILES - 1)]
         found = found if found > ZERO else ZERO
         found = found if row[k] < reach else reach
         found = found if found < reach else reach
-        row[k] = reach if chance // QUANTILES < lost else found
+        row[k] = reach if chance[k] // np.uint32(QUANTILES) < lost else found

@@ -219,7 +219,7 @@ def _away(
     least: float,
     stream: Ints,
 ) -> tuple[int, float]:
-    """A random place from `begin` to `end` at least `least` from a point: the first of some, or the farthest of them."""
+    """A random place from `begin` to `end` at least `least` from a point: the first of some, or the farthest."""
     best, farthest = places[begin], -1.0
     for _ in range(TRIES):
         place = places[begin + draw(stream, end - begin)]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 
-_LIBRARY = torch.library.Library("rlkit", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("rlkit", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def operator(shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -24,6 +24,8 @@ def operator(shapes: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
 
     def make(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
+        if hasattr(torch.ops.rlkit, name):  # of this module, imported once more in the same process
+            return cast(Callable[..., Any], getattr(torch.ops.rlkit, name).default)
         schema = torch.library.infer_schema(function, mutates_args=())
         _LIBRARY.define(name + schema)  # type: ignore[no-untyped-call]
         _LIBRARY.impl(name, function, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ IDS = [
     ("rlkit/Maze", {"size": 7, "goal": "vector", "doors": 1}),
     ("rlkit/Maze", {"size": 5, "view": "picture"}),
     ("rlkit/Maze", {"size": 5, "view": "lidar"}),
+    ("rlkit/Nav", {"moving": 2, "size": 5.0}),
     ("rlkit/Driving", {"size": 16, "skip": 1}),
     ("rlkit/Driving", {"observation": "vector", "rays": 4}),
 ]

@@ -57,7 +57,7 @@ class Acts:
     def __init__(self) -> None:
         self.calls: list[Any] = []
         self.judged: dict[str, Any] = {}
-        self.urgent, self.draws = False, False
+        self.urgent, self.draws, self.greedy = False, False, True
 
     def _note(self, *given: Any) -> Any:
         self.calls.append(given)

@@ -299,7 +299,7 @@ def test_encoders_and_cores_that_cannot_be_are_one_line(folder: Path) -> None:
         (
             "encoder",
             "wide",
-            "no such choice; allowed: auto, impala_cnn, mlp, nature_cnn, small_cnn, or module:",
+            "no such choice; allowed: auto, grid, impala_cnn, mlp, nature_cnn, small_cnn, text, or module:",
         ),
         ("encoder", "mlq", "no such choice, did you mean mlp; allowed: "),
         ("encoder", "mine.nets:wader", "mine.nets has no function wader"),
@@ -329,7 +329,10 @@ def test_lists_show_what_there_is(folder: Path, capsys: pytest.CaptureFixture[st
     assert shown["agent.lam"].help == "lambda of GAE: 0 is TD(0), 1 is Monte Carlo"
     assert shown["network.core"].allowed == "gru, identity, lstm, transformer, or module:function"
     assert main(["list", "networks"]) == 0
-    assert "network.core=gru|identity|lstm|transformer, or your own: " in capsys.readouterr().out
+    assert (
+        "network.core=gru|identity|lstm|transformer\n    or your own: network.core=my_pkg"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_file_tells_its_names_without_being_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
