@@ -174,7 +174,7 @@ def test_evaluate_in_another_environment(home: Path) -> None:
     assert code == 0, output
     assert "4 greedy episodes of CartPole-v0" in output
     assert [line.split() for line in output.splitlines() if line.startswith("highest")] == [
-        ["highest", "7.00"]
+        ["highest", "7.0000"]
     ]
     for command, message in (
         ("env=acrobot", "env=acrobot: its observation space is "),
