@@ -97,7 +97,7 @@ def _about(group: str, name: str) -> Row:
     path = registry.config_folder() / registry.GROUPS[group] / f"{name}.yaml"
     comments = [line.partition("#")[2].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     about = next((text for text in comments if text and not text.startswith("@package")), "")
-    return (name, registry.environment_ids()[name], about) if group == "environments" else (name, about)
+    return (name, registry.environment_id(name), about) if group == "environments" else (name, about)
 
 
 def _options(overrides: list[str]) -> list[Row]:

@@ -242,7 +242,7 @@ def _compose_plain(
     folder = registry.config_folder()
     plain = copy.deepcopy(_compose_groups((*typed, f"preset={chosen['preset']}"), folder, _changed(folder)))
     # a run is called after the id where the configuration is one of many ids
-    family = registry.is_family(registry.environment_ids()[chosen["env"]])
+    family = registry.is_family(registry.environment_id(chosen["env"]))
     plain["env"]["name"] = GENERIC_ENV if family else chosen["env"]
     plain["agent"] = {"name": chosen["agent"]} | (plain.get("agent") or {})
     for key, value in first + edits:

@@ -39,6 +39,7 @@ __all__ = [
     "configuration_of",
     "env_config",
     "env_package",
+    "environment_id",
     "environment_ids",
     "is_family",
     "learns_from",
@@ -79,7 +80,12 @@ def configuration_of(id: str) -> str:
 
 def environment_ids() -> dict[str, str]:
     """The id in every environment configuration, by the configuration's name."""
-    return {name: _environment(name)[0] for name in names("environments")}
+    return {name: environment_id(name) for name in names("environments")}
+
+
+def environment_id(name: str) -> str:
+    """The id in one of them."""
+    return _environment(name)[0]
 
 
 def is_family(id: str) -> bool:
