@@ -1,7 +1,8 @@
-"""What environments in machine code share: kernels, lanes dealt out to threads, a window, checks of their arguments."""
+"""What environments in machine code share: kernels, a batch of lanes in threads, a window, checks of arguments."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,6 +11,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
+from rlkit.contracts import Saved, VecEnv
+from rlkit.spaces import Array, action_row
+from rlkit.types import EnvStep, Obs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -80,6 +86,107 @@ class Window:
     def close(self) -> None:
         """Close the window."""
         self._pygame.display.quit()
+
+
+class KernelVec(VecEnv):
+    """N lanes that kernels open, move and look at; its rows are CPU tensors that every step overwrites.
+
+    The constructor of a class sets `lanes`, `device` and `spec`, and calls `_prepare` before anything is opened.
+    """
+
+    batched = True
+    exact = "snapshot"
+
+    def _prepare(self, obs: Obs, threads: int, share: int, render_mode: str | None) -> None:
+        """Make the row around its observations, and deal the lanes out; share: the fewest lanes worth a thread."""
+        flags = [torch.zeros(self.lanes, dtype=torch.bool) for _ in range(3)]
+        self.row = EnvStep(obs, torch.zeros(self.lanes), *flags)
+        self._reward = self.row.reward.numpy()
+        self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
+        self.episode = np.full(self.lanes, -1)
+        self._parts = Parts(self.lanes, threads, share)
+        self._window = Window(self.fps) if render_mode == "human" else None
+
+    @abstractmethod
+    def _given(self, action: Array) -> Array:
+        """Action rows as the kernels take them. Raises ValueError for what is none."""
+
+    @abstractmethod
+    def _open(self, opening: npt.NDArray[np.bool_], low: int, high: int) -> None:
+        """Begin the present episodes of the lanes that are `opening` [N]."""
+
+    @abstractmethod
+    def _act(self, action: Array, acting: npt.NDArray[np.bool_], low: int, high: int) -> None:
+        """One step of the lanes that are `acting` [N]."""
+
+    @abstractmethod
+    def _look(self, low: int, high: int) -> None:
+        """Write what the lanes see."""
+
+    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
+        """Bring lane n to episode[n] after actions[n]."""
+        self.episode[:] = episode
+        everyone = np.ones(self.lanes, np.bool_)
+        self._parts.each(lambda low, high: self._open(everyone, low, high))
+        counts = np.array([len(history) for history in actions])
+        shape, dtype = action_row(self.spec.action)
+        for t in range(int(counts.max(initial=0))):
+            acting, rows = counts > t, np.zeros((self.lanes, *shape), dtype)
+            for lane in np.flatnonzero(acting):
+                rows[lane] = actions[lane][t]
+            self._act(self._given(rows), acting, 0, self.lanes)
+        self._parts.each(self._look)
+        self._show()
+        return self.row
+
+    def step(self, action: Tensor) -> EnvStep:
+        """Apply one action per lane, [N, ...]. Raises ValueError for what is none."""
+        expected = (self.lanes, *action_row(self.spec.action)[0])
+        assert tuple(action.shape) == expected, f"actions {tuple(action.shape)}, expected {expected}"
+        given = self._given(action.detach().cpu().numpy())
+        opening = self._last.copy()
+        self.episode += opening
+        acting = ~opening
+
+        def work(low: int, high: int) -> None:
+            self._act(given, acting, low, high)
+            self._open(opening, low, high)
+            self._look(low, high)
+
+        self._parts.each(work)
+        self._show()
+        return self.row
+
+    def _saved_row(self) -> Saved:
+        """What the row says beside its observations, copied."""
+        names = ("reward", "terminated", "first", "last")
+        return {name: getattr(self.row, name).clone() for name in names}
+
+    def _load_row(self, state: Saved) -> None:
+        for name, value in state.items():
+            getattr(self.row, name).copy_(value)
+
+    def _show(self) -> None:
+        if self._window is not None:
+            picture = self.render(0)
+            assert picture is not None, "a picture for people is always drawn"
+            self._window.show(picture)
+
+    def close(self) -> None:
+        """End the threads and the window."""
+        self._parts.close()
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+def finite(action: Array, dtype: type[np.floating[Any]]) -> Array:
+    """Actions of numbers as the kernels take them. Raises ValueError where one is not finite."""
+    given = np.ascontiguousarray(action, dtype)
+    if not np.isfinite(given).all():
+        lane = int(np.flatnonzero(~np.isfinite(given).all(1))[0])
+        raise ValueError(f"action {given[lane].tolist()} of lane {lane}: allowed: finite numbers")
+    return given
 
 
 def split(lanes: int, threads: int, share: int) -> list[tuple[int, int]]:

@@ -22,30 +22,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rlkit.contracts import Saved, VecEnv
-from rlkit.envs.kernels import Parts, Window, among, whole
+from rlkit.contracts import Saved
+from rlkit.envs.kernels import KernelVec, among, whole
 from rlkit.envs.navigation import levels as drawn
 from rlkit.envs.navigation import rules, tiles, views
 from rlkit.envs.navigation.cells import FIELDS, HEADING, HIGHEST, PAD, PLACE, WALL, Bools, Ints, side_of
 from rlkit.envs.navigation.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box, Dict, Discrete, Space
-from rlkit.types import EnvSpec, EnvStep
+from rlkit.types import EnvSpec
 
 SHARE = {"codes": 256, "lidar": 256, "picture": 32}  # the fewest lanes that are worth a thread of their own
 PIXELS = 64  # a picture's side: seven tiles of nine pixels, and a line
 LARGEST = 99
 
 
-class Maze(VecEnv):
+class Maze(KernelVec):
     """N lanes of mazes; its rows are CPU tensors that every step overwrites.
 
     threads: 0 for as many as torch uses. device: where the policy is; rows stay on the CPU and the actor moves them.
     render_mode: "human" shows lane 0 in a window. Raises ValueError for values out of range.
     """
 
-    batched = True
-    exact = "snapshot"
     fps = 10.0
 
     def __init__(
@@ -87,58 +85,23 @@ class Maze(VecEnv):
         self.cells = np.zeros((lanes, self.side * self.side), np.uint8)
         self.agent = np.zeros((lanes, FIELDS), np.int64)
         self.balls = np.zeros((lanes, obstacles), np.int64)
-        self.episode, self._seed, self._words = np.full(lanes, -1), np.zeros(lanes, np.int64), words(seed)
+        self._seed, self._words = np.zeros(lanes, np.int64), words(seed)
         self.view = View(view, goal == "vector", self.side, bool(obstacles), bool(doors), lanes)
         self.spec = EnvSpec("rlkit/Maze", self.view.space, Discrete(rules.ACTIONS))
-        flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
-        self.row = EnvStep(self.view.rows, torch.zeros(lanes), *flags)
-        self._reward = self.row.reward.numpy()
-        self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
-        self._parts = Parts(lanes, threads, SHARE[view])
         self._tiles = tiles.tiles(24)
-        self._window = Window(self.fps) if render_mode == "human" else None
+        self._prepare(self.view.rows, threads, SHARE[view], render_mode)
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
-        """Bring lane n to episode[n] after actions[n]."""
-        self.episode[:] = episode
-        everyone = np.ones(self.lanes, np.bool_)
-        self._parts.each(lambda low, high: self._open(everyone, low, high))
-        counts = np.array([len(history) for history in actions])
-        for t in range(int(counts.max(initial=0))):
-            acting = counts > t
-            action = np.zeros(self.lanes, np.int64)
-            for lane in np.flatnonzero(acting):
-                action[lane] = actions[lane][t]
-            self._act(action, acting, 0, self.lanes)
-        self._parts.each(self._look)
-        self._show()
-        return self.row
-
-    def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane, [N]. Raises ValueError for one that there is not."""
-        given = action.detach().cpu().numpy().astype(np.int64, copy=False)
-        assert given.shape == (self.lanes,), f"actions {given.shape}, lanes {self.lanes}"
+    def _given(self, action: Array) -> Array:
+        given: Array = action.astype(np.int64, copy=False)
         if given.min() < 0 or given.max() >= rules.ACTIONS:
             lane = int(np.flatnonzero((given < 0) | (given >= rules.ACTIONS))[0])
             raise ValueError(f"action {given[lane]} of lane {lane}: allowed: 0 to {rules.ACTIONS - 1}")
-        opening = self._last.copy()
-        self.episode += opening
-        acting = ~opening
-
-        def work(low: int, high: int) -> None:
-            self._act(given, acting, low, high)
-            self._open(opening, low, high)
-            self._look(low, high)
-
-        self._parts.each(work)
-        self._show()
-        return self.row
+        return given
 
     def snapshot(self) -> Saved:
         """The whole state, copied. Observations follow from it."""
-        names = ("reward", "terminated", "first", "last")
         return {
-            "row": {name: getattr(self.row, name).clone() for name in names},
+            "row": self._saved_row(),
             "cells": self._inside().copy(),
             "agent": self.agent.copy(),
             "balls": self.balls.copy(),
@@ -147,8 +110,7 @@ class Maze(VecEnv):
 
     def load_snapshot(self, state: Saved) -> None:
         """Continue from `snapshot`'s value."""
-        for name, value in state["row"].items():
-            getattr(self.row, name).copy_(value)
+        self._load_row(state["row"])
         self.cells[:] = WALL
         self._inside()[:] = state["cells"]
         self.agent[:], self.balls[:] = state["agent"], state["balls"]
@@ -164,13 +126,6 @@ class Maze(VecEnv):
             self._tiles[-1], int(self.agent[lane, HEADING])
         )
         return picture
-
-    def close(self) -> None:
-        """End the threads and the window."""
-        self._parts.close()
-        if self._window is not None:
-            self._window.close()
-            self._window = None
 
     def _inside(self) -> npt.NDArray[np.uint8]:
         """The cells without the border around them, [N, size, size]."""
@@ -199,12 +154,6 @@ class Maze(VecEnv):
     def _look(self, low: int, high: int) -> None:
         """Write what the lanes see."""
         self.view.write(low, high, self.cells, self.agent)
-
-    def _show(self) -> None:
-        if self._window is not None:
-            picture = self.render(0)
-            assert picture is not None, "a picture for people is always drawn"
-            self._window.show(picture)
 
 
 class View:

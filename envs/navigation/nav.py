@@ -26,16 +26,15 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from rlkit.contracts import Saved, VecEnv
-from rlkit.envs.kernels import Parts, Window, among, whole
+from rlkit.contracts import Saved
+from rlkit.envs.kernels import KernelVec, among, finite, whole
 from rlkit.envs.navigation import maps, plans, robots, scans, worlds
 from rlkit.envs.navigation.cells import Bools, Floats
 from rlkit.envs.navigation.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box
-from rlkit.types import EnvSpec, EnvStep
+from rlkit.types import EnvSpec
 
 SHARE = 128  # the fewest lanes that are worth a thread of their own
 RANGES = {
@@ -49,15 +48,13 @@ RANGES = {
 }
 
 
-class Nav(VecEnv):
+class Nav(KernelVec):
     """N lanes of robots; its rows are CPU tensors that every step overwrites.
 
     threads: 0 for as many as torch uses. device: where the policy is; rows stay on the CPU and the actor moves them.
     render_mode: "human" shows lane 0 in a window. Raises ValueError for values out of range and for a wrong map.
     """
 
-    batched = True
-    exact = "snapshot"
     fps = 1 / robots.TICK
 
     def __init__(
@@ -106,62 +103,24 @@ class Nav(VecEnv):
         self.boxes = np.zeros((lanes, 0 if self.map else walls, 4), np.float32)
         self.circles = np.zeros((lanes, self.fixed + moving, 5), np.float32)
         self.robot, self.count = np.zeros((lanes, robots.NUMBERS), np.float32), np.zeros((lanes, 2), np.int64)
-        self.episode, self._seed, self._words = np.full(lanes, -1), np.zeros(lanes, np.int64), words(seed)
+        self._seed, self._words = np.zeros(lanes, np.int64), words(seed)
         sides = np.array(self._near.shape) * self._cell if self.map else np.full(2, self.size)
         low, high = scans.bounds(self.sensor[0], float(np.hypot(*sides)))
         action = Box(
             (2,), "float32", np.array([robots.SLOWEST, -robots.TURN]), np.array([robots.FASTEST, robots.TURN])
         )
         self.spec = EnvSpec("rlkit/Nav", Box((scans.ENTRIES,), "float32", low, high), action)
-        flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
         obs = torch.zeros(lanes, scans.ENTRIES)
-        self.row = EnvStep(obs, torch.zeros(lanes), *flags)
-        self._obs, self._reward = obs.numpy(), self.row.reward.numpy()
-        self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
-        self._parts = Parts(lanes, threads, SHARE)
-        self._window = Window(self.fps) if render_mode == "human" else None
+        self._obs = obs.numpy()
+        self._prepare(obs, threads, SHARE, render_mode)
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
-        """Bring lane n to episode[n] after actions[n]."""
-        self.episode[:] = episode
-        everyone = np.ones(self.lanes, np.bool_)
-        self._parts.each(lambda low, high: self._open(everyone, low, high))
-        counts = np.array([len(history) for history in actions])
-        for t in range(int(counts.max(initial=0))):
-            acting = counts > t
-            command = np.zeros((self.lanes, 2), np.float32)
-            for lane in np.flatnonzero(acting):
-                command[lane] = actions[lane][t]
-            self._drive(command, acting, 0, self.lanes)
-        self._parts.each(self._look)
-        self._show()
-        return self.row
-
-    def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane ([N, 2]; clamped). Raises ValueError for numbers that are not finite."""
-        given = np.ascontiguousarray(action.detach().cpu().numpy(), np.float32)
-        assert given.shape == (self.lanes, 2), f"actions {given.shape}, lanes {self.lanes}"
-        if not np.isfinite(given).all():
-            lane = int(np.flatnonzero(~np.isfinite(given).all(1))[0])
-            raise ValueError(f"action {given[lane].tolist()} of lane {lane}: allowed: finite numbers")
-        opening = self._last.copy()
-        self.episode += opening
-        acting = ~opening
-
-        def work(low: int, high: int) -> None:
-            self._drive(given, acting, low, high)
-            self._open(opening, low, high)
-            self._look(low, high)
-
-        self._parts.each(work)
-        self._show()
-        return self.row
+    def _given(self, action: Array) -> Array:
+        return finite(action, np.float32)
 
     def snapshot(self) -> Saved:
         """The whole state, copied. Observations follow from it; of a map there is a checksum."""
-        names = ("reward", "terminated", "first", "last")
         return {
-            "row": {name: getattr(self.row, name).clone() for name in names},
+            "row": self._saved_row(),
             **{
                 name: getattr(self, name).copy() for name in ("boxes", "circles", "robot", "count", "episode")
             },
@@ -172,8 +131,7 @@ class Nav(VecEnv):
         """Continue from `snapshot`'s value. Raises ValueError where that is of another map."""
         if state["map"] != self._checksum():
             raise ValueError("env.kwargs.map: this is not the map of the snapshot; allowed: the same files")
-        for name, value in state["row"].items():
-            getattr(self.row, name).copy_(value)
+        self._load_row(state["row"])
         for name in ("boxes", "circles", "robot", "count", "episode"):
             getattr(self, name)[:] = state[name]
         self._parts.each(self._look)
@@ -189,13 +147,6 @@ class Nav(VecEnv):
             self._near,
             self._cell,
         )
-
-    def close(self) -> None:
-        """End the threads and the window."""
-        self._parts.close()
-        if self._window is not None:
-            self._window.close()
-            self._window = None
 
     def _checksum(self) -> int:
         return zlib.crc32(self._near.tobytes(), int(self._cell * 1e6)) if self.map else 0
@@ -218,7 +169,7 @@ class Nav(VecEnv):
             self._goal, self.speed, self.circles, self.robot, self.count, *rows,
         )  # fmt: skip
 
-    def _drive(self, command: Floats, acting: Bools, low: int, high: int) -> None:
+    def _act(self, command: Floats, acting: Bools, low: int, high: int) -> None:
         """One step of the lanes that are `acting` [N]."""
         robots.drive(
             command, acting, low, high, self.limit, self.progress, self.slip, self.size, self.boxes, self.circles,
@@ -232,12 +183,6 @@ class Nav(VecEnv):
             low, high, *self.sensor, self.size, self.boxes, self.circles, self._near, self._cell, self.robot,
             self.count, self._obs,
         )  # fmt: skip
-
-    def _show(self) -> None:
-        if self._window is not None:
-            picture = self.render(0)
-            assert picture is not None, "a picture for people is always drawn"
-            self._window.show(picture)
 
 
 def _map(path: str, goal: list[float] | None) -> tuple[maps.Map | None, Floats]:

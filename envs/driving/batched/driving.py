@@ -18,24 +18,23 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from rlkit.contracts import Saved, VecEnv
+from rlkit.contracts import Saved
 from rlkit.envs.driving.batched.paint import COLOURS, LUMINANCE, Lens, pictures
 from rlkit.envs.driving.batched.sensors import OTHERS, bounds, directions, sense
 from rlkit.envs.driving.batched.track import TILES, Floats, Tracks
 from rlkit.envs.driving.batched.tyres import CAR, FPS, drive, place
-from rlkit.envs.kernels import Parts, Window, among, whole
+from rlkit.envs.kernels import KernelVec, among, finite, whole
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box
-from rlkit.types import EnvSpec, EnvStep
+from rlkit.types import EnvSpec
 
 SHARE = {"picture": 4, "vector": 32}  # the fewest lanes that are worth a thread of their own
 LAP_COMPLETE = 0.95
 _FILM = Lens.plain(400, 600)
 
 
-class Driving(VecEnv):
+class Driving(KernelVec):
     """N lanes of the batched driving environment; its rows are CPU tensors that every step overwrites.
 
     observation: "picture", uint8 [size, size], or "vector", float32 [rays + 21] (`sensors.py`). skip: frames per
@@ -43,9 +42,6 @@ class Driving(VecEnv):
     policy is; rows stay on the CPU and the actor moves them. render_mode: "human" shows lane 0 in a window. Raises
     ValueError for values out of range.
     """
-
-    batched = True
-    exact = "snapshot"
 
     def __init__(
         self,
@@ -84,56 +80,17 @@ class Driving(VecEnv):
         self.spec = EnvSpec("rlkit/Driving", space, action)
         self.tracks, self.cars = Tracks(lanes), np.zeros(lanes, CAR)
         self.marks = np.zeros((lanes, TILES), np.uint8)  # bits of every tile: tyres.VISITED, TOUCHED
-        self.episode = np.full(lanes, -1, np.int64)
-        flags = [torch.zeros(lanes, dtype=torch.bool) for _ in range(3)]
         obs = torch.zeros((lanes, *space.shape), dtype=getattr(torch, space.dtype))
-        self.row = EnvStep(obs, torch.zeros(lanes), *flags)
-        self._obs, self._reward = obs.numpy(), self.row.reward.numpy()
-        self._terminated, self._first, self._last = (flag.numpy() for flag in flags)
-        self._parts = Parts(lanes, threads, SHARE[observation])
-        self._window = Window(self.fps) if render_mode == "human" else None
+        self._obs = obs.numpy()
+        self._prepare(obs, threads, SHARE[observation], render_mode)
 
-    def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
-        """Bring lane n to episode[n] after actions[n]."""
-        self.episode[:] = episode
-        everyone = np.ones(self.lanes, np.bool_)
-        self._parts.each(lambda low, high: self._open(everyone, low, high))
-        counts = np.array([len(history) for history in actions])
-        for t in range(int(counts.max(initial=0))):
-            acting = counts > t
-            action = np.zeros((self.lanes, 3))
-            for lane in np.flatnonzero(acting):
-                action[lane] = actions[lane][t]
-            self._parts.each(lambda low, high: self._drive(action, acting, low, high))  # noqa: B023
-        self._parts.each(self._look)
-        self._show()
-        return self.row
-
-    def step(self, action: Tensor) -> EnvStep:
-        """Apply one action per lane ([N, 3]; clamped). Raises ValueError for numbers that are not finite."""
-        given = action.detach().cpu().numpy().astype(np.float64)
-        assert given.shape == (self.lanes, 3), f"actions {given.shape}, lanes {self.lanes}"
-        if not np.isfinite(given).all():
-            lane = int(np.flatnonzero(~np.isfinite(given).all(1))[0])
-            raise ValueError(f"action {given[lane].tolist()} of lane {lane}: allowed: finite numbers")
-        opening = self._last.copy()
-        self.episode += opening
-        acting = ~opening
-
-        def work(low: int, high: int) -> None:
-            self._open(opening, low, high)
-            self._drive(given, acting, low, high)
-            self._look(low, high)
-
-        self._parts.each(work)
-        self._show()
-        return self.row
+    def _given(self, action: Array) -> Array:
+        return finite(action, np.float64)
 
     def snapshot(self) -> Saved:
         """The whole state, copied. Tracks and observations follow from it."""
-        names = ("reward", "terminated", "first", "last")
         return {
-            "row": {name: getattr(self.row, name).clone() for name in names},
+            "row": self._saved_row(),
             "cars": {name: self.cars[name].copy() for name in CAR.names or ()},
             "marks": self.marks.copy(),
             "episode": self.episode.copy(),
@@ -144,8 +101,7 @@ class Driving(VecEnv):
         self.episode[:] = state["episode"]
         everyone = np.ones(self.lanes, np.bool_)
         self._parts.each(lambda low, high: self._open(everyone, low, high))
-        for name, value in state["row"].items():
-            getattr(self.row, name).copy_(value)
+        self._load_row(state["row"])
         for name, value in state["cars"].items():
             self.cars[name] = value
         self.marks[:] = state["marks"]
@@ -164,13 +120,6 @@ class Driving(VecEnv):
             )  # fmt: skip
         return np.ascontiguousarray(picture[:, 0].transpose(1, 2, 0))
 
-    def close(self) -> None:
-        """End the threads and the window."""
-        self._parts.close()
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-
     def _open(self, opening: npt.NDArray[np.bool_], low: int, high: int) -> None:
         """Begin the present episodes of the lanes that are `opening` [N]."""
         for lane in np.flatnonzero(opening[low:high]) + low:
@@ -181,7 +130,7 @@ class Driving(VecEnv):
             self._terminated[lane] = self._last[lane] = False
             self._first[lane] = True
 
-    def _drive(self, action: Floats, acting: npt.NDArray[np.bool_], low: int, high: int) -> None:
+    def _act(self, action: Floats, acting: npt.NDArray[np.bool_], low: int, high: int) -> None:
         """One decision of the lanes that are `acting` [N]."""
         drive(
             self.cars, self.tracks.edge, self.tracks.count, self.marks, action, acting, low, high, self.skip,
@@ -203,9 +152,3 @@ class Driving(VecEnv):
             np.empty(lens.canvas, np.uint8),
             lens.row, lens.row_weight, lens.column, lens.column_weight, self._obs,
         )  # fmt: skip
-
-    def _show(self) -> None:
-        if self._window is not None:
-            picture = self.render(0)
-            assert picture is not None, "a picture for people is always drawn"
-            self._window.show(picture)
