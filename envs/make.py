@@ -96,6 +96,11 @@ def settled(config: EnvConfig) -> EnvConfig:
             f"env.atari.{typed}={show(value)}: env.id={config.id} is no Atari game; allowed for ids of ale-py, "
             "ALE/Pong-v5 for example"
         )
+    if config.atari.judged() == AtariConfig() != config.atari:
+        raise ValueError(
+            "env.atari: lives and sign alone, which evaluations have not, so that those would see other pictures than "
+            "training; type env.atari.pool=true, or another rule beside them"
+        )
     if config.backend != "envpool":  # which has ids of its own
         batched = is_batched(config)
         if batched != (config.backend == "batched") and config.backend != "auto":

@@ -162,6 +162,10 @@ def test_vectors_in_machine_code_play_the_same_game(backend: str) -> None:
             {"id": "CartPole-v1"},
             r"env\.atari\.pool=true: env\.id=CartPole-v1 is no Atari game; allowed",
         ),
+        (
+            {"atari": AtariConfig(lives=True, sign=True)},
+            r"env\.atari: lives and sign alone.*type env\.atari\.pool=true",
+        ),
         ({"id": "rlkit/Driving"}, r"env\.id=rlkit/Driving is no Atari game"),
         ({"kwargs": {"frameskip": 2}}, r"env\.kwargs\.frameskip: follows from env\.skip, env\.atari\.sticky"),
         (
