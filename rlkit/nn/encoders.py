@@ -8,6 +8,8 @@
     impala_cnn  images                               Espeholt et al., 2018, arXiv:1802.01561
     small_cnn   images of any size                   3x3 convolutions of 32 and 64 channels, the second of
                                                      stride 2, then 256 features
+    lenet, alexnet, vgg, resnet, inception, densenet
+                images of any size                   `rlkit.nn.convnets`
     grid        cells of codes (env.codes): a learned table, two 3x3 convolutions, 128 features
     text        rows of bytes (env.text): words, gated recurrent units, 64 features
     auto        mlp for numbers and choices; nature_cnn for images of at least 36x36, small_cnn for smaller ones;

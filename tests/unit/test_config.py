@@ -416,6 +416,7 @@ def test_unknown_names_are_told_apart() -> None:
 
 
 def test_choices_are_what_the_code_offers() -> None:
+    from rlkit.nn.convnets import NETWORKS
     from rlkit.nn.encoders import ACTIVATIONS
 
     limits = {name: each.metadata.get("choices") for name, each in NetworkConfig.__dataclass_fields__.items()}
@@ -427,6 +428,7 @@ def test_choices_are_what_the_code_offers() -> None:
         "small_cnn",
         "grid",
         "text",
+        *NETWORKS,
     }
     assert set(limits["core"]()) == {"identity", "lstm", "gru", "transformer"}
     assert set(limits["activation"]) == set(ACTIVATIONS)

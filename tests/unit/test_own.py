@@ -299,7 +299,7 @@ def test_encoders_and_cores_that_cannot_be_are_one_line(folder: Path) -> None:
         (
             "encoder",
             "wide",
-            "no such choice; allowed: auto, grid, impala_cnn, mlp, nature_cnn, small_cnn, text, or module:",
+            "no such choice; allowed: auto, alexnet, densenet, grid, impala_cnn, .*small_cnn, text, vgg, or module:",
         ),
         ("encoder", "mlq", "no such choice, did you mean mlp; allowed: "),
         ("encoder", "mine.nets:wader", "mine.nets has no function wader"),
