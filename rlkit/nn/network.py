@@ -86,7 +86,7 @@ class Network(nn.Module):
     def forward(self, obs: Obs, first: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """obs [T, N, ...], first [T, N], state of N lanes -> head outputs [T, N, size], next state."""
         features, state = self.features(obs, first, state)
-        return {name: self._head(name, features[name]) for name in self.heads}, state
+        return {name: self.head(name, features[name]) for name in self.heads}, state
 
     def features(
         self, obs: Obs, first: Tensor, state: State, names: Collection[str] | None = None
@@ -110,8 +110,8 @@ class Network(nn.Module):
             features[i], core_states[i] = core(x, first, core_states[i])
         return {name: features[self.trunk_of[name]] for name in names}, (frames, *core_states)
 
-    def _head(self, name: str, features: Tensor) -> Tensor:
-        """Heads run in float32 whatever the trunk's precision: log-probabilities are differences of them."""
+    def head(self, name: str, features: Tensor) -> Tensor:
+        """A head's outputs, in float32 whatever the trunk's precision: log-probabilities are differences of them."""
         if features.dtype == torch.float32 and not torch.is_autocast_enabled(features.device.type):
             return self.heads[name](features)  # type: ignore[no-any-return]
         with torch.autocast(features.device.type, enabled=False):
