@@ -47,4 +47,6 @@ def spec_of(table: Table, label: Column | None, stack: int) -> EnvSpec:
     observation = next(iter(spaces.values())) if len(spaces) == 1 else Dict(tuple(spaces.items()))
     action = observation if label is None else label.space
     assert action is not None, "a label that was chosen has a space"
-    return EnvSpec(table.name, observation, action, stack)
+    env = table.made.get("env")
+    id = str(env.get("id")) if isinstance(env, dict) else table.name
+    return EnvSpec(id, observation, action, stack)

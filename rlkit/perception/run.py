@@ -29,6 +29,7 @@ from rlkit.play.evaluate import Episode
 from rlkit.run.build import Built
 from rlkit.run.console import Console
 from rlkit.run.early import EarlyStopHook
+from rlkit.run.handover import Source, hand_over, sources
 from rlkit.run.health import require_finite
 from rlkit.run.hooks import Best, EvaluateHook, LogHook, StopHook
 from rlkit.run.probe import has_pixels, tested_precision
@@ -50,6 +51,7 @@ class TaskPlan:
     device: torch.device
     precision: torch.dtype
     notes: tuple[str, ...]  # what was chosen and why, a line each
+    sources: tuple[Source, ...] = ()  # runs whose weights it begins with
 
 
 def check(config: TaskRun) -> TaskPlan:
@@ -69,6 +71,7 @@ def check(config: TaskRun) -> TaskPlan:
     if label:
         check_labels(table, label, spec)
     new_model(spec, config)  # whether this network can be built for it
+    found = sources(config, spec, notes.append)
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
     total = config.total_steps or max(round(config.epochs * rows), 1)
@@ -83,7 +86,7 @@ def check(config: TaskRun) -> TaskPlan:
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, has_pixels(spec)),
     )
-    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes))
+    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes), tuple(found))
 
 
 def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
@@ -143,6 +146,7 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     keep_memory()
     torch.manual_seed(config.seed)
     model = new_model(plan.spec, config).to(plan.device)
+    hand_over(list(plan.sources), model, config, console.say)
     reader = Reader(plan.table, plan.spec, plan.label, plan.device)
     training, held_out = plan.table.part("training"), plan.table.part("validation")
     seen = training[:: -(-len(training) // SEEN)]

@@ -17,9 +17,12 @@ from rlkit.run.session import Session
 from rlkit.text import quoted
 
 
-def prepare(config: Common, folder: Path | Place, console: Console) -> Session:
-    """The session of a new run of this configuration in an existing folder. Raises ConfigError."""
-    return _open(kind_of(config).check(config), named(folder), console, config)
+def prepare(config: Common, folder: Path | Place, console: Console, written: Common | None = None) -> Session:
+    """The session of a new run of this configuration in an existing folder. Raises ConfigError.
+
+    written: what the folder's config.yaml says, where that is something else.
+    """
+    return _open(kind_of(config).check(config), named(folder), console, written or config)
 
 
 def _open(plan: Any, folder: Place, console: Console, written: Common) -> Session:
