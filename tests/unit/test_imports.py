@@ -18,7 +18,7 @@ FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("collect", "replay"),
     ("learn", "sources", "play"),
     ("agents", "run"),
-    ("probes",),
+    ("probes", "perception"),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
