@@ -21,7 +21,7 @@ from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
-from rlkit.envs.labels import label_leaves
+from rlkit.envs.labels import experts, label_leaves
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.atari import is_atari
@@ -376,5 +376,8 @@ def _random_steps(lane: InProcess) -> Iterator[float]:
 
 
 def expert(config: EnvConfig) -> str | None:
-    """What people call the driver whose action an environment gives as its label `expert`; None where it has none."""
-    return None
+    """What people call the driver whose action an environment gives as its label `expert`; None where it has none.
+
+    Raises ValueError for an unknown environment.
+    """
+    return experts(config)

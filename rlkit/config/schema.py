@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlkit.config.augment import AugmentConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, option
 
@@ -374,6 +375,7 @@ class TaskRun(Common):
     total_steps: int = option(
         0, min=0, help="How many rows are learned from, each as often as it comes; 0: as epochs says"
     )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     evaluate: RowsConfig = field(default_factory=RowsConfig)
     agent: Any = None  # of task=imitate: the agent whose policy learns, {"name": ..., its options}
 

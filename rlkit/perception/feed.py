@@ -16,10 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlkit.config.augment import AugmentConfig
 from rlkit.contracts import Feed, Saved, Timing
+from rlkit.options import ConfigError
+from rlkit.perception.augment import Part, augment, draws
 from rlkit.perception.model import Rows
 from rlkit.perception.table import Index, Table
 from rlkit.seeding import uniforms
+from rlkit.spaces import Box, describe, leaves
 from rlkit.types import EnvSpec, Obs
 
 
@@ -56,14 +60,62 @@ class Reader:
         return rows
 
 
+def flat(rows: Rows) -> dict[str, Tensor]:
+    """A batch as one dict of tensors: entries of obs are called obs.NAME."""
+    found = {}
+    for name, value in rows.items():
+        found |= (
+            {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return found
+
+
+def joined(tensors: Mapping[str, Tensor]) -> Rows:
+    """Inverse of `flat`."""
+    rows: Rows = {}
+    for name, x in tensors.items():
+        group, dot, key = name.partition(".")
+        if dot:
+            inner = rows.setdefault(group, {})
+            assert isinstance(inner, dict), "a group of entries"
+            inner[key] = x
+        else:
+            rows[name] = x
+    return rows
+
+
+def parts_of(reader: Reader, config: AugmentConfig) -> dict[str, Part]:
+    """What augmentation does with each tensor of a `flat` batch. Raises ConfigError where there is no picture."""
+    if not config.active:
+        return {}
+    observation = reader.spec.observation
+    found = {}
+    for name, leaf in leaves(observation):
+        if isinstance(leaf, Box) and leaf.image and not leaf.meaning:
+            found[f"obs.{name}" if name else "obs"] = Part.image(leaf)
+    if not found:
+        raise ConfigError(
+            f"augment: changes pictures, and the inputs are {describe(observation)}; leave it out"
+        )
+    label = reader.spec.action
+    if reader.label and isinstance(label, Box) and len(label.shape) == 2 and label.dtype == "uint8":
+        found["label"] = Part("mask")
+    elif reader.label and isinstance(label, Box):
+        found["label"] = Part("numbers", mirrored=config.mirrored)
+    return found
+
+
 class TableFeed(Feed):
     """Hands out every training row once per epoch, `batch` at a time; what does not fill a batch waits for another one.
 
-    noise: uniforms per row.
+    noise: uniforms per row. Raises ConfigError where pictures are to be augmented and there are none.
     """
 
-    def __init__(self, reader: Reader, index: Index, batch: int, seed: int, noise: int = 0) -> None:
+    def __init__(
+        self, reader: Reader, index: Index, batch: int, seed: int, noise: int, augment: AugmentConfig
+    ) -> None:
         self.reader, self.index, self.seed, self.noise = reader, index, seed, noise
+        self.augment, self.parts = augment, parts_of(reader, augment)
         self.batch = min(batch, len(index))
         self.epoch, self.position, self.update = 0, 0, 0
         self.timing = Timing()
@@ -81,6 +133,9 @@ class TableFeed(Feed):
             numbers = np.arange(self.batch)
             drawn = uniforms(self.seed, numbers, self.update, 1, self.noise)[0]  # [B, K]
             rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
+        if self.augment.active:
+            u = draws(self.seed, self.update, self.batch).to(self.reader.device)
+            rows = joined(augment(flat(rows), self.parts, self.augment, u))
         self.update += 1
         self.timing.environment += time.perf_counter() - begin
         return rows, self.batch

@@ -20,7 +20,7 @@ from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.options import ConfigError
 from rlkit.perception.columns import spec_of
-from rlkit.perception.feed import Reader, TableFeed
+from rlkit.perception.feed import Reader, TableFeed, parts_of
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.saved import Scorer, model_parts, new_model
 from rlkit.perception.sets import open_data
@@ -72,6 +72,7 @@ def check(config: TaskRun) -> TaskPlan:
         check_labels(table, label, spec)
     new_model(spec, config)  # whether this network can be built for it
     found = sources(config, spec, notes.append)
+    parts_of(Reader(table, spec, label, device), config.augment)  # whether there are pictures to change
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
     total = config.total_steps or max(round(config.epochs * rows), 1)
@@ -155,7 +156,7 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     with torch.no_grad():
         model.prepare(rows["obs"], label if isinstance(label, torch.Tensor) else None)
     learner = TaskLearner(model, config.optim, precision=plan.precision, compile=config.compile)
-    feed = TableFeed(reader, training, config.batch, config.seed, model.noise_size)
+    feed = TableFeed(reader, training, config.batch, config.seed, model.noise_size, config.augment)
     clock = Clock(config.total_steps)
 
     def describe() -> Saved:
