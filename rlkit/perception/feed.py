@@ -115,7 +115,7 @@ class TableFeed(Feed):
         self, reader: Reader, index: Index, batch: int, seed: int, noise: int, augment: AugmentConfig
     ) -> None:
         self.reader, self.index, self.seed, self.noise = reader, index, seed, noise
-        self.augment, self.parts = augment, parts_of(reader, augment)
+        self.augment, self._changed = augment, parts_of(reader, augment)
         self.batch = min(batch, len(index))
         self.epoch, self.position, self.update = 0, 0, 0
         self.timing = Timing()
@@ -135,7 +135,7 @@ class TableFeed(Feed):
             rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
         if self.augment.active:
             u = draws(self.seed, self.update, self.batch).to(self.reader.device)
-            rows = joined(augment(flat(rows), self.parts, self.augment, u))
+            rows = joined(augment(flat(rows), self._changed, self.augment, u))
         self.update += 1
         self.timing.environment += time.perf_counter() - begin
         return rows, self.batch
