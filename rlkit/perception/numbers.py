@@ -117,10 +117,11 @@ class OneHot(nn.Module):
         """Raises ValueError where a column has more values than it has features; what fewer leave over stays 0."""
         rows = _checked(rows, len(self.counts))
         self.values.fill_(NO_VALUE)
-        for j, (values, place) in enumerate(zip(_values(rows), self.values.split(self.counts), strict=True)):
-            if len(values) > len(place):
-                raise ValueError(f"column {j}: {len(values)} different values for {len(place)} features")
-            place[: len(values)] = values
+        for j, values in enumerate(_values(rows)):
+            if len(values) > self.counts[j]:
+                raise ValueError(f"column {j}: {len(values)} different values for {self.counts[j]} features")
+            begin = sum(self.counts[:j])
+            self.values[begin : begin + len(values)] = values
         return self
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -130,7 +131,9 @@ class OneHot(nn.Module):
 
 def _values(rows: Tensor) -> list[Tensor]:
     """The values of each column, sorted, NaN left out."""
-    return [column[~column.isnan()].unique() for column in rows.double().unbind(1)]
+    lowest = rows.new_full((1,), -torch.inf, dtype=torch.float64)
+    ordered = [column[~column.isnan()].sort().values for column in rows.double().unbind(1)]
+    return [values[values.diff(prepend=lowest) > 0] for values in ordered]
 
 
 def _checked(rows: Tensor, columns: int) -> Tensor:
