@@ -39,13 +39,13 @@ ABILITIES = {
     "workers": Ability("in processes", workers=True),
     "native": Ability(
         "the environment's own Gymnasium vector",
-        refused=(*WRAPPED, "max_failures"),
+        refused=(*WRAPPED, "labels", "max_failures"),
         instead="allowed with env.backend=inprocess or workers",
     ),
     "envpool": Ability(
         "EnvPool's version of it",
         workers=True,
-        refused=(*(name for name in WRAPPED if name not in SEEN), "max_failures"),
+        refused=(*(name for name in WRAPPED if name not in SEEN), "labels", "max_failures"),
         instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
         "allowed with env.backend=inprocess or workers",
         unmasked=OWN_MASK,

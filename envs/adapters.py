@@ -23,12 +23,13 @@ from gymnasium.vector.utils import batch_space, iterate
 from torch import Tensor
 
 from rlkit.contracts import VecEnv
-from rlkit.envs.aliases import GymSpace, Info, Opening, Value
+from rlkit.envs.aliases import Info, Opening, Value
 from rlkit.envs.backends.actions import pack
 from rlkit.envs.backends.batched import make_batched
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.gym_spaces import gym_space
 from rlkit.seeding import Seeds
-from rlkit.spaces import Array, Box, Dict, Discrete, MultiBinary, Space, action_row, row_dtype
+from rlkit.spaces import Array, Dict, Space, action_row
 from rlkit.types import EnvStep, Obs
 
 
@@ -151,24 +152,6 @@ class Several(VectorEnv[Value, Value, Array]):
 
     def _seen(self, row: EnvStep) -> Value:
         return value(self._lanes.vector.spec.observation, row.obs, lambda rows: rows.numpy().copy())
-
-
-def gym_space(space: Space) -> GymSpace:
-    """The Gymnasium space of what rows of `space` hold."""
-    if isinstance(space, Dict):
-        parts = {name: gym_space(sub) for name, sub in space}
-        return spaces.Tuple(tuple(parts.values())) if space.is_tuple else spaces.Dict(parts)
-    if isinstance(space, Discrete):
-        return spaces.Discrete(space.n)
-    if isinstance(space, MultiBinary):
-        return spaces.MultiBinary(space.n)
-    if isinstance(space, Box):
-        dtype: Any = np.dtype(row_dtype(space))
-        low, high = (np.broadcast_to(bound, space.shape).astype(dtype) for bound in (space.low, space.high))
-        box: Any = spaces.Box(low, high, space.shape, dtype)
-        box.meaning = space.meaning  # as `spaces.from_gymnasium` reads it
-        return box  # type: ignore[no-any-return]
-    return spaces.MultiDiscrete(np.array(space.nvec))
 
 
 def value(space: Space, obs: Obs, take: Callable[[Tensor], Value], name: str = "") -> Value:

@@ -107,6 +107,11 @@ class EnvConfig:
         help="The entries of an observation whose uint8 numbers name kinds of things, not brightness (observation: "
         "all of one that is no Dict); network.encoder=auto reads them with grid",
     )
+    labels: tuple[str, ...] = option(
+        (),
+        help="What the environment says of its observation for supervised models, as entries label.NAME that no policy "
+        "reads: mask, pose, expert of env=carracing for example (docs/labels.md)",
+    )
     text: int = option(
         96,
         min=1,
@@ -153,7 +158,7 @@ class EnvConfig:
     def __post_init__(self) -> None:
         if isinstance(self.atari, dict):  # of JSON
             object.__setattr__(self, "atari", AtariConfig(**self.atari))
-        for name in ("keep", "drop", "codes"):
+        for name in ("keep", "drop", "codes", "labels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # YAML and JSON have lists
 
     def validate(self) -> None:

@@ -1,13 +1,12 @@
-"""What environments in machine code share: kernels, a batch of lanes in threads, a window, checks of arguments."""
+"""What environments in machine code share: a batch of lanes in threads, a window, checks of arguments."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,22 +15,6 @@ from torch import Tensor
 from rlkit.contracts import Saved, VecEnv
 from rlkit.spaces import Array, action_row
 from rlkit.types import EnvStep, Obs
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """`function` as machine code that lets other threads run, kept on disk for later processes where that works.
-
-    What is kept is renewed when the function's own file changes, so kernels call functions of their own file only
-    (a changed constant that another file imports calls for `touch` on that file).
-    """
-    njit: Any = numba.njit
-    try:
-        kernel: F = njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # neither the package nor the user has a folder to write to
-        kernel = njit(nogil=True)(function)
-    return kernel
 
 
 class Parts:
@@ -106,6 +89,8 @@ class KernelVec(VecEnv):
         self.episode = np.full(self.lanes, -1)
         self._parts = Parts(self.lanes, threads, share)
         self._window = Window(self.fps) if render_mode == "human" else None
+        # writes what is shown beside the observations of lanes low .. high - 1 (`rlkit.envs.labels.batch`)
+        self.say: Callable[[int, int], None] | None = None
 
     @abstractmethod
     def _given(self, action: Array) -> Array:
@@ -123,6 +108,12 @@ class KernelVec(VecEnv):
     def _look(self, low: int, high: int) -> None:
         """Write what the lanes see."""
 
+    def _see(self, low: int, high: int) -> None:
+        """Write all that is shown of the lanes."""
+        self._look(low, high)
+        if self.say is not None:
+            self.say(low, high)
+
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]."""
         self.episode[:] = episode
@@ -135,7 +126,7 @@ class KernelVec(VecEnv):
             for lane in np.flatnonzero(acting):
                 rows[lane] = actions[lane][t]
             self._act(self._given(rows), acting, 0, self.lanes)
-        self._parts.each(self._look)
+        self._parts.each(self._see)
         self._show()
         return self.row
 
@@ -151,7 +142,7 @@ class KernelVec(VecEnv):
         def work(low: int, high: int) -> None:
             self._act(given, acting, low, high)
             self._open(opening, low, high)
-            self._look(low, high)
+            self._see(low, high)
 
         self._parts.each(work)
         self._show()

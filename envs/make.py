@@ -21,6 +21,7 @@ from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
+from rlkit.envs.labels import experts, label_leaves
 from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.atari import is_atari
@@ -222,7 +223,7 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
         if config.action_mask == "info":
             env = ActionMask(env)
     shown, action = from_gymnasium(env.observation_space, config.channels), from_gymnasium(env.action_space)
-    spec = EnvSpec(config.id, shown, action, config.stack)
+    spec = EnvSpec(config.id, shown, action, config.stack, labels=label_leaves(config, shown))
     _check_mask(spec)
     _check_keys(env.action_space, config.id)
     notes = _notes(env, shown, config)
@@ -372,3 +373,11 @@ def _random_steps(lane: InProcess) -> Iterator[float]:
         row = lane.step(action)
         if not opens:
             yield time.perf_counter() - before
+
+
+def expert(config: EnvConfig) -> str | None:
+    """What people call the driver whose action an environment gives as its label `expert`; None where it has none.
+
+    Raises ValueError for an unknown environment.
+    """
+    return experts(config)

@@ -12,6 +12,7 @@ import gymnasium
 from rlkit.envs.aliases import Env
 from rlkit.envs.backends.interface import own, require_spaces
 from rlkit.envs.config import AtariConfig, EnvConfig
+from rlkit.envs.labels.wrapper import Labelled
 from rlkit.envs.lookup import Constructor, constructor, find_class, prepare_display
 from rlkit.envs.wrappers.atari import AtariGame, arguments, is_atari
 from rlkit.envs.wrappers.entries import Entries, changes
@@ -25,13 +26,13 @@ OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
-    """One environment with its wrappers: time limit, frame skip, gray, size, entries, mask (stacking is the policy's).
+    """One environment with its wrappers: time limit, frame skip, gray, size, entries, labels, mask.
 
-    It is made and not reset. With env.action_mask=auto its masks stay in info: whether there are any shows in a reset,
-    and `probe` decides that.
+    Frames are stacked by the policy. The environment is made and not reset. With env.action_mask=auto its masks stay in
+    info: whether there are any shows in a reset, and `probe` decides that.
 
     Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
-    entries that are not there to keep.
+    entries or labels that are not there.
     """
     prepare_display(render_mode)
     kind = find_class(config.id)
@@ -66,6 +67,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
         env = Picture(env, gray, config.size, config.channels)
     if changes(env.observation_space, config):
         env = Entries(env, config)
+    if config.labels:
+        env = Labelled(env, config)
     if config.stuck_after:
         env = Stuck(env, config.stuck_after)
     if config.action_mask == "info":

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlkit.play.saved import load as load
+    from rlkit.play.saved import load_any as load
     from rlkit.run.start import train as train
 
 __all__ = ["__version__", "load", "train"]
@@ -21,7 +21,8 @@ __version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
-    rooms = {"load": "rlkit.play.saved", "train": "rlkit.run.start"}
+    rooms = {"load": ("rlkit.play.saved", "load_any"), "train": ("rlkit.run.start", "train")}
     if name in rooms:
-        return getattr(importlib.import_module(rooms[name]), name)
+        module, function = rooms[name]
+        return getattr(importlib.import_module(module), function)
     raise AttributeError(f"module 'rlkit' has no attribute {name!r}; it has {', '.join(__all__)}")

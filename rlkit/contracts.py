@@ -3,6 +3,7 @@
     Algorithm    a file of agents/: options, policy, agent, what it learns from
     Policy       acts: (obs, first, state, noise) -> (action, state, extra), without side effects
     Learner      learns from batches: an agent, or a supervised task
+    Task         a file of perception/tasks/: what is predicted, its loss, its score
     VecEnv       N lanes of environments stepped together
     RolloutSource, Feed     where rollouts come from, and what the learner eats
 
@@ -144,6 +145,12 @@ class Environments(Protocol):
 
     def unknown(self, id: str) -> str:
         """What to say of an environment that other processes cannot make; "" where they can."""
+
+    def expert(self, config: EnvOptions) -> str | None:
+        """What people call the driver whose action an environment gives as its label `expert`; None where it has none.
+
+        Raises ValueError for an unknown environment.
+        """
 
     def no_picture(self, id: str, reason: str = "its render() returned no picture") -> str:
         """What to say of an environment that cannot be filmed."""
@@ -352,3 +359,40 @@ class Algorithm:
     quick: Mapping[str, object]
     shared: Share
     exempt: Callable[[AgentConfig], Mapping[str, str]]
+
+
+# ---------------------------------------------------------------- supervised tasks
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a file of rlkit/perception/tasks/, or a module of one's own (task=my_pkg.mod), offers under these names.
+
+    Config           frozen dataclass of `option(...)`s, defined in the file
+    Model            Model(spec, network, config) extends `rlkit.perception.model.Model`: loss, prediction, score
+    label(table, config)    the column that is learned, "" where that is the input itself; raises ConfigError where the
+                     table has none that fits
+    DEFAULTS         optional literal: options {"optim.lr": 1e-3} that a run of the task begins with
+    AGENT            optional literal, True: it trains the policy of an agent (task=NAME agent=NAME), and its Model is
+                     called as Model(spec, network, config, algorithm, agent_config)
+    """
+
+    name: str
+    Config: type[AgentConfig]
+    Model: Callable[..., Any]
+    label: Callable[[Any, Any], str]
+    defaults: Mapping[str, object]
+    agent: bool
+
+
+class Kind(Protocol):
+    """What a kind of runs offers the engine: runs of agents, runs of tasks (rlkit.run.kinds)."""
+
+    def check(self, config: Any, /) -> Any:
+        """A plan: `config` with every choice made, and `notes` about them. Raises ConfigError; makes no file."""
+
+    def build(self, plan: Any, folder: Any, console: Any, /) -> Any:
+        """What a session trains, saves and continues (rlkit.run.build.Built)."""
+
+    def part_names(self, config: Any, /) -> tuple[str, ...]:
+        """The parts of a checkpoint beside `policy` and `state`."""

@@ -15,6 +15,7 @@ import torch
 
 from rlkit.contracts import VecEnv
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.labels.batch import attach
 from rlkit.envs.lookup import agents_of, find_class
 from rlkit.envs.single import refusal
 from rlkit.seeding import Seeds
@@ -25,7 +26,7 @@ MEMBERS = tuple(
 
 
 def make_batched(config: EnvConfig, seeds: Seeds, device: torch.device) -> VecEnv:
-    """The vector of a batched class. Raises ValueError for wrong env.kwargs and for a class that is no VecEnv."""
+    """The vector of a batched class. Raises ValueError for wrong kwargs, wrong labels and a class that is no VecEnv."""
     kind = find_class(config.id)
     assert kind is not None, f"{config.id} is registered with Gymnasium, which has no batched environments"
     try:
@@ -50,6 +51,8 @@ def make_batched(config: EnvConfig, seeds: Seeds, device: torch.device) -> VecEn
             f"env.id={config.id}: spec.agents={vector.spec.agents}, but its class says "
             f"{agents_of(config.id)}; type agents = {vector.spec.agents} in the class"
         )
+    if config.labels:
+        attach(vector, config)
     if config.stack > 1:
         vector.spec = replace(vector.spec, stack=config.stack)
     return vector

@@ -17,6 +17,7 @@ from rlkit.envs.backends.lane import Block
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.labels import label_leaves
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Dict, Space
 from rlkit.types import EnvSpec, EnvStep
@@ -47,7 +48,9 @@ class InProcess(VecEnv):
     ) -> None:
         self.lanes, self.device = config.lanes, torch.device("cpu")
         self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
-        self.spec = EnvSpec(config.id, self.block.observation, self.block.action, config.stack)
+        shown = self.block.observation
+        labels = label_leaves(config, shown)
+        self.spec = EnvSpec(config.id, shown, self.block.action, config.stack, labels=labels)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.block.attach(self.rows)
         self.row = rows_step(self.rows, self.spec.observation)

@@ -56,7 +56,7 @@ def atari_game(env: Env) -> AtariGame | None:
 
 
 class Lane:
-    """One environment and row `index` of `rows`."""
+    """One environment and row `index` of `rows`; space: of the rows, where it is not the environment's own."""
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class Lane:
         index: int,
         rows: Rows,
         draws: Draws | None = None,
+        space: GymSpace | None = None,
     ) -> None:
         self.env, self.limit = strip(env)
         self.config, self.seeds, self.index, self.rows, self.draws = config, seeds, index, rows, draws
@@ -73,7 +74,7 @@ class Lane:
         self.renew = fresh_world(env)
         self.pen = Pen.of(env)
         self.game = atari_game(env)
-        self.leaves = observation_leaves(env.observation_space, rows.obs)
+        self.leaves = observation_leaves(env.observation_space if space is None else space, rows.obs)
         self.strict = config.check in ("space", "warn")
         only = self.leaves[0]
         self.shape, self.dtype, self.obs = only.shape, only.dtype, only.rows

@@ -34,6 +34,7 @@ from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.worker import receive, send
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.labels import label_leaves
 from rlkit.processes import command
 from rlkit.seeding import Seeds
 from rlkit.space_json import from_json
@@ -159,7 +160,8 @@ class Workers(VecEnv):
         self._wait(START + self.config.deadline)
         heads = [receive(worker.sock)[0] for worker in self.workers]
         observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
-        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack)
+        labels = label_leaves(self.config, observation)
+        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack, labels=labels)
         self.fps = heads[0]["fps"]
         size = Rows.size(observation, action, self.lanes)
         os.ftruncate(shared, size)

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Floats, Ints
 
 WORD = 0xFFFFFFFF

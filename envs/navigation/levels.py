@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import (
     BALL,
     CARRIED,

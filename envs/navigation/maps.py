@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bools, Bytes, Ints
 from rlkit.envs.navigation.robots import RADIUS
 from rlkit.envs.navigation.worlds import NEAREST

@@ -115,7 +115,7 @@ class Maze(KernelVec):
         self._inside()[:] = state["cells"]
         self.agent[:], self.balls[:] = state["agent"], state["balls"]
         self.episode[:] = state["episode"]
-        self._parts.each(self._look)
+        self._parts.each(self._see)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's whole maze from above, [24 size, 24 size, 3]."""

@@ -134,7 +134,7 @@ class Nav(KernelVec):
         self._load_row(state["row"])
         for name in ("boxes", "circles", "robot", "count", "episode"):
             getattr(self, name)[:] = state[name]
-        self._parts.each(self._look)
+        self._parts.each(self._see)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's world from above, with the ends of its rays: [480, w, 3], or [h, 480, 3]."""

@@ -22,7 +22,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Floats
 from rlkit.envs.navigation.robots import FASTEST, PUSH, RADIUS, REACH, SLOWEST, TURN, TWIST
 from rlkit.envs.navigation.scans import ANGLE_INCREMENT, ANGLE_MIN, RAYS

@@ -27,7 +27,7 @@ import math
 
 import numpy as np
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 

@@ -16,7 +16,7 @@ Then obstacles move (`levels.wander`): an action meets the maze that was seen.
 
 from __future__ import annotations
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import (
     BALL,
     CARRIED,

@@ -22,7 +22,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bytes, Floats, Ints, Number
 from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.navigation.robots import (

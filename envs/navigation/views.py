@@ -19,7 +19,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import (
     BALL,
     CARRIED,

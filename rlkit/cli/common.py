@@ -15,7 +15,7 @@ from rlkit.options import ConfigError
 from rlkit.text import clean, quoted
 
 if TYPE_CHECKING:
-    from rlkit.config.schema import RunConfig
+    from rlkit.config.schema import RunConfig, TaskRun
     from rlkit.play.saved import AgentPolicy
 
 
@@ -65,11 +65,44 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--episodes", type=positive, metavar="N", help="how many")
     parser.add_argument("--seed", type=natural, metavar="N", help="which held-out episodes")
     parser.add_argument(
+        "--part", choices=("training", "validation", "test"), help="of a task's table (default: test)"
+    )
+    parser.add_argument("--data", metavar="DATA", help="another table than a task's own")
+    parser.add_argument(
         "--sample",
         action=argparse.BooleanOptionalAction,
         help="draw actions instead of taking the most likely ones (default: as the run's evaluate.sample says)",
     )
     return parser
+
+
+def open_task(arguments: argparse.Namespace) -> TaskRun | None:
+    """The configuration of a task's run, None where the run is an agent's. Raises ConfigError."""
+    from rlkit.config.edits import read_plain
+    from rlkit.config.schema import TaskRun
+    from rlkit.config.trust import remember
+    from rlkit.run.folder import any_config, run_folder
+
+    if not (Path(arguments.run) / "config.yaml").is_file():
+        return None  # a checkpoint's folder
+    plain = read_plain(run_folder(arguments.run) / "config.yaml")
+    if "task" not in plain:
+        for name in ("data", "part"):
+            if getattr(arguments, name):
+                raise ConfigError(
+                    f"{name}={getattr(arguments, name)}: of runs of tasks; {arguments.run} is an agent's"
+                )
+        return None
+    if arguments.env and "agent" in plain:
+        return None  # a policy, to be played
+    remember(*arguments.trust)
+    if arguments.env:
+        raise ConfigError(
+            f"{arguments.env[0]}: {arguments.run} is the run of a task, which reads rows of a table: data=DATA"
+        )
+    config = any_config(arguments.run)
+    assert isinstance(config, TaskRun), "config.yaml says so"
+    return config
 
 
 def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPolicy]:
@@ -172,6 +205,7 @@ def run_to_end(action: Callable[[], Path]) -> int:
 
 def report(folder: Place, shown: Path) -> None:
     """Print the last evaluation, and the commands that watch and evaluate the agent in a folder, shown as typed."""
+    from rlkit.config.edits import read_plain
     from rlkit.metrics import read_metrics
     from rlkit.run.console import clock, number
 
@@ -184,8 +218,11 @@ def report(folder: Place, shown: Path) -> None:
     rows = [row for row in every if "evaluate/mean" in row]
     if rows:
         last = rows[-1]
+        what = (
+            "score on held-out rows" if "task" in read_plain(folder / "config.yaml") else "evaluated return"
+        )
         print(
-            f"evaluated return: {number(last['evaluate/mean'])} +- {number(last['evaluate/std'])} at step "
+            f"{what}: {number(last['evaluate/mean'])} +- {number(last['evaluate/std'])} at step "
             f"{last['step']:,.0f}; best {number(last['evaluate/best'])} (in {clean(shown / 'best')})"
         )
     print(f"watch it:    rlkit watch {quoted(shown)}\nevaluate it: rlkit evaluate {quoted(shown)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.cli.common import elsewhere, episode_parser, open_run, open_task
 from rlkit.cli.words import parse
 from rlkit.text import clean, quoted
 
@@ -14,19 +14,24 @@ def main(argv: list[str]) -> int:
     """Evaluate, print the table, write the CSV."""
     parser = episode_parser(
         "evaluate",
-        "Run episodes on seeds that training never used; report mean, median and inter-quartile mean with "
-        "their 95% intervals; write RUN/eval/*.csv.",
+        "Run episodes on seeds that training never used, or score a task's model on rows that it never learned from; "
+        "report mean, median and inter-quartile mean with their 95% intervals; write RUN/eval/*.csv.",
     )
     # another default seed than training's own evaluations, which chose best/
-    parser.set_defaults(episodes=100, seed=1_000_000)
+    parser.set_defaults(seed=1_000_000)
     arguments = parse(parser, argv)
+    config_of_task = open_task(arguments)
+    if config_of_task is not None:
+        from rlkit.cli.tasks import evaluate
+
+        return evaluate(arguments, config_of_task)
     import torch
 
     from rlkit.play.evaluate import evaluate_policy
     from rlkit.play.statistics import summarise, table
 
     folder, config, agent = open_run(arguments)
-    episodes, seed = arguments.episodes, arguments.seed
+    episodes, seed = arguments.episodes or 100, arguments.seed
     sample = config.evaluate.sample if arguments.sample is None else arguments.sample
     played = evaluate_policy(
         agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not sample

@@ -17,11 +17,13 @@ from rlkit import __version__
 from rlkit.text import clean, fault_line, quoted
 
 VERBS = {
-    "train": "train an agent",
+    "train": "train an agent, or a model of a supervised task",
     "resume": "continue a run exactly where it stopped",
     "evaluate": "measure an agent on episodes it never trained on, with confidence intervals",
     "watch": "see an agent play, in a window or as a video",
-    "list": "what there is: agents, environments, networks, presets, runs, options",
+    "collect": "play episodes and write labelled rows into a table",
+    "data": "look at a table",
+    "list": "what there is: agents, tasks, environments, networks, presets, runs, options",
     "doctor": "what this installation can do, and what to install for the rest",
 }
 EXAMPLES = """\

@@ -8,7 +8,16 @@ from pathlib import Path
 from rlkit.options import ConfigError, nearest
 
 RUNS = Path("runs")  # where `rlkit train` makes run folders
-OWN = ("checkpoint", "episodes", "sample", "seed", "trust", "video")  # options of the verbs themselves
+OWN = (
+    "checkpoint",
+    "data",
+    "episodes",
+    "part",
+    "sample",
+    "seed",
+    "trust",
+    "video",
+)  # options of the verbs themselves
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

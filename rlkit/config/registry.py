@@ -19,13 +19,14 @@ import inspect
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from rlkit import own
 from rlkit.options import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from rlkit.contracts import Algorithm, Environments
+    from rlkit.contracts import Algorithm, Environments, Kind, Task
     from rlkit.spaces import Space
 
 __all__ = [
@@ -47,6 +48,10 @@ __all__ = [
     "names",
     "nearest",
     "shares",
+    "task",
+    "task_models",
+    "task_package",
+    "tasks",
 ]
 
 EXPERIENCE = {"Rollouts": "rollouts", "WholeEpisodes": "episodes", "Replayed": "replay"}  # of rlkit.contracts
@@ -255,6 +260,70 @@ def check_actions(algorithm: str, action: Space) -> None:
     raise ValueError(
         f"its action space is {describe(action)}; {algorithm} acts in {', '.join(actions(algorithm))}; {remedy}"
     )
+
+
+def tasks() -> list[str]:
+    """The names of all tasks, sorted: the files of rlkit.perception.tasks."""
+    return sorted(file.stem for file in _package_folder("rlkit.perception.tasks").glob("[!_]*.py"))
+
+
+def task_file(name: str) -> Path:
+    """The source of a task, which is not run. Raises ConfigError where there is no such file."""
+    if own.is_module(name):
+        try:
+            return own.find_file(name, f"task={name}")
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    if name not in tasks():
+        raise ConfigError(
+            f"task={name}: no such task; {nearest(name, tasks())} (a module of your own has a dot in its name: "
+            "task=my_pkg.mod for my_pkg/mod.py)"
+        )
+    return _package_folder("rlkit.perception.tasks") / f"{name}.py"
+
+
+def task(name: str) -> Task:
+    """What the file rlkit.perception.tasks.<name>, or the module `name` of one's own, offers; imports torch.
+
+    Raises ConfigError where there is no such file, or where it lacks something.
+    """
+    from rlkit.contracts import Task
+
+    path = task_file(name)
+    try:
+        module = own.find_module(
+            name if own.is_module(name) else f"rlkit.perception.tasks.{name}", f"task={name}"
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    lacking = [each for each in ("Config", "Model", "label") if not hasattr(module, each)]
+    if lacking:
+        raise ConfigError(
+            f"task={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.Task says what a file offers"
+        )
+    if module.Config.__module__ != module.__name__:  # its module is how a configuration names its task
+        raise ConfigError(
+            f"task={name}: its Config is {module.Config.__module__}'s; write in {path}: "
+            "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
+        )
+    return Task(
+        name,
+        module.Config,
+        module.Model,
+        module.label,
+        getattr(module, "DEFAULTS", {}),
+        getattr(module, "AGENT", False),
+    )
+
+
+def task_package() -> Kind:
+    """The module that checks and builds runs of supervised tasks."""
+    return cast("Kind", importlib.import_module("rlkit.perception.run"))
+
+
+def task_models() -> ModuleType:
+    """The module that opens the models of tasks."""
+    return importlib.import_module("rlkit.perception.saved")
 
 
 def env_package() -> Environments:

@@ -1,7 +1,8 @@
-"""Every option of a run but the agent's, the environment's and the network's own, as frozen dataclasses.
+"""Every option of a run but the agent's, the task's, the environment's and the network's own, as frozen dataclasses.
 
-Each option has its default, what is allowed and what it is for (rlkit.options).
-rlkit.config.compose makes a RunConfig of them.
+Each option has its default, what is allowed and what it is for (rlkit.options). rlkit.config.compose makes a RunConfig
+of them, the run of an agent, and rlkit.config.tasks a TaskRun, that of a supervised task. A step of a run is a
+transition of an environment, or a row of a table.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlkit.config.augment import AugmentConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, option
 
@@ -214,7 +216,7 @@ class LogConfig:
     every: int = option(
         0,
         min=0,
-        help="How many environment steps lie between two rows; 0: total_steps / 500, and at least one update",
+        help="How many steps lie between two rows; 0: total_steps / 500, and at least one update",
     )
     tensorboard: bool = option(True, help="Write the same numbers for TensorBoard")
 
@@ -243,9 +245,7 @@ class EvaluateConfig:
 class CheckpointConfig:
     """What `rlkit resume` continues from."""
 
-    every: int = option(
-        0, min=0, help="How many environment steps lie between two checkpoints; 0: total_steps / 10"
-    )
+    every: int = option(0, min=0, help="How many steps lie between two checkpoints; 0: total_steps / 10")
     keep: int = option(2, min=1, help="How many of the newest checkpoints are kept")
 
 
@@ -264,26 +264,36 @@ class StopConfig:
         None, help="The run ends when the mean return of the last 100 training episodes reaches this"
     )
     minutes: float | None = option(None, above=0, help="The run ends after so many minutes")
+    score: float | None = option(None, help="The run ends when an evaluation's mean reaches this")
+    patience: int = option(
+        0,
+        min=0,
+        help="The run ends after so many evaluations in a row whose mean is not above the best before; 0: it does not",
+    )
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that a run is made of."""
+class RowsConfig:
+    """The score on rows that training never sees."""
 
-    agent: Any  # the Config of rlkit.agents.<agent_name>
-    env: Any  # rlkit.envs.config.EnvConfig
+    every: int = option(0, min=0, help="How many steps lie between two evaluations; 0: total_steps / 10")
+    rows: int = option(
+        5_000, min=1, help="How many of the validation rows an evaluation reads, the same ones each time"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What the runs of agents and of supervised tasks have in common."""
+
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    source: SourceConfig = field(default_factory=SourceConfig)
-    ray: RayConfig = field(default_factory=RayConfig)
-    learner: LearnerConfig = field(default_factory=LearnerConfig)
-    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    video: VideoConfig = field(default_factory=VideoConfig)
     stop: StopConfig = field(default_factory=StopConfig)
-    name: str = option("", help="The name of the run's folder; empty: <agent>-<env>-<seed>")
+    name: str = option(
+        "", help="The name of the run's folder; empty: <agent>-<env>-<seed>, <task>-<data>-<seed>"
+    )
     dir: str = option("runs", help="The folder in which run folders are made")
     seed: int = option(0, min=0, max=2**32 - 1, help="All randomness follows from this number")
     total_steps: int = option(
@@ -299,7 +309,6 @@ class RunConfig:
     threads: int = option(
         0, min=0, help="How many CPU threads torch has in each learner process; 0: rlkit chooses"
     )
-    alias: str = option("", help="What agent=... said, where the algorithm's file is called something else")
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
@@ -312,13 +321,70 @@ class RunConfig:
     @property
     def run_name(self) -> str:
         """The name of the run's folder."""
-        env = self.env.id if self.env.name in ("", GENERIC_ENV) else self.env.name
-        return (
-            self.name
-            or f"{self.alias or self.agent_name}-{re.sub(r'[^A-Za-z0-9._-]+', '-', env).strip('-')}-{self.seed}"
+        return self.name or "-".join(
+            re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-") for part in self._about
         )
+
+    @property
+    def _about(self) -> tuple[str, ...]:
+        """The parts of a name that was not typed."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Common):
+    """Everything that the run of an agent is made of."""
+
+    agent: Any  # the Config of rlkit.agents.<agent_name>
+    env: Any  # rlkit.envs.config.EnvConfig
+    source: SourceConfig = field(default_factory=SourceConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    video: VideoConfig = field(default_factory=VideoConfig)
+    init_from: str = option(
+        "",
+        help="A run, RUN, RUN:best, RUN:last or RUN:STEP, whose weights this one begins with: of the same agent, "
+        "network and spaces, or of task=imitate; empty: new weights",
+    )
+    alias: str = option("", help="What agent=... said, where the algorithm's file is called something else")
+
+    @property
+    def _about(self) -> tuple[str, ...]:
+        env = self.env.id if self.env.name in ("", GENERIC_ENV) else self.env.name
+        return self.alias or self.agent_name, env, str(self.seed)
 
     @property
     def agent_name(self) -> str:
         """The file of rlkit.agents that `agent` configures, or the module of one's own: "ppo", "my_pkg.mod"."""
         return type(self.agent).__module__.removeprefix("rlkit.agents.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRun(Common):
+    """Everything that the run of a supervised task is made of."""
+
+    task: Any  # the Config of rlkit.perception.tasks.<task_name>
+    data: str = option("", help="A table's folder, a data set's name (rlkit list data), or module:function")
+    stack: int = option(
+        1, min=1, max=64, help="How many frames of a table of episodes the model sees at once"
+    )
+    batch: int = option(64, min=1, help="How many rows an update learns from")
+    epochs: float = option(10.0, above=0, help="How often each training row is learned from")
+    total_steps: int = option(
+        0, min=0, help="How many rows are learned from, each as often as it comes; 0: as epochs says"
+    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    evaluate: RowsConfig = field(default_factory=RowsConfig)
+    agent: Any = None  # of task=imitate: the agent whose policy learns, {"name": ..., its options}
+
+    @property
+    def _about(self) -> tuple[str, ...]:
+        name = self.data.rstrip("/").rpartition("/")[2]
+        return self.task_name.rpartition(".")[2], name, str(self.seed)
+
+    @property
+    def task_name(self) -> str:
+        """The file of rlkit.perception.tasks that `task` configures, or the module of one's own."""
+        return type(self.task).__module__.removeprefix("rlkit.perception.tasks.")

@@ -1,10 +1,10 @@
 """What a run folder may ask for only after this user has typed it: code from outside the installation, programs, hosts.
 
-An algorithm `my_pkg.mod`, an environment `my_pkg.mod:MyEnv`, an encoder or a core `my_pkg.mod:function` is code; a text
-in `env.kwargs` may name code, which an environment imports; `ray.address` is a host that is connected to, and
-`ray.runtime_env` can start any program there. Typing one of these in a command is consent, and is remembered, the
-option with its value, in the user's own state folder. What a run folder or a checkpoint asks for and nobody typed here
-is refused before anything of it happens.
+An algorithm or a task `my_pkg.mod`, a data set `my_pkg.mod:function`, an environment `my_pkg.mod:MyEnv`, an encoder or
+a core `my_pkg.mod:function` is code; a text in `env.kwargs` may name code, which an environment imports; `ray.address`
+is a host that is connected to, and `ray.runtime_env` can start any program there. Typing one of these in a command is
+consent, and is remembered, the option with its value, in the user's own state folder. What a run folder or a checkpoint
+asks for and nobody typed here is refused before anything of it happens.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlkit.options import ConfigError
-from rlkit.own import is_module
+from rlkit.own import is_function, is_module
 from rlkit.text import quoted
 
 # environments only: other functions of rlkit import by name
@@ -48,8 +48,10 @@ def requests(plain: Mapping[str, Any]) -> tuple[str, ...]:
         value = groups.get(group, {}).get(key)
         return value if isinstance(value, str) else ""
 
-    agent, env = text("agent", "name"), text("env", "id")
-    code = [agent] if is_module(agent) else []
+    env = text("env", "id")
+    code = [name for name in (text("agent", "name"), text("task", "name")) if is_module(name)]
+    data = plain.get("data")
+    code += [data] if isinstance(data, str) and is_function(data) else []
     ours = _OURS.fullmatch(env)
     code += [env] if ":" in env and not ours else []
     code += [name for name in (text("network", "encoder"), text("network", "core")) if ":" in name]

@@ -14,7 +14,15 @@ from typing import Any
 
 from rlkit.options import ConfigError
 
-CODE = ("agent", "env", "env.id", "network.encoder", "network.core")  # options that may be a name of code
+CODE = (
+    "agent",
+    "env",
+    "env.id",
+    "network.encoder",
+    "network.core",
+    "task",
+    "data",
+)  # options that may be a name of code
 
 
 def plain(key: str, value: Any) -> Any:

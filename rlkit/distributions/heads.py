@@ -19,6 +19,7 @@ from rlkit.distributions.families import (
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, describe, leaves, row_dtype
 
 KINDS = ("gaussian", "tanh")
+REACHED = 0.99  # tanh(x) reaches its bounds nowhere; commands beyond this are taken for this
 
 
 class ActionHead(nn.Module):
@@ -44,6 +45,10 @@ class ActionHead(nn.Module):
     def to_env(self, action: Tensor) -> Tensor:
         """The action in the environment's units and shape."""
         return action
+
+    def from_env(self, command: Tensor) -> Tensor:
+        """The action [..., K] that `to_env` makes a command of; of several, one that is likely to be drawn."""
+        return command
 
 
 class CategoricalHead(ActionHead):
@@ -133,6 +138,10 @@ class BoxHead(ActionHead):
         scaled = torch.addcmul(self.offset, self.scale, unit).clamp(self.low, self.high)  # [..., d]
         return scaled if len(self.shape) == 1 else scaled.reshape(*action.shape[:-1], *self.shape)
 
+    def from_env(self, command: Tensor) -> Tensor:
+        unit = (command.float().flatten(command.dim() - len(self.shape)) - self.offset) / self.scale
+        return torch.atanh(unit.clamp(-REACHED, REACHED)) if self.kind == "tanh" else unit
+
 
 class CompositeHead(ActionHead):
     """Dict (and Tuple, and nested): one head per leaf, their outputs, log_std and masks side by side.
@@ -198,6 +207,14 @@ class CompositeHead(ActionHead):
             for head, x in zip(self._heads, pieces, strict=True)
         ]
         return torch.cat(scaled, -1)
+
+    def from_env(self, command: Tensor) -> Tensor:
+        pieces = torch.split(command, [part.columns for part in self.layout], -1)
+        own = [
+            head.from_env(x).reshape(x.shape) if head.log_std_size else x
+            for head, x in zip(self._heads, pieces, strict=True)
+        ]
+        return torch.cat(own, -1)
 
 
 def action_head(space: Space, kind: str = "gaussian") -> ActionHead:

@@ -12,7 +12,7 @@ gradient become one compiled function from minibatch to flat gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +22,7 @@ from rlkit import ranks
 from rlkit.compile import Compiled, from_flat, to_flat
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
+from rlkit.options import ConfigError
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
 
@@ -63,8 +64,16 @@ class Optimiser:
         self.flat, self.gradient = flatten(module)
         self.lr = config.lr
         self.vector = self.flat.detach()  # the same memory
+        scales = [float(getattr(p, "lr_scale", 1.0)) for p in self.parameters]
+        if config.name not in ("adam", "adamw") and set(scales) != {1.0}:
+            raise ConfigError(
+                f"network.encoder_lr={min(scales):g}: with optim.name={config.name} all weights have one learning "
+                "rate; type optim.name=adam or network.encoder_lr=1"
+            )
         self.step = (
-            _Adam(self.vector, config) if config.name in ("adam", "adamw") else _Torch(self.flat, config)
+            _Adam(self.vector, config, pieces(self.parameters, scales))
+            if config.name in ("adam", "adamw")
+            else _Torch(self.flat, config)
         )
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
         self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
@@ -127,13 +136,28 @@ class Optimiser:
         )
 
 
+def pieces(parameters: Sequence[nn.Parameter], scales: Sequence[float]) -> list[tuple[float, slice]]:
+    """(factor of the learning rate, where these weights lie in the flat vector), without those of factor 0."""
+    found: list[tuple[float, slice]] = []
+    start = 0
+    for parameter, scale in zip(parameters, scales, strict=True):
+        end = start + parameter.numel()
+        if found and found[-1][0] == scale and found[-1][1].stop == start:
+            found[-1] = (scale, slice(found[-1][1].start, end))
+        else:
+            found.append((scale, slice(start, end)))
+        start = end
+    return [each for each in found if each[0] > 0]
+
+
 class _Adam:
     """Adam (Kingma and Ba, 2015) or AdamW: torch's fused kernel, which also divides the gradient.
 
     Called directly: for small networks torch.optim's own bookkeeping takes longer than the step.
     """
 
-    def __init__(self, flat: Tensor, config: OptimConfig) -> None:
+    def __init__(self, flat: Tensor, config: OptimConfig, pieces: list[tuple[float, slice]]) -> None:
+        self.pieces = pieces
         self.flat = flat
         self.kernel = torch._fused_adamw_ if config.name == "adamw" else torch._fused_adam_
         self.constants: dict[str, Any] = {
@@ -154,9 +178,11 @@ class _Adam:
     def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
         step, mean, square = self.state.values()
         step += 1
-        self.kernel(
-            [self.flat], [gradient], [mean], [square], [], [step], lr=lr, grad_scale=divisor, **self.constants
-        )
+        for scale, piece in self.pieces:
+            self.kernel(
+                [self.flat[piece]], [gradient[piece]], [mean[piece]], [square[piece]], [], [step], lr=scale * lr,
+                grad_scale=divisor, **self.constants,
+            )  # fmt: skip
 
 
 class _Torch:

@@ -53,6 +53,17 @@ class NetworkConfig:
         None, help="Policy and value share encoder and core; null: shared for pixels, apart for numbers"
     )
     normalize: bool = option(False, help="Scale observations by their running mean and standard deviation")
+    encoder_from: str = option(
+        "",
+        help="A run, RUN, RUN:best, RUN:last or RUN:STEP, of an agent or a task, whose encoder this one begins with; "
+        "empty: new weights",
+    )
+    encoder_lr: float = option(
+        1.0,
+        min=0,
+        max=100,
+        help="What the learning rate is multiplied by for the encoder's weights (adam, adamw); 0: they stay",
+    )
 
     def __post_init__(self) -> None:
         if self.core == "transformer" and self.core_size % self.core_heads:

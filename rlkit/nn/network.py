@@ -50,6 +50,9 @@ class Network(nn.Module):
         cores = [make_core(config, encoder.features) for encoder in encoders]
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
+        if config.encoder_lr != 1:
+            for weight in self.encoders.parameters():
+                weight.lr_scale = config.encoder_lr  # type: ignore[attr-defined]  # rlkit.learn.optim reads it
         self.heads = nn.ModuleDict()
         for name, head in heads.items():
             if head is None:
@@ -86,7 +89,7 @@ class Network(nn.Module):
     def forward(self, obs: Obs, first: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         """obs [T, N, ...], first [T, N], state of N lanes -> head outputs [T, N, size], next state."""
         features, state = self.features(obs, first, state)
-        return {name: self._head(name, features[name]) for name in self.heads}, state
+        return {name: self.head(name, features[name]) for name in self.heads}, state
 
     def features(
         self, obs: Obs, first: Tensor, state: State, names: Collection[str] | None = None
@@ -110,8 +113,8 @@ class Network(nn.Module):
             features[i], core_states[i] = core(x, first, core_states[i])
         return {name: features[self.trunk_of[name]] for name in names}, (frames, *core_states)
 
-    def _head(self, name: str, features: Tensor) -> Tensor:
-        """Heads run in float32 whatever the trunk's precision: log-probabilities are differences of them."""
+    def head(self, name: str, features: Tensor) -> Tensor:
+        """A head's outputs, in float32 whatever the trunk's precision: log-probabilities are differences of them."""
         if features.dtype == torch.float32 and not torch.is_autocast_enabled(features.device.type):
             return self.heads[name](features)  # type: ignore[no-any-return]
         with torch.autocast(features.device.type, enabled=False):

@@ -44,6 +44,7 @@ from rlkit.spaces import (
     to_rows,
 )
 from rlkit.tensorfile import MALFORMED
+from rlkit.text import clean
 from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
 
 SPARE = 2**26  # bytes that a policy may take beside its weights: masks, tables of positions
@@ -169,6 +170,19 @@ def find(folder: str | Path | Place, which: str = "") -> list[Place]:
     raise ConfigError(f"checkpoint {which} is not in {folder}; allowed: {', '.join(have)}")
 
 
+def load_any(
+    folder: str | Path | Place, which: str = "", *, say: Callable[[str], None] = warnings.warn
+) -> Any:
+    """What a run has learned: the policy of an agent (`load`), or the model of a task (rlkit.perception.saved).
+
+    which, say, and what is raised: as of `load`.
+    """
+    path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
+    if "agent" in parts["policy"]:
+        return AgentPolicy(build_policy(parts["policy"]), path)
+    return registry.task_models().open_model(parts["policy"], path)
+
+
 def load(
     folder: str | Path | Place, which: str = "", *, say: Callable[[str], None] = warnings.warn
 ) -> AgentPolicy:
@@ -179,4 +193,7 @@ def load(
     (`rlkit.config.trust.remember("my_pkg.mod")` allows it), and CheckpointError where all are damaged.
     """
     path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
+    if "agent" not in parts["policy"]:
+        task = clean(parts["policy"].get("task"), 60)
+        raise ConfigError(f"{folder} holds the model of task={task}, and no policy; rlkit.load reads it")
     return AgentPolicy(build_policy(parts["policy"]), path)

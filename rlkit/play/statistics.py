@@ -136,11 +136,14 @@ def t_quantile(degrees: int) -> float:
     return z + first + second + third
 
 
-def table(summary: Summary) -> str:
-    """The summary as plain text, one statistic per line; returns of order 1 with four decimals, others with two."""
+def table(summary: Summary, what: str = "return", each: str = "episode") -> str:
+    """The summary as plain text, one statistic per line; returns of order 1 with four decimals, others with two.
+
+    what: the name of a value; each: of what it is one.
+    """
     digits = 2 if max(abs(summary.min), abs(summary.max)) >= 10 else 4
-    same = f"no spread in {summary.n} episodes" if summary.min == summary.max else "no spread in the middle"
-    lines = [f"{'return':<20} {'value':>10}   95% interval"]
+    same = f"no spread in {summary.n} {each}s" if summary.min == summary.max else "no spread in the middle"
+    lines = [f"{what:<20} {'value':>10}   95% interval"]
     for name, value, (low, high) in (
         ("mean", summary.mean, summary.mean_ci),
         ("median", summary.median, summary.median_ci),
@@ -153,7 +156,7 @@ def table(summary: Summary) -> str:
             "" if math.isnan(low) else same if low == high else f"{low:.{digits}f} to {high:.{digits}f}"
         )
         lines.append(f"{name:<20} {value:>10.{digits}f}   {interval}".rstrip())
-    episodes = "1 episode: no intervals" if summary.n == 1 else f"{summary.n} episodes"
+    episodes = f"1 {each}: no intervals" if summary.n == 1 else f"{summary.n} {each}s"
     return "\n".join([*lines, episodes])
 
 

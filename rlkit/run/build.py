@@ -20,6 +20,7 @@ from rlkit.learn.trainer import Clock, Hook
 from rlkit.play.saved import policy_parts
 from rlkit.run.check import Plan
 from rlkit.run.console import Console
+from rlkit.run.handover import hand_over
 from rlkit.run.hooks import make_hooks
 from rlkit.sources.make import make_source
 
@@ -53,6 +54,7 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
         return algorithm.Policy(plan.spec, config.network, config.agent).to(device)
 
     policy = new_policy()
+    hand_over(list(plan.sources), policy, config, console.say)
     agent = algorithm.Agent(
         policy, config.agent, config.optim, seed=config.seed, precision=plan.precision, compile=config.compile
     )

@@ -12,6 +12,7 @@ from rlkit.contracts import Algorithm, Experience, Replayed
 from rlkit.device import choose_device, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
+from rlkit.run.handover import Source, sources
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
@@ -29,6 +30,7 @@ class Plan:
     device: torch.device
     precision: torch.dtype
     notes: tuple[str, ...]  # what was chosen and why, a line each
+    sources: tuple[Source, ...] = ()  # runs whose weights it begins with
 
 
 def check(config: RunConfig) -> Plan:
@@ -47,6 +49,7 @@ def check(config: RunConfig) -> Plan:
             f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; "
             "type agent.replay.warmup=NUMBER or a larger total_steps"
         )
+    found = sources(config, spec, notes.append)
     pixels = has_pixels(spec)
     precision = tested_precision(config, spec, device, notes)
     if probe.why:
@@ -59,7 +62,7 @@ def check(config: RunConfig) -> Plan:
         threads=choose_threads(config.threads, pixels, config.learner.workers),
         env=probe.config,
     )
-    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes))
+    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found))
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from rlkit import checkpoint
 from rlkit.config.compose import changes, from_yaml
-from rlkit.config.schema import RunConfig
+from rlkit.config.schema import Common, RunConfig
 from rlkit.files import Place, named
 from rlkit.options import ConfigError
 from rlkit.tensorfile import MALFORMED
@@ -30,12 +30,20 @@ def run_folder(path: str | Path | Place) -> Place:
     raise ConfigError(f"{path} {what}; rlkit list runs shows what there is")
 
 
-def run_config(path: str | Path | Place) -> RunConfig:
-    """The configuration of a run folder. Raises ConfigError where it is none."""
+def any_config(path: str | Path | Place) -> Common:
+    """The configuration of a run folder, of an agent or of a task. Raises ConfigError where it is none."""
     return from_yaml(run_folder(path) / "config.yaml")
 
 
-def changed_by_hand(folder: Place, config: RunConfig, group: str = "") -> list[str]:
+def run_config(path: str | Path | Place) -> RunConfig:
+    """The configuration of an agent's run folder. Raises ConfigError where it is none."""
+    config = any_config(path)
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"{path} is a run of a task, not of an agent; rlkit list runs shows what there is")
+    return config
+
+
+def changed_by_hand(folder: Place, config: Common, group: str = "") -> list[str]:
     """A line for each option of config.yaml that is another one than when the run was last open.
 
     group: of those alone whose names begin so, "env.".
@@ -50,7 +58,7 @@ def changed_by_hand(folder: Place, config: RunConfig, group: str = "") -> list[s
     return []
 
 
-def new_folder(config: RunConfig) -> Place:
+def new_folder(config: Common) -> Place:
     """runs/<name>; a name that was not asked for is made unique."""
     parent = Path(config.dir)
     folder, number = parent / config.run_name, 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from rlkit.play.statistics import summarise
 from rlkit.play.video import Recorder, as_gif
 from rlkit.run.check import Plan
 from rlkit.run.console import Console, number
+from rlkit.run.early import EarlyStopHook
 from rlkit.run.health import require_finite
 
 
@@ -75,6 +76,22 @@ class Best:
         )
 
 
+class Judge(Protocol):
+    """Whoever plays the episodes of an evaluation, or scores the rows of a table as if each were one."""
+
+    greedy: bool  # takes the most likely actions
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What scores depend on beside the model."""
+
+    def play(self, greedy: bool | None = None) -> list[Episode]:
+        """All of them; greedy: instead of its own choice. Raises EndlessEpisode."""
+
+    def close(self) -> None:
+        """Free what is held; idempotent."""
+
+
 class EvaluateHook(Hook):
     """Every `every` steps, and at the end, run episodes on held-out seeds; keep the best policy.
 
@@ -85,7 +102,7 @@ class EvaluateHook(Hook):
     """
 
     def __init__(
-        self, every: int, evaluator: Evaluator, best: Best, say: Say, check: Callable[[int], None]
+        self, every: int, evaluator: Judge, best: Best, say: Say, check: Callable[[int], None]
     ) -> None:
         self.every, self.evaluator, self.folder, self.say = every, evaluator, best, say
         self.check = check  # of the weights at a step: raises where they are not worth an evaluation
@@ -350,13 +367,19 @@ def make_hooks(
         say,
         lambda step: require_finite(judged, step, config.optim),
     )
+    early = EarlyStopHook(config.stop.score, config.stop.patience)
     writer = MetricsWriter(folder, config.log.tensorboard, say)
     writer.text("config", f"```\n{to_yaml(config)}```")
     hooks: list[Hook] = [
         StopHook(config.stop.reward, config.stop.minutes),
         *([average] if average else []),
         evaluation,
+        early,
         VideoHook(config.video.every, Recorder(judged, config, folder / "videos", plan.device), writer, say),
         LogHook(config.log.every or max(total // 500, 1), writer, console, feed),
     ]
-    return hooks, {"evaluation": evaluation, **({"average": average} if average else {})}
+    return hooks, {
+        "evaluation": evaluation,
+        "early": early,
+        **({"average": average} if average else {}),
+    }

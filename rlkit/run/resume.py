@@ -6,11 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rlkit import checkpoint
-from rlkit.config import registry, trust
+from rlkit.config import trust
 from rlkit.config.compose import to_plain
-from rlkit.learn.make import part_names
+from rlkit.config.schema import StopConfig
 from rlkit.run.console import Console
-from rlkit.run.folder import changed_by_hand, lock_folder, run_config, run_folder
+from rlkit.run.folder import any_config, changed_by_hand, lock_folder, run_folder
+from rlkit.run.handover import without
+from rlkit.run.kinds import kind_of
 from rlkit.run.start import prepare
 
 
@@ -21,26 +23,28 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
     """
     run = run_folder(folder)
     checkpoints = run / "checkpoints"
-    config = run_config(run)
+    config = any_config(run)
     trust.require(*trust.requests(to_plain(config)))
     console = console or Console(config.total_steps, run.name)
     lock = lock_folder(run)
     try:
         checkpoint.tidy(run)
         checkpoint.tidy(checkpoints)
-        experience = registry.algorithm(config.agent_name).feed(config.agent)
-        names = ("policy", "state", *part_names(experience))
+        names = ("policy", "state", *kind_of(config).part_names(config))
         step, found, parts = checkpoint.newest(checkpoints, *names, say=console.say)
         for line in changed_by_hand(run, config):
             console.say(line)
         reason = parts["state"]["clock"]["stop_reason"]
-        stopped = reason and parts["state"]["stop"] == asdict(config.stop)
+        before = (
+            asdict(StopConfig()) | parts["state"]["stop"]
+        )  # an earlier version had fewer of these options
+        stopped = reason and before == asdict(config.stop)
         if stopped or step >= config.total_steps:
             reason = reason if stopped else f"all {config.total_steps:,} steps are done"
             option = "other stop options" if stopped else "a larger total_steps"
             console.say(f"{run} is complete: {reason} ({option} in {run / 'config.yaml'} trains it longer)")
             return run.path
-        session = prepare(config, run, console)
+        session = prepare(without(config), run, console, config)
         session.load_state_dict(parts)
         for newer, damaged in checkpoint.saved_steps(checkpoints):
             if newer > step:  # it could not be read; the run will pass this step again

@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from rlkit import checkpoint
 from rlkit.config.compose import remembered
-from rlkit.config.schema import RunConfig
+from rlkit.config.schema import Common
 from rlkit.contracts import Saved
 from rlkit.files import Place
 from rlkit.learn.signals import Interrupted, interruptible
@@ -32,7 +32,7 @@ class Session:
     """
 
     def __init__(
-        self, built: Built, config: RunConfig, folder: Place, console: Console, written: RunConfig
+        self, built: Built, config: Common, folder: Place, console: Console, written: Common
     ) -> None:
         self.written = remembered(written)
         self.built, self.config, self.folder, self.console = built, config, folder, console

@@ -13,8 +13,9 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 import rlkit.envs  # noqa: F401  registers
-from rlkit.envs.adapters import Single, gym_space, value
+from rlkit.envs.adapters import Single, value
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.gym_spaces import gym_space
 from rlkit.envs.make import is_batched, make_vec
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, from_gymnasium
 

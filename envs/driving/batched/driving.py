@@ -70,12 +70,13 @@ class Driving(KernelVec):
         among("render_mode", render_mode, None, "rgb_array", "human")
         self.lanes, self.device = lanes, torch.device("cpu")
         self.seeds = Seeds(seed, evaluation, first_lane, lanes)
-        self.skip, self.frames, self.fps = skip, frames, FPS / skip  # fps: of films that show every decision
-        self._ray, (self._least, self._most) = directions(rays), bounds(rays)
+        self.skip, self.size, self.frames = skip, size, frames
+        self.fps = FPS / skip  # of films that show every decision
+        self.ray, (self.least, self.most) = directions(rays), bounds(rays)
         self._lens = Lens.shown(size) if observation == "picture" else None
         space = Box((size, size), "uint8", 0.0, 255.0)
         if observation == "vector":
-            space = Box((rays + OTHERS,), "float32", self._least, self._most)
+            space = Box((rays + OTHERS,), "float32", self.least, self.most)
         action = Box((3,), "float32", np.array([-1.0, 0.0, 0.0]), np.array([1.0, 1.0, 1.0]))
         self.spec = EnvSpec("rlkit/Driving", space, action)
         self.tracks, self.cars = Tracks(lanes), np.zeros(lanes, CAR)
@@ -105,7 +106,7 @@ class Driving(KernelVec):
         for name, value in state["cars"].items():
             self.cars[name] = value
         self.marks[:] = state["marks"]
-        self._parts.each(self._look)
+        self._parts.each(self._see)
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """The lane's window in colour, [400, 600, 3]."""
@@ -143,8 +144,8 @@ class Driving(KernelVec):
         tracks, lens = self.tracks, self._lens
         if lens is None:
             sense(
-                self.cars, tracks.path, tracks.edge, tracks.count, low, high, self._ray,
-                self._least, self._most, self._obs,
+                self.cars, tracks.path, tracks.edge, tracks.count, low, high, self.ray,
+                self.least, self.most, self._obs,
             )  # fmt: skip
             return
         pictures(

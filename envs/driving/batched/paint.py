@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.envs.compiled import compiled
 from rlkit.envs.driving.batched.track import GRASS, KERB, PLAYFIELD, STEP, WIDTH, Floats
 from rlkit.envs.driving.batched.tyres import (
     ARMS,
@@ -36,7 +37,6 @@ from rlkit.envs.driving.batched.tyres import (
     Car,
     Cars,
 )
-from rlkit.envs.kernels import compiled
 
 Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]

@@ -27,9 +27,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.envs.compiled import compiled
 from rlkit.envs.driving.batched.track import STEP, TURN, WIDTH, Floats
 from rlkit.envs.driving.batched.tyres import CENTRE, LOCK, TYRE, Cars
-from rlkit.envs.kernels import compiled
 
 RANGE = 60.0
 SPEED, SPIN = 50.0, 5.0  # what counts as 1

@@ -25,7 +25,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.kernels import compiled
+from rlkit.envs.compiled import compiled
 
 Floats = npt.NDArray[np.float64]
 

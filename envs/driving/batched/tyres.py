@@ -35,8 +35,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.envs.compiled import compiled
 from rlkit.envs.driving.batched.track import PLAYFIELD, STEP, WIDTH, Floats
-from rlkit.envs.kernels import compiled
 
 Car: TypeAlias = Any  # one record of CAR, whose fields machine code reads as attributes
 Cars: TypeAlias = npt.NDArray[np.void]  # [N] of them

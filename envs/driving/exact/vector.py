@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from rlkit.envs.aliases import Core, Env, Value
+from rlkit.envs.aliases import Core, Env, GymSpace, Value
 from rlkit.envs.backends.lane import Block, Lane
 from rlkit.envs.backends.rows import Check, Rows
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.driving.exact.canvas import CELLS, Canvas
 from rlkit.envs.driving.exact.car_racing import blank, new_canvas, outline
 from rlkit.envs.driving.exact.scene import Scenes
+from rlkit.envs.labels import LABEL, Labels
+from rlkit.envs.labels.wrapper import labelled_space, labels_of
 from rlkit.envs.wrappers.frames import Picture
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, from_gymnasium
@@ -29,12 +31,18 @@ class DrivingBlock(Block):
     def __init__(
         self, config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False, threads: int = 1
     ) -> None:
-        super().__init__(replace(config, gray=False, size=0), seeds, start, stop, render)
+        super().__init__(replace(config, gray=False, size=0, labels=()), seeds, start, stop, render)
         count = stop - start
         self.picture: Picture | None = None
+        self.space: GymSpace = self.envs[0].observation_space
         if config.gray or config.size:
             self.picture = Picture(self.envs[0], config.gray, config.size, config.channels)
-            self.observation = from_gymnasium(self.picture.observation_space, config.channels)
+            self.space = self.picture.observation_space
+        self.labels: list[Labels | None] = [None] * count
+        if config.labels:
+            made = [labels_of(env, config, self.space) for env in self.envs]
+            self.space, self.labels = labelled_space(self.space, made[0], config), [*made]
+        self.observation = from_gymnasium(self.space, config.channels)
         self.scenes = Scenes(count)
         for i, env in enumerate(self.envs):
             core: Core = env.unwrapped
@@ -48,20 +56,22 @@ class DrivingBlock(Block):
         """Choose the rows that the lanes write; lane i writes row i."""
         self.rows = rows
         mine = slice(self.start, self.stop)
-        self.pixels = rows.obs[""][mine]
+        views = {name: array[mine] for name, array in rows.obs.items()}
+        self.pixels = views[next(iter(views))]
         if self.picture is None:
             self.frames = self.pixels
-        numbers = range(self.start, self.stop)
         self.lanes = [
-            DrivingLane(env, self.config, self.seeds, i, rows, self.frames[i - self.start])
-            for env, i in zip(self.envs, numbers, strict=True)
+            DrivingLane(
+                env, self.config, self.seeds, self.start + i, rows, self.frames[i], self.space, labels
+            )
+            for i, (env, labels) in enumerate(zip(self.envs, self.labels, strict=True))
         ]
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
         self.check = Check(
             self.observation,
             self.action,
-            {"": self.pixels},
+            views,
             rows.reward[mine],
             rows.last[mine],
             self.config.check,
@@ -97,12 +107,24 @@ class DrivingLane(Lane):
     """A lane whose picture is drawn by its block."""
 
     def __init__(
-        self, env: Env, config: EnvConfig, seeds: Seeds, index: int, rows: Rows, frame: Array
+        self,
+        env: Env,
+        config: EnvConfig,
+        seeds: Seeds,
+        index: int,
+        rows: Rows,
+        frame: Array,
+        space: GymSpace,
+        labels: Labels | None,
     ) -> None:
-        super().__init__(env, config, seeds, index, rows)
-        self.frame = frame
+        super().__init__(env, config, seeds, index, rows, space=space)
+        self.frame, self.labels, self.answers = frame, labels, self.leaves[1:]
 
     def put(self, obs: Value) -> None:
-        """Keep a frame that Gymnasium drew; all others are still to be drawn."""
+        """Keep a frame that Gymnasium drew; all others are still to be drawn. Labels are of the car as it is now."""
         if obs is not blank():
             self.frame[:] = obs
+        if self.labels is not None:
+            said = {LABEL: self.labels.read(None)}
+            for leaf in self.answers:
+                leaf.put(self.index, said, False)

@@ -1,0 +1,227 @@
+"""Rows of an environment, with what it says of them, as a table.
+
+What an episode holds depends on its number and the seed alone: number n is played by lane n % lanes, opened with the
+seed that training would open it with, and its driver's randomness is counted by (number, step). Episodes are written
+whole, in the order of their numbers. So the same seed gives the same bytes whatever steps the environments, and a
+table that was cut, by a kill or a full disk, goes on with the episode after the last whole one.
+
+The row that closes an episode is left out: nobody acts in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit import __version__
+from rlkit.config import registry
+from rlkit.config.edits import lists
+from rlkit.contracts import Environments, VecEnv
+from rlkit.options import ConfigError, option, show
+from rlkit.perception.drivers import Driver, DriverConfig, make_driver
+from rlkit.perception.table import ACTION, FIRST, GROUP, Array, Column, Table, Writer, open_table
+from rlkit.seeding import Seeds, uniforms
+from rlkit.spaces import Box, Dict, action_row, leaves
+from rlkit.types import EnvSpec, EnvStep
+
+BLOCK = 64  # steps of an episode whose noise is drawn at once
+_BESIDE = (
+    "name",
+    "backend",
+    "workers",
+    "deadline",
+    "check",
+    "stack",
+    "action_mask",
+    "channels",
+)  # no bytes of rows
+
+
+@dataclass(frozen=True)
+class CollectConfig:
+    """What is collected, and by whom."""
+
+    env: Any  # rlkit.envs.config.EnvConfig
+    driver: DriverConfig = field(default_factory=DriverConfig)
+    labels: tuple[str, ...] = option((), help="What the environment says of each row (env.labels)")
+    frames: int = option(10_000, min=1, help="How many rows the table has in the end")
+    seed: int = option(0, min=0, max=2**32 - 1, help="All randomness follows from this number")
+    out: str = option("", help="The folder of the table, which is made or continued")
+
+
+def collect(config: CollectConfig, say: Callable[[str], None] = print) -> Table:
+    """Collect until the table has `frames` rows. Raises ConfigError for what cannot be, TableError for a full disk."""
+    if not config.out:
+        raise ConfigError("out: missing; type out=data/NAME, the folder of the table")
+    package = registry.env_package()
+    env_config = replace(
+        config.env, labels=tuple(config.labels) or config.env.labels, stack=1, reward_scale=1.0
+    )
+    try:
+        probe = package.probe(env_config)
+        plain = package.probe(replace(env_config, labels=())).spec if env_config.labels else probe.spec
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    spec = probe.spec
+    if len(spec.agents) > 1:
+        raise ConfigError(f"env.id={config.env.id}: has {len(spec.agents)} agents; a table has rows of one")
+    driver = make_driver(config.driver, spec, plain.observation, _expert(package, env_config))
+    columns = columns_of(spec)
+    made = {
+        "env": _plain(env_config),
+        "driver": asdict(config.driver),
+        "seed": config.seed,
+        "rlkit": __version__,
+    }
+    _compare(config.out, made)
+    writer = Writer(config.out, columns, made)
+    env = package.make_vec(probe.config, config.seed)
+    try:
+        begun, shown = time.monotonic(), time.monotonic()
+        before = writer.rows
+        if before:
+            say(f"{config.out}: goes on after {before:,} rows of whole episodes")
+        if before < config.frames:
+            for rows in _episodes(env, driver, columns, config.seed, _whole_episodes(config.out)):
+                room = config.frames - writer.rows
+                length = len(rows[FIRST])
+                writer.append({name: array[:room] for name, array in rows.items()}, whole=length <= room)
+                if writer.rows >= config.frames:
+                    break
+                if time.monotonic() - shown > 10:
+                    shown = time.monotonic()
+                    rate = (writer.rows - before) / (shown - begun)
+                    say(f"row {writer.rows:,}/{config.frames:,}  {rate:,.0f} rows/s")
+    finally:
+        writer.close()
+        env.close()
+    return open_table(config.out)
+
+
+def columns_of(spec: EnvSpec) -> dict[str, Column]:
+    """The columns of an environment's rows: what it shows (`image` or `obs` where it is no Dict), labels, action."""
+    found = {}
+    for name, leaf in leaves(spec.observation):
+        if spec.role(name) == "mask":
+            continue
+        shown = name or ("image" if isinstance(leaf, Box) and leaf.image else "obs")
+        found[shown] = Column.of(leaf)
+    shape, dtype = action_row(spec.action)
+    found[ACTION] = Column(dtype, shape, None if isinstance(spec.action, Dict) else spec.action)
+    return found | {FIRST: Column("bool", ()), GROUP: Column("uint64", ())}
+
+
+def _whole_episodes(out: str) -> int:
+    """How many whole episodes a table holds."""
+    table = open_table(out)
+    return int(table[FIRST][: table.whole].sum()) if table.whole else 0
+
+
+def _episodes(
+    env: VecEnv, driver: Driver, columns: dict[str, Column], seed: int, done: int
+) -> Iterator[dict[str, Array]]:
+    """The rows of episodes `done`, done + 1, ..., in this order."""
+    lanes = env.lanes
+    numbers = done + (np.arange(lanes) - done) % lanes  # the next episode of each lane
+    seeds = Seeds(seed, False, 0, lanes)
+    row = env.restore(numbers // lanes, [np.zeros(0)] * lanes)
+    state = driver.initial_state(lanes)
+    noise = _Noise(seed, driver.noise_size, numbers)
+    kept: list[list[dict[str, Array]]] = [[] for _ in range(lanes)]
+    finished: dict[int, dict[str, Array]] = {}
+    due = done
+    while True:
+        shown = _columns(row)
+        action, state = driver.act(row.obs, row.first, state, torch.from_numpy(noise.next()))
+        moves = ~row.last.numpy()
+        acted = action.numpy()
+        for lane in np.flatnonzero(moves):
+            one = {name: np.array(array[lane]) for name, array in shown.items() if name in columns}
+            one |= {ACTION: np.array(acted[lane]), FIRST: np.array(row.first[lane].item())}
+            kept[lane].append(one)
+        row = env.step(action.to(env.device))
+        for lane in np.flatnonzero(row.last.numpy() & moves):
+            number = int(numbers[lane])
+            rows = {name: np.stack([each[name] for each in kept[lane]]) for name in columns if name != GROUP}
+            rows[GROUP] = np.full(len(kept[lane]), seeds.of(int(lane), number // lanes), np.uint64)
+            finished[number], kept[lane] = rows, []
+            numbers[lane] += lanes
+            noise.open(int(lane), int(numbers[lane]))
+        while due in finished:
+            yield finished.pop(due)
+            due += 1
+
+
+def _columns(row: EnvStep) -> dict[str, Array]:
+    """What an environment shows, by the names of columns."""
+    if isinstance(row.obs, dict):
+        return {name: x.numpy() for name, x in row.obs.items()}
+    array = row.obs.numpy()
+    return {"image": array, "obs": array}  # one of them is a column
+
+
+class _Noise:
+    """Uniforms of each lane's driver, counted by (number of the episode, step in it)."""
+
+    def __init__(self, seed: int, size: int, numbers: Array) -> None:
+        self.seed, self.size = seed, size
+        self.numbers, self.step = numbers.copy(), np.zeros(len(numbers), np.int64)
+        self.blocks = [self._block(lane) for lane in range(len(numbers))]
+
+    def open(self, lane: int, number: int) -> None:
+        """The lane's next row opens this episode, after one more that closes the one before."""
+        self.numbers[lane], self.step[lane] = number, -1
+        self.blocks[lane] = self._block(lane)
+
+    def next(self) -> Array:
+        """[lanes, size] for the present row."""
+        found = np.empty((len(self.numbers), self.size), np.float32)
+        for lane, step in enumerate(self.step):
+            if step > 0 and step % BLOCK == 0:
+                self.blocks[lane] = self._block(lane)
+            found[lane] = self.blocks[lane][max(step, 0) % BLOCK]
+        self.step += 1
+        return found
+
+    def _block(self, lane: int) -> Array:
+        start = max(int(self.step[lane]), 0)
+        return uniforms(self.seed, np.array([self.numbers[lane]]), start, BLOCK, self.size)[:, 0]
+
+
+def _plain(env: Any) -> dict[str, Any]:
+    """The options of an environment that decide what its rows are."""
+    return {name: value for name, value in lists(asdict(env)).items() if name not in _BESIDE}
+
+
+def _compare(out: str, made: dict[str, Any]) -> None:
+    """Raise ConfigError where a table is there that was made with other options."""
+    try:
+        before = open_table(out).made
+    except ConfigError:
+        return  # none, or damaged: the writer says so
+    for group in ("env", "driver", "seed"):
+        old, new = before.get(group), made[group]
+        pairs = (
+            [(f"{group}.{name}", old.get(name), new.get(name)) for name in new]
+            if isinstance(old, dict) and isinstance(new, dict)
+            else [(group, old, new)]
+        )
+        for name, was, now in pairs:
+            if was != now:
+                raise ConfigError(
+                    f"out={out}: its rows were collected with {name}={show(was)}, not {show(now)}; choose another "
+                    "folder, or type the same options to go on"
+                )
+
+
+def _expert(package: Environments, env: Any) -> str | None:
+    """What people call the environment's expert, None where it has none."""
+    try:
+        return package.expert(env)
+    except ValueError:
+        return None

@@ -1,0 +1,165 @@
+"""Batches of a table's training rows.
+
+    epoch e     a permutation of the training rows that (seed, e) alone decides, cut into batches
+    state       two integers: the epoch, and the position in it
+
+So a run that is continued goes on in the middle of an epoch with the rows that would have come. What is drawn for a
+batch (noise, augmentations) is a function of (seed, update).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlkit.config.augment import AugmentConfig
+from rlkit.contracts import Feed, Saved, Timing
+from rlkit.options import ConfigError
+from rlkit.perception.augment import Part, augment, draws
+from rlkit.perception.model import Rows
+from rlkit.perception.table import Index, Table
+from rlkit.seeding import uniforms
+from rlkit.spaces import Box, describe, leaves
+from rlkit.types import EnvSpec, Obs
+
+
+class Reader:
+    """Rows of a table as tensors, for a model of this spec.
+
+    label: its column, "" where the inputs are what is predicted.
+    """
+
+    def __init__(self, table: Table, spec: EnvSpec, label: str, device: torch.device) -> None:
+        self.table, self.spec, self.label, self.device = table, spec, label, device
+        self.starts = table.starts() if spec.stack > 1 else np.zeros(0, np.int64)
+
+    def column(self, name: str, index: Index) -> Tensor:
+        """[B, ...] of one column, on the device."""
+        array = self.table[name][index]
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def obs(self, index: Index) -> Obs:
+        """The inputs of the rows `index` [B]: [B, ...], with a stack [B, k, ...]."""
+        names = self.table.inputs
+        if self.spec.stack > 1:
+            frames = self.table.stacked(names[0], index, self.spec.stack, self.starts)
+            return torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)
+        if len(names) == 1:
+            return self.column(names[0], index)
+        return {name: self.column(name, index) for name in names}
+
+    def rows(self, index: Index) -> Rows:
+        """Inputs and labels of the rows `index`."""
+        rows: Rows = {"obs": self.obs(index)}
+        if self.label:
+            rows["label"] = self.column(self.label, index)
+        return rows
+
+
+def flat(rows: Rows) -> dict[str, Tensor]:
+    """A batch as one dict of tensors: entries of obs are called obs.NAME."""
+    found = {}
+    for name, value in rows.items():
+        found |= (
+            {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+        )
+    return found
+
+
+def joined(tensors: Mapping[str, Tensor]) -> Rows:
+    """Inverse of `flat`."""
+    rows: Rows = {}
+    for name, x in tensors.items():
+        group, dot, key = name.partition(".")
+        if dot:
+            inner = rows.setdefault(group, {})
+            assert isinstance(inner, dict), "a group of entries"
+            inner[key] = x
+        else:
+            rows[name] = x
+    return rows
+
+
+def parts_of(reader: Reader, config: AugmentConfig) -> dict[str, Part]:
+    """What augmentation does with each tensor of a `flat` batch. Raises ConfigError where there is no picture."""
+    if not config.active:
+        return {}
+    observation = reader.spec.observation
+    found = {}
+    for name, leaf in leaves(observation):
+        if isinstance(leaf, Box) and leaf.image and not leaf.meaning:
+            found[f"obs.{name}" if name else "obs"] = Part.image(leaf)
+    if not found:
+        raise ConfigError(
+            f"augment: changes pictures, and the inputs are {describe(observation)}; leave it out"
+        )
+    label = reader.spec.action
+    if reader.label and isinstance(label, Box) and len(label.shape) == 2 and label.dtype == "uint8":
+        found["label"] = Part("mask")
+    elif reader.label and isinstance(label, Box):
+        found["label"] = Part("numbers", mirrored=config.mirrored)
+    return found
+
+
+class TableFeed(Feed):
+    """Hands out every training row once per epoch, `batch` at a time; what does not fill a batch waits for another one.
+
+    noise: uniforms per row. Raises ConfigError where pictures are to be augmented and there are none.
+    """
+
+    def __init__(
+        self, reader: Reader, index: Index, batch: int, seed: int, noise: int, augment: AugmentConfig
+    ) -> None:
+        self.reader, self.index, self.seed, self.noise = reader, index, seed, noise
+        self.augment, self.parts = augment, parts_of(reader, augment)
+        self.batch = min(batch, len(index))
+        self.epoch, self.position, self.update = 0, 0, 0
+        self.timing = Timing()
+        self._order = self._permuted()
+
+    def next(self) -> tuple[Rows, int]:
+        begin = time.perf_counter()
+        if self.position + self.batch > len(self.index):
+            self.epoch, self.position = self.epoch + 1, 0
+            self._order = self._permuted()
+        chosen = np.sort(self._order[self.position : self.position + self.batch])  # files are read forwards
+        self.position += self.batch
+        rows = self.reader.rows(self.index[chosen])
+        if self.noise:
+            numbers = np.arange(self.batch)
+            drawn = uniforms(self.seed, numbers, self.update, 1, self.noise)[0]  # [B, K]
+            rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
+        if self.augment.active:
+            u = draws(self.seed, self.update, self.batch).to(self.reader.device)
+            rows = joined(augment(flat(rows), self.parts, self.augment, u))
+        self.update += 1
+        self.timing.environment += time.perf_counter() - begin
+        return rows, self.batch
+
+    def _permuted(self) -> Index:
+        """The order of this epoch."""
+        generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
+        return generator.permutation(len(self.index))
+
+    def learned(self, version: int) -> None:
+        pass
+
+    def report(self) -> dict[str, float]:
+        return {"epoch": self.epoch + self.position / len(self.index)}
+
+    def lags(self) -> list[int]:
+        return []
+
+    def state_dict(self) -> Saved:
+        return {"epoch": self.epoch, "position": self.position, "update": self.update}
+
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> None:
+        self.epoch, self.position, self.update = state["epoch"], state["position"], state["update"]
+        self._order = self._permuted()
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,85 @@
+"""What the models of all tasks have in common: a network over the inputs of a table, a loss, a prediction, a score.
+
+    batch   {"obs": [B, ...] (with a stack [B, k, ...]), "label": [B, ...], "noise": [B, K]}    of one update
+    loss(batch)      -> the loss and the vector of METRICS that is reported
+    predict(obs)     -> what the model says of rows, by name, [B, ...]
+    score(batch)     -> [B] one number per row, larger is better: evaluation, best/ and early stopping are made of it
+
+A model's spec is that of a policy whose action is the label: a classifier's loss is -log p(label) of the categorical
+distribution that acts in Discrete(n), a regressor's that of a Gaussian.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.network import Head, Network
+from rlkit.options import ConfigError
+from rlkit.types import EnvSpec, Obs, tree_map
+
+Rows: TypeAlias = "dict[str, Obs]"  # a batch
+Predictions: TypeAlias = "dict[str, npt.NDArray[np.float64]]"
+
+
+class Model(nn.Module, ABC):
+    """Base of the models of tasks. Weights of its encoder lie as in every policy, at network.encoders.0."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `loss` reports
+    noise_size = 0  # uniforms per row of a batch
+
+    def __init__(self, spec: EnvSpec, network: NetworkConfig, heads: Mapping[str, Head]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = Network(spec, network, heads)
+        if not self.network.memoryless:
+            raise ConfigError(
+                f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
+            )
+
+    @property
+    def body(self) -> nn.Module:
+        """Whose weights are saved: the model's own, or those of the policy that it trains."""
+        return self
+
+    def encode(self, obs: Obs) -> dict[str, Tensor]:
+        """obs [B, ...] -> what each head reads, [B, D]."""
+        rows = len(next(iter(obs.values()))) if isinstance(obs, dict) else len(obs)
+        device = next(self.parameters()).device
+        first = torch.ones(1, rows, dtype=torch.bool, device=device)
+        state = ((), *self.network.initial_state(rows, device)[1:])
+        features, _ = self.network.features(tree_map(lambda x: x[None], obs), first, state)
+        return {name: x[0] for name, x in features.items()}
+
+    def outputs(self, obs: Obs) -> Tensor:
+        """obs [B, ...] -> the outputs of the head `label`, [B, size] float32."""
+        return self.network.head("label", self.encode(obs)["label"])
+
+    def prepare(self, obs: Obs, label: Tensor | None) -> None:
+        """See training rows once, before the first update: means and deviations that travel with the weights."""
+        self.network.observe(obs)
+
+    @abstractmethod
+    def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        """The mean loss of a batch, and METRICS, detached."""
+
+    @abstractmethod
+    def predict(self, obs: Obs) -> dict[str, Tensor]:
+        """What the model says of rows [B, ...], by name; each [B, ...]."""
+
+    @abstractmethod
+    def score(self, batch: Rows) -> Tensor:
+        """[B] one number per row, larger is better."""
+
+    def summary(
+        self, predictions: Mapping[str, npt.NDArray[np.generic]], label: npt.NDArray[np.generic]
+    ) -> dict[str, float]:
+        """Numbers about all held-out rows together, by name: predictions and labels [rows, ...]."""
+        return {}

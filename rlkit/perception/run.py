@@ -1,0 +1,183 @@
+"""The run of a supervised task: checked, then put together from a table, a model, and what every run has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlkit.checkpoint import BEST
+from rlkit.config import registry
+from rlkit.config.compose import to_yaml
+from rlkit.config.schema import TaskRun
+from rlkit.contracts import Saved, Task
+from rlkit.device import choose_device, choose_threads, keep_memory
+from rlkit.files import Place, at
+from rlkit.learn.trainer import Clock, Hook
+from rlkit.metrics import MetricsWriter
+from rlkit.options import ConfigError
+from rlkit.perception.columns import spec_of
+from rlkit.perception.feed import Reader, TableFeed, parts_of
+from rlkit.perception.learner import TaskLearner
+from rlkit.perception.saved import Scorer, model_parts, new_model
+from rlkit.perception.sets import open_data
+from rlkit.perception.table import PARTS, Array, Index, Table
+from rlkit.play.evaluate import Episode
+from rlkit.run.build import Built
+from rlkit.run.console import Console
+from rlkit.run.early import EarlyStopHook
+from rlkit.run.handover import Source, hand_over, sources
+from rlkit.run.health import require_finite
+from rlkit.run.hooks import Best, EvaluateHook, LogHook, StopHook
+from rlkit.run.probe import has_pixels, tested_precision
+from rlkit.spaces import Discrete
+from rlkit.types import EnvSpec
+
+SEEN = 10_000  # training rows from which a model takes means and deviations before it learns
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A run of a task that can be started."""
+
+    config: TaskRun  # every choice made: device, precision, threads, how many rows are learned from
+    spec: EnvSpec
+    task: Task
+    table: Table
+    label: str  # its column, "" where there is none
+    device: torch.device
+    precision: torch.dtype
+    notes: tuple[str, ...]  # what was chosen and why, a line each
+    sources: tuple[Source, ...] = ()  # runs whose weights it begins with
+
+
+def check(config: TaskRun) -> TaskPlan:
+    """Raise ConfigError where a run of this configuration cannot be; makes no file."""
+    notes: list[str] = []
+    device = choose_device(config.device, notes.append)
+    task, table = registry.task(config.task_name), open_data(config.data)
+    label = task.label(table, config.task)
+    spec = spec_of(table, table.columns[label] if label else None, config.stack)
+    parts = {name: len(table.part(name)) for name in PARTS}
+    empty = [name for name, rows in parts.items() if not rows]
+    if empty:
+        raise ConfigError(
+            f"data={config.data}: of {table.rows:,} rows in {len(np.unique(table.groups)):,} groups none is for "
+            f"{' and '.join(empty)}; a table needs more groups (episodes): rlkit collect goes on with a larger frames="
+        )
+    if label:
+        check_labels(table, label, spec)
+    new_model(spec, config)  # whether this network can be built for it
+    found = sources(config, spec, notes.append)
+    parts_of(Reader(table, spec, label, device), config.augment)  # whether there are pictures to change
+    precision = tested_precision(config, spec, device, notes)
+    rows = parts["training"]
+    total = config.total_steps or max(round(config.epochs * rows), 1)
+    notes.append(
+        f"data: {rows:,} rows to learn from, {parts['validation']:,} for validation, {parts['test']:,} for the test, "
+        f"in groups that are never shared; {total / rows:.3g} epochs"
+    )
+    config = replace(
+        config,
+        total_steps=total,
+        device=str(device),
+        precision=str(precision).removeprefix("torch."),
+        threads=choose_threads(config.threads, has_pixels(spec)),
+    )
+    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes), tuple(found))
+
+
+def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
+    """Raise ConfigError for labels that are out of range or no numbers, and where all rows have the same one."""
+    values: Array = table[label]
+    if values.dtype.kind == "f":
+        wrong = ~np.isfinite(values).reshape(len(values), -1).all(1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ConfigError(
+                f"data={table.name}: {label} is {values[row]} in row {row:,}, and {wrong.sum():,} rows are not finite"
+            )
+    if isinstance(spec.action, Discrete):
+        wrong = (values < 0) | (values >= spec.action.n)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ConfigError(
+                f"data={table.name}: {label} is {values[row]} in row {row:,}; allowed: 0 to {spec.action.n - 1}"
+            )
+        if len(values) and (values == values[0]).all():
+            raise ConfigError(
+                f"data={table.name}: {label} is {values[0]} in all rows: there is nothing to tell apart"
+            )
+
+
+def part_names(config: TaskRun) -> tuple[str, ...]:
+    """The parts of a checkpoint beside `policy` and `state`."""
+    return ()
+
+
+class RowEvaluator:
+    """Scores of held-out rows, as `EvaluateHook` asks an evaluator for episodes: a row's score is its return."""
+
+    greedy = True
+
+    def __init__(self, scorer: Scorer, index: Index, judged: dict[str, Any]) -> None:
+        self.scorer, self.index, self.judged = scorer, index, judged
+        self._groups = scorer.reader.table.groups
+
+    def play(self, greedy: bool | None = None) -> list[Episode]:
+        """One entry per row: its number in the table, its group, its score."""
+        scores = self.scorer.scores(self.index)
+        groups = self._groups[self.index]
+        return [
+            Episode(int(row), int(group), float(score), 1)
+            for row, group, score in zip(self.index, groups, scores, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
+    """The run of a task: its model from the configuration's seed, its batches, and what happens beside learning."""
+    place, config = at(folder), plan.config
+    torch.set_num_threads(config.threads)
+    keep_memory()
+    torch.manual_seed(config.seed)
+    model = new_model(plan.spec, config).to(plan.device)
+    hand_over(list(plan.sources), model, config, console.say)
+    reader = Reader(plan.table, plan.spec, plan.label, plan.device)
+    training, held_out = plan.table.part("training"), plan.table.part("validation")
+    seen = training[:: -(-len(training) // SEEN)]
+    rows = reader.rows(seen)
+    label = rows.get("label")
+    with torch.no_grad():
+        model.prepare(rows["obs"], label if isinstance(label, torch.Tensor) else None)
+    learner = TaskLearner(model, config.optim, precision=plan.precision, compile=config.compile)
+    feed = TableFeed(reader, training, config.batch, config.seed, model.noise_size, config.augment)
+    clock = Clock(config.total_steps)
+
+    def describe() -> Saved:
+        return model_parts(model, config, plan.label)
+
+    chosen = held_out[:: -(-len(held_out) // config.evaluate.rows)]
+    evaluation = EvaluateHook(
+        config.evaluate.every or max(config.total_steps // 10, 1),
+        RowEvaluator(Scorer(model, reader), chosen, {"data": config.data, "rows": config.evaluate.rows}),
+        Best(place / BEST, describe),
+        console.say,
+        lambda step: require_finite(model, step, config.optim),
+    )
+    early = EarlyStopHook(config.stop.score, config.stop.patience)
+    writer = MetricsWriter(place, config.log.tensorboard, console.say)
+    writer.text("config", f"```\n{to_yaml(config)}```")
+    hooks: list[Hook] = [
+        StopHook(None, config.stop.minutes),
+        evaluation,
+        early,
+        LogHook(config.log.every or max(config.total_steps // 500, 1), writer, console, feed),
+    ]
+    state = {"clock": clock, "agent": learner, "evaluation": evaluation, "early": early}
+    return Built(model.body, describe, learner, feed, clock, hooks, state, lambda: None)

@@ -1,0 +1,1 @@
+"""One task per file: what is predicted, its loss, its score."""

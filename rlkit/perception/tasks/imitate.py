@@ -1,0 +1,117 @@
+"""What an expert does: behaviour cloning of an agent's own policy (Pomerleau, 1991).
+
+    L = -mean log pi(a* | s),    a* the expert's action
+
+The model is the policy of an agent (task=imitate agent=ppo), its weights are saved as that agent's are: `rlkit evaluate
+RUN env=NAME` plays it, and `init_from=RUN` lets the agent go on from there. Score of a row: 1 if the most likely action
+is the expert's, else 0; for continuous actions the negative mean squared error, in halves of their range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from rlkit.contracts import Algorithm
+from rlkit.distributions import Distribution
+from rlkit.nn.config import NetworkConfig
+from rlkit.options import ConfigError, option
+from rlkit.perception import model
+from rlkit.perception.model import Rows
+from rlkit.perception.table import ACTION, LABEL, Table
+from rlkit.types import EnvSpec, Lanes, Obs, tree_map
+
+AGENT = True
+DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "epochs": 10}
+EXPERT = "expert"
+
+
+@dataclass(frozen=True)
+class Config:
+    label: str = option(
+        "", help="The label that is imitated; empty: expert, or what was done (action) where there is none"
+    )
+
+
+class Model(model.Model):
+    """A policy that is taught."""
+
+    METRICS = ("loss/actions", "loss/score")
+
+    def __init__(
+        self, spec: EnvSpec, network: NetworkConfig, config: Config, algorithm: Algorithm, agent: Any
+    ) -> None:
+        nn.Module.__init__(self)
+        self.spec = spec
+        algorithm.check(spec, agent)
+        self.policy = algorithm.Policy(spec, network, agent)
+        if not hasattr(self.policy, "evaluate") or not hasattr(self.policy, "head"):
+            raise ConfigError(
+                f"agent={algorithm.name}: its policy has no probabilities of actions to learn; allowed: ppo, reinforce"
+            )
+        if not self.policy.memoryless:
+            raise ConfigError(
+                f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
+            )
+
+    @property
+    def body(self) -> nn.Module:
+        return self.policy
+
+    def pi(self, obs: Obs) -> Distribution:
+        """obs [B, ...] -> pi(. | s), [B]."""
+        rows = len(next(iter(obs.values()))) if isinstance(obs, dict) else len(obs)
+        device = next(self.parameters()).device
+        first = torch.ones(1, rows, dtype=torch.bool, device=device)
+        state = ((), *self.policy.initial_state(Lanes(rows), device)[1:])  # frames are stacked already
+        found: Distribution = self.policy.evaluate(tree_map(lambda x: x[None], obs), first, state)[0]
+        return found
+
+    def prepare(self, obs: Obs, label: Tensor | None) -> None:
+        self.policy.network.observe(obs)
+
+    def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        pi = self.pi(batch["obs"])
+        action = self.policy.head.from_env(batch["label"])
+        loss = -pi.log_prob(action[None]).mean()
+        return loss, torch.stack([loss, self._scores(pi, action).mean()]).detach()
+
+    def _scores(self, pi: Distribution, action: Tensor) -> Tensor:
+        """[B] how well the most likely actions agree with the expert's."""
+        mode = pi.mode()[0]
+        if self.policy.head.log_std_size:
+            return (
+                -(self.policy.head.to_env(mode) - self.policy.head.to_env(action)).square().flatten(1).mean(1)
+            )
+        return (mode == action).reshape(len(action), -1).all(1).float()
+
+    def predict(self, obs: Obs) -> dict[str, Tensor]:
+        """label [B, ...], the most likely action in the environment's units."""
+        return {"label": self.policy.to_env(self.pi(obs).mode()[0])}
+
+    def score(self, batch: Rows) -> Tensor:
+        return self._scores(self.pi(batch["obs"]), self.policy.head.from_env(batch["label"]))
+
+    def summary(
+        self, predictions: Mapping[str, npt.NDArray[np.generic]], label: npt.NDArray[np.generic]
+    ) -> dict[str, float]:
+        if self.policy.head.log_std_size:
+            wrong = np.abs(predictions["label"] - label).mean(0).ravel()
+            return {f"mean error of number {i}": float(x) for i, x in enumerate(wrong)}
+        return {}
+
+
+def label(table: Table, config: Config) -> str:
+    """The column that is imitated."""
+    name = config.label or (EXPERT if EXPERT in table.labels else ACTION)
+    column = name if name == ACTION else LABEL + name
+    if column not in table.columns or table.columns[column].space is None:
+        there = ", ".join([*table.labels, *([ACTION] if ACTION in table.columns else [])]) or "none"
+        raise ConfigError(f"data={table.name}: has no actions {name} to imitate; its labels: {there}")
+    return column

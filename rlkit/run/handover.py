@@ -1,0 +1,179 @@
+"""What a new run takes over from another one: an encoder (network.encoder_from), or all weights (init_from).
+
+The other run, of an agent or of a task, is read once, at the start. What was taken is part of the new run's own
+checkpoints, so a run that is continued reads nothing, and the other one may be gone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rlkit import checkpoint
+from rlkit.config.schema import Common, RunConfig
+from rlkit.contracts import Saved
+from rlkit.device import Say
+from rlkit.nn.config import NetworkConfig
+from rlkit.nn.encoders import Encoder, make_encoder
+from rlkit.nn.network import Network
+from rlkit.options import ConfigError, build
+from rlkit.play.saved import find
+from rlkit.space_json import to_json
+from rlkit.spaces import describe
+from rlkit.text import clean
+from rlkit.types import EnvSpec, tree_map
+
+_ENCODER = re.compile(r"(?:.+\.)?encoders\.0\.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that something is taken from."""
+
+    option: str  # as it was typed, network.encoder_from=runs/seg
+    path: str  # of its checkpoint
+    parts: Saved  # part `policy` of that
+
+    @property
+    def spec(self) -> EnvSpec:
+        """What it sees and answers."""
+        return EnvSpec.from_json(self.parts["spec"])
+
+    @property
+    def about(self) -> str:
+        """Where it is, and of what."""
+        kind = f"task={self.parts['task']}" if "task" in self.parts else f"agent={self.parts['agent']}"
+        return f"{clean(self.path)} ({clean(kind, 60)})"
+
+
+def without(config: Common) -> Common:
+    """The configuration of a run that is continued: it takes over nothing again."""
+    config = replace(config, network=replace(config.network, encoder_from=""))
+    return replace(config, init_from="") if isinstance(config, RunConfig) else config
+
+
+def sources(config: Common, spec: EnvSpec, say: Say) -> list[Source]:
+    """The runs that a run with this spec takes over from. Raises ConfigError where one is none or does not fit."""
+    found = []
+    if isinstance(config, RunConfig) and config.init_from:
+        source = _open(f"init_from={config.init_from}", config.init_from, say)
+        _check_policy(source, config, spec)
+        found.append(source)
+    if config.network.encoder_from:
+        name = config.network.encoder_from
+        source = _open(f"network.encoder_from={name}", name, say)
+        _check_encoder(source, config.network, spec)
+        found.append(source)
+    return found
+
+
+def hand_over(found: list[Source], model: torch.nn.Module, config: Common, say: Say) -> None:
+    """Copy what is taken over into a model that was just built, and say so."""
+    device = next(model.parameters()).device
+    for source in found:
+        weights: dict[str, Tensor] = tree_map(lambda x: x.to(device), source.parts["weights"])
+        if source.option.startswith("init_from"):
+            try:
+                model.load_state_dict(weights)
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ConfigError(
+                    f"{source.option}: another network than this run's; type its options of network.* and agent.* "
+                    f"({reason})"
+                ) from error
+            count = sum(x.numel() for x in weights.values())
+            say(f"init_from: all {count:,} numbers of {source.about}; they are trained on")
+        else:
+            own = _encoder_weights(weights)
+            targets = [
+                each for part in model.modules() if isinstance(part, Network) for each in part.encoders
+            ]
+            for target in targets:
+                target.load_state_dict(own)
+            count = sum(x.numel() for x in own.values())
+            factor = config.network.encoder_lr
+            fate = "trained on" if factor else "frozen (network.encoder_lr=0)"
+            rate = f" with the learning rate times {factor:g}" if factor not in (0, 1) else ""
+            say(
+                f"encoder_from: the {count:,} numbers of the encoder of {source.about}; they are {fate}{rate}"
+            )
+
+
+def _open(option: str, name: str, say: Say) -> Source:
+    """The run that RUN or RUN:WHICH names. Raises ConfigError."""
+    folder, colon, which = name.rpartition(":")
+    if not colon or not re.fullmatch(r"best|last|\d+", which):
+        folder, which = name, ""
+    try:
+        path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
+    except ValueError as error:  # no run, no checkpoint, or none that is whole
+        raise ConfigError(f"{option}: {error}") from error
+    saved = parts["policy"]
+    try:
+        EnvSpec.from_json(saved["spec"])
+        build(NetworkConfig, saved["network"], "network")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{option}: no policy and no model in {path}: {error}") from error
+    return Source(option, str(path), saved)
+
+
+def _check_policy(source: Source, config: RunConfig, spec: EnvSpec) -> None:
+    """Raise ConfigError where a policy is one of another agent, or for other spaces."""
+    agent = source.parts.get("agent")
+    if agent != config.agent_name:
+        what = f"agent={agent}" if agent else f"task={source.parts.get('task')}, which has no policy"
+        raise ConfigError(
+            f"{source.option}: {clean(what, 60)}, and this run is of agent={config.agent_name}; type a run of that"
+        )
+    for what in ("observation", "action"):
+        theirs, ours = getattr(source.spec, what), getattr(spec, what)
+        if to_json(theirs) != to_json(ours):
+            raise ConfigError(
+                f"{source.option}: its {what} space is {describe(theirs)}, this run's {describe(ours)}"
+            )
+    if source.spec.stack != spec.stack:
+        raise ConfigError(
+            f"{source.option}: sees {source.spec.stack} frames at once; type env.stack={source.spec.stack}"
+        )
+
+
+def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> None:
+    """Raise ConfigError where an encoder reads something else than this run's, or is another one."""
+    theirs = source.spec
+    if to_json(theirs.inputs) != to_json(spec.inputs):
+        raise ConfigError(
+            f"{source.option}: its encoder reads {describe(theirs.inputs)}, this run's {describe(spec.inputs)}; make "
+            "them equal (env.gray, env.size, or the table that the task learned from)"
+        )
+    if theirs.stack != spec.stack:
+        raise ConfigError(
+            f"{source.option}: its encoder reads {theirs.stack} frames at once, this run's {spec.stack}; type "
+            f"env.stack={theirs.stack}, or train the task with stack={spec.stack}"
+        )
+    other = build(NetworkConfig, source.parts["network"], "network")
+    with torch.device("meta"):
+        built: list[Encoder] = [make_encoder(spec.inputs, spec.stack, each) for each in (other, network)]
+    if str(built[0]) != str(built[1]):
+        names = ("encoder", "hidden", "activation", "normalize")
+        different = [name for name in names if getattr(other, name) != getattr(network, name)]
+        typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
+        raise ConfigError(
+            f"{source.option}: another encoder than this run's ({', '.join(different)}); type {typed}"
+        )
+
+
+def _value(value: object) -> str:
+    """An option's value as one types it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def _encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the first encoder in a policy or a model, by their names in it."""
+    prefixes = [match[0] for name in weights if (match := _ENCODER.match(name))]
+    first = min(prefixes, key=len)
+    return {name.removeprefix(first): value for name, value in weights.items() if name.startswith(first)}
