@@ -66,7 +66,7 @@ class Window(NamedTuple):
     start: Tensor  # [B] int64
     step: Tensor  # [B] int64, not 0: pixels of the window, negative where it is read backwards
 
-    def index(self, length: int) -> Tensor:
+    def pixels(self, length: int) -> Tensor:
         """The old pixel of each new one: [B, length] int64."""
         centre = 2 * torch.arange(length, device=self.step.device) + 1
         moved = torch.div(self.step[:, None] * centre, 2 * length, rounding_mode="floor")
@@ -130,7 +130,7 @@ def moved(x: Tensor, down: Window, across: Window, height: int = -2) -> Tensor:
         x.shape[axis + 2 :].numel(),
     )  # B times frames or channels; channels last
     image = torch.arange(before, device=x.device).view(len(x), -1)[:, :, None, None]  # [B, before / B, 1, 1]
-    row, column = down.index(lines)[:, None, :, None], across.index(columns)[:, None, None, :]
+    row, column = down.pixels(lines)[:, None, :, None], across.pixels(columns)[:, None, None, :]
     index = (image * lines + row) * columns + column  # [B, before / B, H, W] of all pixels
     return x.reshape(-1, after).index_select(0, index.view(-1)).view(x.shape)
 

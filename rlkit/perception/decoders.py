@@ -47,7 +47,7 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, features] -> [B, channels, H, W]."""
-        x = F.relu(self.linear(features)).unflatten(1, (*self.sizes[0], self.width)).permute(0, 3, 1, 2)
+        x = F.relu(self.linear(features)).view(-1, *self.sizes[0], self.width).permute(0, 3, 1, 2)
         for layer, size in zip(self.layers, self.sizes[1:] or self.sizes, strict=True):
             x = doubled(x, layer, size)
             if layer is not self.layers[-1]:
@@ -72,7 +72,8 @@ def doubled(x: Tensor, layer: nn.Module, size: tuple[int, int]) -> Tensor:
         out = F.conv_transpose2d(x, pairs.transpose(0, 1), layer.bias, stride=2, padding=1)
     else:
         times = [1 + (have < want) for have, want in zip(x.shape[2:], size, strict=True)]
-        out = layer(x.repeat_interleave(times[0], 2).repeat_interleave(times[1], 3))
+        large = x.repeat_interleave(times[0], 2).repeat_interleave(times[1], 3)
+        out = F.conv2d(large, layer.weight, layer.bias, padding=1)
     return out[:, :, :height, :width]
 
 
