@@ -77,6 +77,7 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy:
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
+    from rlkit.collect.eyes import see
     from rlkit.config import registry
     from rlkit.play.evaluate import run_episodes
 
@@ -89,7 +90,8 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy:
         kwargs={**config.env.kwargs, "render_mode": "human"},
     )
     device = torch.device("cpu")
-    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    made = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    env = see(made, policy)
     try:
         return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
     finally:

@@ -54,8 +54,11 @@ class TaskPlan:
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
 
 
-def check(config: TaskRun) -> TaskPlan:
-    """Raise ConfigError where a run of this configuration cannot be; makes no file."""
+def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
+    """Raise ConfigError where a run of this configuration cannot be; makes no file.
+
+    continued: part `policy` of the checkpoint that the run goes on from.
+    """
     notes: list[str] = []
     device = choose_device(config.device, notes.append)
     task, table = registry.task(config.task_name), open_data(config.data)
@@ -71,7 +74,7 @@ def check(config: TaskRun) -> TaskPlan:
     if label:
         check_labels(table, label, spec)
     new_model(spec, config)  # whether this network can be built for it
-    found = sources(config, spec, notes.append)
+    found = sources(config, spec, continued, notes.append)
     parts_of(Reader(table, spec, label, device), config.augment)  # whether there are pictures to change
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
