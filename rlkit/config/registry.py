@@ -54,6 +54,7 @@ __all__ = [
     "open_eyes",
     "shares",
     "task",
+    "task_file",
     "task_models",
     "task_package",
     "tasks",
