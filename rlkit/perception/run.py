@@ -56,6 +56,11 @@ class TaskPlan:
 
 def check(config: TaskRun) -> TaskPlan:
     """Raise ConfigError where a run of this configuration cannot be; makes no file."""
+    if config.network.augment != "none":
+        raise ConfigError(
+            f"network.augment={config.network.augment}: is for agents; a task changes pictures and labels together: "
+            "type network.augment=none augment.shift=4"
+        )
     notes: list[str] = []
     device = choose_device(config.device, notes.append)
     task, table = registry.task(config.task_name), open_data(config.data)
