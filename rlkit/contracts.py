@@ -26,6 +26,7 @@ from rlkit.spaces import Array
 from rlkit.types import EnvSpec, EnvStep, Lanes, Obs, Rollout, State
 
 if TYPE_CHECKING:
+    from rlkit.collect.eyes import Eyes
     from rlkit.config.schema import ReplayConfig
     from rlkit.nn.config import NetworkConfig
 
@@ -92,6 +93,13 @@ class VecEnv(Protocol):
     def load_snapshot(self, state: Saved) -> None:
         """Continue from `snapshot`'s value (exact="snapshot")."""
         raise TypeError(f"exact={self.exact!r}: {type(self).__name__} loads no snapshot")
+
+    def memory(self) -> Saved:
+        """What rows depend on beside the environments, copied: the frames that eyes have seen."""
+        return {}
+
+    def load_memory(self, state: Saved) -> None:
+        """Continue from `memory`'s value; called before `restore` or `load_snapshot`."""
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None where the environment draws none."""
@@ -170,6 +178,7 @@ class Policy(nn.Module, ABC):
     noise_size: int  # K, uniforms per lane and step
     # whether an action depends on nothing but the observation (and the frames stacked with it)
     memoryless: bool
+    eyes: Eyes | None = None  # what it sees the environment through; no part of its weights
 
     @abstractmethod
     def initial_state(self, lanes: Lanes, device: torch.device | str = "cpu") -> State:
@@ -388,8 +397,11 @@ class Task:
 class Kind(Protocol):
     """What a kind of runs offers the engine: runs of agents, runs of tasks (rlkit.run.kinds)."""
 
-    def check(self, config: Any, /) -> Any:
-        """A plan: `config` with every choice made, and `notes` about them. Raises ConfigError; makes no file."""
+    def check(self, config: Any, continued: Saved | None = None, /) -> Any:
+        """A plan: `config` with every choice made, and `notes` about them. Raises ConfigError; makes no file.
+
+        continued: part `policy` of the checkpoint that the run goes on from.
+        """
 
     def build(self, plan: Any, folder: Any, console: Any, /) -> Any:
         """What a session trains, saves and continues (rlkit.run.build.Built)."""

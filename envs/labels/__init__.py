@@ -5,7 +5,7 @@ where it is another single space, its entries where it is a Dict), and `label` w
 They describe the frame that the agent sees, after the frame skip.
 
 A family says what the environments of a class can tell. It is found by that class, or one that it extends, in FAMILIES;
-a class of one's own may name one itself, as `labels = "my_pkg.mod:Family"`.
+a class of one's own may name one itself, as `label_family = "my_pkg.mod:Family"`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from rlkit.envs.aliases import Core, GymSpace, Value
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import constructor
 from rlkit.options import nearest
-from rlkit.spaces import Space, leaves
+from rlkit.spaces import Box, Space, leaves
 
 LABEL = "label"  # the entry of the observation that holds them
 
 FAMILIES = {  # the class of an environment -> what it can say, "module:Class"
     "rlkit.envs.driving.batched.driving:Driving": "rlkit.envs.labels.driving:DrivingLabels",
+    "rlkit.envs.navigation.maze:Maze": "rlkit.envs.labels.robots:MazeLabels",
+    "rlkit.envs.navigation.nav:Nav": "rlkit.envs.labels.robots:NavLabels",
     "gymnasium.envs.box2d.car_racing:CarRacing": "rlkit.envs.labels.racing:RacingLabels",
+    "minigrid.minigrid_env:MiniGridEnv": "rlkit.envs.labels.grids:GridLabels",
 }
-SOME = "rlkit/CarRacing, rlkit/Driving"  # environments that have labels, for errors
+SOME = "CarRacing, rlkit/Driving, rlkit/Maze, rlkit/Nav, MiniGrid-* and BabyAI-*"  # for errors
 
 
 class Family:
@@ -36,8 +39,8 @@ class Family:
     expert: ClassVar[str] = ""  # what people call the driver whose action is the label `expert`
 
     @classmethod
-    def offered(cls, kind: object) -> tuple[str, ...]:
-        """The labels that environments of the class `kind` can give."""
+    def offered(cls, kind: object, id: str) -> tuple[str, ...]:
+        """The labels that the environments of the class `kind` and an id can give."""
         raise NotImplementedError
 
 
@@ -57,8 +60,8 @@ class Labels(Family, ABC):
 
 def family_of(kind: object) -> type[Family] | None:
     """What says of a class of environments what it can tell; None where nothing does."""
-    place = getattr(kind, "labels", "")
-    if not isinstance(place, str) or not place:
+    place = str(getattr(kind, "label_family", ""))
+    if not place:
         bases = getattr(kind, "__mro__", ())
         names = (f"{base.__module__}:{base.__qualname__}" for base in bases)
         place = next((FAMILIES[name] for name in names if name in FAMILIES), "")
@@ -75,13 +78,20 @@ def family(config: EnvConfig, kind: object) -> type[Family]:
         raise ValueError(
             f"{given}: env.id={config.id} says nothing of itself; allowed with {SOME}; type env.labels=[]"
         )
-    offered = found.offered(kind)
+    known = found.offered(kind, config.id)
     for number, name in enumerate(config.labels):
-        if name not in offered:
-            raise ValueError(f"{given}: env.id={config.id} has no label {name}; {nearest(name, offered)}")
+        if name not in known:
+            raise ValueError(f"{given}: env.id={config.id} has no label {name}; {nearest(name, known)}")
         if name in config.labels[:number]:
             raise ValueError(f"{given}: {name} stands there twice; allowed: each label once")
     return found
+
+
+def offered(config: EnvConfig) -> tuple[str, ...]:
+    """The labels that an environment has. Raises ValueError for an unknown one."""
+    kind = constructor(config.id)
+    found = family_of(kind)
+    return () if found is None else found.offered(kind, config.id)
 
 
 def experts(config: EnvConfig) -> str | None:
@@ -91,7 +101,12 @@ def experts(config: EnvConfig) -> str | None:
     """
     kind = constructor(config.id)
     found = family_of(kind)
-    return found.expert if found is not None and "expert" in found.offered(kind) else None
+    return found.expert if found is not None and "expert" in found.offered(kind, config.id) else None
+
+
+def entry_of(space: Space) -> str:
+    """The entry that holds an observation which is no Dict."""
+    return "image" if isinstance(space, Box) and space.image else "obs"
 
 
 def label_leaves(config: EnvConfig, observation: Space) -> tuple[str, ...]:

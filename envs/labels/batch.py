@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -11,14 +12,14 @@ from rlkit.contracts import VecEnv
 from rlkit.envs.aliases import Core
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.kernels import KernelVec
-from rlkit.envs.labels import LABEL, Family, family, label_leaves, refuse_entry
-from rlkit.spaces import Array, Box, Dict, Space, row_dtype
+from rlkit.envs.labels import LABEL, Family, entry_of, family, label_leaves, refuse_entry
+from rlkit.spaces import Array, Box, Dict, MultiDiscrete, row_dtype
 
 
 class BatchLabels(Family, ABC):
     """What N lanes say of themselves. `spaces` has a space for each of the names asked for."""
 
-    spaces: dict[str, Space]
+    spaces: Mapping[str, Box | MultiDiscrete]
 
     @abstractmethod
     def __init__(self, vector: Core, names: tuple[str, ...]) -> None:
@@ -36,12 +37,9 @@ def attach(vector: VecEnv, config: EnvConfig) -> None:
     assert issubclass(kind, BatchLabels), f"{kind.__name__} labels one environment"
     labels, spec, shown = kind(vector, config.labels), vector.spec, vector.row.obs
     own = spec.observation
-    if isinstance(own, Dict):
-        entries, obs = own.entries, dict(shown) if isinstance(shown, dict) else {}
-        refuse_entry(config, (name for name, _ in entries))
-    else:
-        entry = "image" if isinstance(own, Box) and own.image else "obs"
-        entries, obs = ((entry, own),), {entry: shown}
+    obs = shown if isinstance(shown, dict) else {entry_of(own): shown}
+    entries = own.entries if isinstance(own, Dict) else ((entry_of(own), own),)
+    refuse_entry(config, (name for name, _ in entries))
     said = {
         name: torch.zeros((vector.lanes, *space.shape), dtype=getattr(torch, row_dtype(space)))
         for name, space in labels.spaces.items()

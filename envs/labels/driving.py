@@ -17,7 +17,7 @@ class DrivingLabels(BatchLabels):
     expert = "pursuit"
 
     @classmethod
-    def offered(cls, kind: object) -> tuple[str, ...]:
+    def offered(cls, kind: object, id: str) -> tuple[str, ...]:
         """All that a road can tell, and the other observation."""
         return (*OFFERED, "vector")
 

@@ -25,7 +25,7 @@ class RacingLabels(Labels):
     expert = "pursuit"
 
     @classmethod
-    def offered(cls, kind: object) -> tuple[str, ...]:
+    def offered(cls, kind: object, id: str) -> tuple[str, ...]:
         """All that a road can tell."""
         return OFFERED
 

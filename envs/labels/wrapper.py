@@ -6,8 +6,8 @@ from gymnasium import spaces
 
 from rlkit.envs.aliases import Env, GymSpace, Info, Opening, Step, Value, Wrapper
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.labels import LABEL, Labels, family, refuse_entry
-from rlkit.spaces import Box, from_gymnasium
+from rlkit.envs.labels import LABEL, Labels, entry_of, family, refuse_entry
+from rlkit.spaces import from_gymnasium
 
 
 def labels_of(env: Env, config: EnvConfig, shown: GymSpace) -> Labels:
@@ -26,14 +26,8 @@ def labelled_space(space: GymSpace, labels: Labels, config: EnvConfig) -> spaces
         entries = [(str(key), sub) for key, sub in space.spaces.items()]
         refuse_entry(config, (key for key, _ in entries))
     else:
-        entries = [(single_entry(space, config), space)]
+        entries = [(entry_of(from_gymnasium(space, config.channels)), space)]
     return spaces.Dict([*entries, (LABEL, spaces.Dict(list(labels.spaces.items())))])
-
-
-def single_entry(space: GymSpace, config: EnvConfig) -> str:
-    """The entry that holds an observation which is no Dict."""
-    seen = from_gymnasium(space, config.channels)
-    return "image" if isinstance(seen, Box) and seen.image else "obs"
 
 
 class Labelled(Wrapper):
@@ -44,7 +38,9 @@ class Labelled(Wrapper):
         shown = env.observation_space
         self.labels = labels_of(env, config, shown)
         self.observation_space = labelled_space(shown, self.labels, config)
-        self.entry = "" if isinstance(shown, spaces.Dict) else single_entry(shown, config)
+        self.entry = (
+            "" if isinstance(shown, spaces.Dict) else entry_of(from_gymnasium(shown, config.channels))
+        )
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
         obs, info = self.env.reset(seed=seed, options=options)

@@ -65,6 +65,12 @@ def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--episodes", type=positive, metavar="N", help="how many")
     parser.add_argument("--seed", type=natural, metavar="N", help="which held-out episodes")
     parser.add_argument(
+        "--eyes",
+        metavar="RUN",
+        help="a task's run whose model says what the agent sees: an agent that learned from the true state acts from "
+        "pictures",
+    )
+    parser.add_argument(
         "--part", choices=("training", "validation", "test"), help="of a task's table (default: test)"
     )
     parser.add_argument("--data", metavar="DATA", help="another table than a task's own")
@@ -138,7 +144,9 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     for line in changed:
         _say(line)
     agent = load(folder, arguments.checkpoint, say=_say)
-    if arguments.env:
+    if arguments.eyes:
+        agent = _seeing(agent, arguments.eyes)
+    if arguments.env or arguments.eyes:
         probe = probe_env(config)
         config, spec = replace(config, env=probe.config), probe.spec
         for what in ("observation", "action"):
@@ -153,6 +161,25 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     threads = min(config.threads, cores())  # it may have been trained on a larger machine
     torch.set_num_threads(choose_threads(threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def _seeing(agent: AgentPolicy, run: str) -> AgentPolicy:
+    """The agent with a model between the environment and itself. Raises ConfigError where it does not fit."""
+    from rlkit.config.registry import open_eyes
+    from rlkit.play.saved import AgentPolicy
+    from rlkit.run.handover import open_source
+    from rlkit.space_json import to_json
+    from rlkit.spaces import describe
+
+    source = open_source(f"eyes={run}", run, _say)
+    eyes = open_eyes({"source": source.parts, "gives": "prediction"})
+    if to_json(eyes.space) != to_json(agent.policy.spec.observation):
+        raise ConfigError(
+            f"eyes={run}: its model says {describe(eyes.space)}, and the agent sees "
+            f"{describe(agent.policy.spec.observation)}; train a task on a label with that space"
+        )
+    agent.policy.eyes = eyes
+    return AgentPolicy(agent.policy, agent.path)
 
 
 def _say(text: str) -> None:

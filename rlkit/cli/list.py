@@ -17,13 +17,14 @@ from rlkit.options import ConfigError, nearest, show
 from rlkit.text import clean
 
 Row = tuple[str, ...]
+MORE = ("tasks", "data")  # what there is beside YAML files
 LEAST = 30  # letters that the last column of a table has at least beside the others
 
 USAGE = """usage: rlkit list GROUP [OPTION=VALUE ...]
 
-  agents, environments, networks, sources, explorations, presets
-                       names for agent=, env=, network=, source=, exploration=
-                       and preset=
+  agents, environments, networks, sources, explorations, presets, tasks, data
+                       names for agent=, env=, network=, source=, exploration=,
+                       preset=, task= and data=
   runs [dir=FOLDER]    the runs in runs/, or in another folder
   options [OPTION=VALUE ...]
                        every option, its value, what it allows and means"""
@@ -35,20 +36,25 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     if not argv:
-        raise ConfigError(f"list: what? allowed: {', '.join([*registry.GROUPS, 'runs', 'options'])}")
+        raise ConfigError(f"list: what? allowed: {', '.join([*registry.GROUPS, *MORE, 'runs', 'options'])}")
     group, rest = argv[0], argv[1:]
     if group == "options":
         rows: list[Row] = _options(rest)
     elif group == "runs":
         rows = _runs(_folder(rest))
-    elif group in registry.GROUPS:
+    elif group == "data":
+        rows = _data(_folder(rest, "data"))
+    elif group in registry.GROUPS or group == "tasks":
         if rest:
             raise ConfigError(f"{rest[0]}: one argument too many; rlkit list {group} takes none")
-        rows = _agents() if group == "agents" else [_about(group, name) for name in registry.names(group)]
+        named = {"agents": _agents, "tasks": _tasks}.get(group)
+        rows = named() if named else [_about(group, name) for name in registry.names(group)]
     else:
-        remedy = nearest(group, [*registry.GROUPS, "runs", "options"])
+        remedy = nearest(group, [*registry.GROUPS, *MORE, "runs", "options"])
         raise ConfigError(f"list {group}: no such list; {remedy}")
     print(columns(rows, wrap=group != "runs"))  # a run is a line
+    if group == "tasks":
+        print("\ntask=my_pkg.mod is one of your own: rlkit.contracts.Task says what is in its file.")
     if group == "agents":
         print(
             "\nEvery agent takes every network, with memory or without (rlkit list networks).\n"
@@ -100,6 +106,33 @@ def _about(group: str, name: str) -> Row:
     return (name, registry.environment_id(name), about) if group == "environments" else (name, about)
 
 
+def _tasks() -> list[Row]:
+    """The first sentence of each task's file."""
+    found = []
+    for name in registry.tasks():
+        text = registry.task_file(name).read_text(encoding="utf-8")
+        found.append((name, (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]))
+    return found
+
+
+def _data(folder: Path) -> list[Row]:
+    """The sets that come with rlkit, and the tables in a folder."""
+    from rlkit.perception.sets import SETS
+    from rlkit.perception.table import open_table
+
+    rows: list[Row] = [*SETS.items()]
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if not (path / "table.json").is_file():
+            continue
+        try:
+            table = open_table(path)
+            about = f"{table.rows:,} rows: {', '.join(table.columns)}"
+        except ConfigError as error:
+            about = f"unreadable: {error}"
+        rows.append((clean(path), clean(about, 200)))
+    return rows
+
+
 def _options(overrides: list[str]) -> list[Row]:
     rows: list[Row] = []
     for option, value in options(overrides):
@@ -110,12 +143,12 @@ def _options(overrides: list[str]) -> list[Row]:
     return rows
 
 
-def _folder(rest: list[str]) -> Path:
+def _folder(rest: list[str], usual: str = "runs") -> Path:
     if not rest:
-        return Path("runs")
+        return Path(usual)
     if len(rest) == 1:
         return Path(rest[0].removeprefix("dir="))
-    raise ConfigError(f"{rest[1]}: one argument too many; rlkit list runs dir=FOLDER")
+    raise ConfigError(f"{rest[1]}: one argument too many; rlkit list {usual} dir=FOLDER")
 
 
 def _runs(folder: Path) -> list[Row]:
@@ -141,13 +174,17 @@ def _run(folder: Place) -> Row:
 
     try:
         plain = read_plain(folder / "config.yaml")
-        agent = plain.get("alias") or plain["agent"]["name"]
-        env, total = plain["env"]["id"], int(plain["total_steps"])
+        if "task" in plain:
+            agent, env = f"task {plain['task']['name']}", plain["data"]
+        else:
+            agent, env = plain.get("alias") or plain["agent"]["name"], plain["env"]["id"]
+        total = int(plain["total_steps"])
         metrics = folder / "metrics.csv"
         rows = last_rows(metrics) if metrics.exists() else []
         step = int(rows[-1]["step"]) if rows else 0
-        returns = [row["return/mean"] for row in rows if "return/mean" in row]
-        last = f"{returns[-1]:.1f}" if returns else "-"
+        key, digits = ("evaluate/mean", 3) if "task" in plain else ("return/mean", 1)
+        returns = [row[key] for row in rows if key in row]
+        last = f"{returns[-1]:.{digits}f}" if returns else "-"
         state = _state(folder, step, total)
     except Exception as error:
         words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"

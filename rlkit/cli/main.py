@@ -23,6 +23,7 @@ VERBS = {
     "watch": "see an agent play, in a window or as a video",
     "collect": "play episodes and write labelled rows into a table",
     "data": "look at a table",
+    "probe": "what a linear map reads from a run's features",
     "list": "what there is: agents, tasks, environments, networks, presets, runs, options",
     "doctor": "what this installation can do, and what to install for the rest",
 }

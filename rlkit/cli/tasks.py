@@ -63,12 +63,12 @@ def open_scorer(
             raise ConfigError(f"data={name}: its {which} {describe(given)}, the model's {describe(known)}")
     torch.set_num_threads(choose_threads(min(config.threads, cores()), has_pixels(saved.spec)))
     part = arguments.part or "test"
-    index = table.part(part)
+    reader = Reader(table, saved.spec, label, torch.device("cpu"), saved.model.distance)
+    index = reader.part(part)
     if not len(index):
         raise ConfigError(
             f"part={part}: no row of {name} is in it; allowed: training, validation, test with rows"
         )
-    reader = Reader(table, saved.spec, label, torch.device("cpu"))
     return folder, saved, Scorer(saved.model, reader), table, part, index
 
 
@@ -99,4 +99,39 @@ def evaluate(arguments: argparse.Namespace, config: TaskRun) -> int:
     path = (folder / "eval").mkdir() / f"{saved.path.name}-{part}-{len(index)}.csv"
     path.write(text.getvalue().encode())
     print(f"rows:      {clean(path)}\nwatch it:  rlkit watch {quoted(folder)}")
+    return 0
+
+
+def watch(arguments: argparse.Namespace, config: TaskRun) -> int:
+    """Frames of held-out rows with what the model says of them, beside what is true: a video, or a picture."""
+    import cv2
+
+    from rlkit.files import at
+    from rlkit.perception.show import scene
+    from rlkit.play.video import VideoWriter
+
+    folder, saved, scorer, data, part, index = open_scorer(arguments, config)
+    if arguments.video:
+        chosen = index[: (arguments.episodes or 500)]
+        path = at(arguments.video)
+        video = VideoWriter(path, 10.0)
+        try:
+            for frame in scene(saved, scorer, data, chosen):
+                video.add(frame)
+        except BaseException:
+            video.close(keep=False)
+            raise
+        video.close()
+    else:
+        # the rows that the model is worst at, the worst first
+        scores = scorer.scores(index)
+        chosen = index[np.argsort(scores, kind="stable")[: (arguments.episodes or 16)]]
+        frames = list(scene(saved, scorer, data, chosen))
+        across = min(4, len(frames))
+        frames += [np.full_like(frames[0], 255)] * (-len(frames) % across)
+        picture = np.vstack([np.hstack(frames[i : i + across]) for i in range(0, len(frames), across)])
+        path = (folder / "eval").mkdir() / f"{saved.path.name}-{part}-worst.png"
+        path.write(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+    what = "video:      " if arguments.video else "worst rows: "
+    print(f"{what} {clean(path)}\nevaluate it: rlkit evaluate {quoted(folder)}")
     return 0

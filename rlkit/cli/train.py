@@ -6,13 +6,18 @@ from rlkit.cli.common import run_to_end
 
 USAGE = """usage: rlkit train [OPTION=VALUE ...]
 
-Train an agent. Options are KEY=VALUE; `rlkit list options` shows all of them.
+Train an agent, or with task=NAME data=DATA a model of a supervised task. Options are KEY=VALUE; `rlkit list options`
+shows all of them.
 
   agent=ppo              the algorithm             (rlkit list agents), or a module of your own (agent=my_pkg.mod)
   env=carracing          a named configuration     (rlkit list environments), a Gymnasium id (env=LunarLander-v3),
                          module:Id, or a class of your own (env=my_pkg.mod:MyEnv)
   network=cnn            the network               (rlkit list networks)
   source=thread          collect while learning    (sync, thread, ray)
+  task=segment           what a model learns from a table (rlkit list tasks), or a module of your own
+  data=data/cr           the table                 (rlkit collect makes one; rlkit list data shows some with a name)
+  network.encoder_from=RUN   the agent begins with an encoder that another run has learned
+  eyes=RUN               the agent sees what a frozen model makes of a frame; init_from=RUN: begins with all its weights
   total_steps=1e6  seed=3  device=auto  name=first-try  preset=none  stop.reward=475  agent.clip=0.1  optim.lr=1e-4
 
 Ctrl-C saves the run; `rlkit resume RUN` continues it exactly.

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlkit.cli.common import elsewhere, episode_parser, open_run
+from rlkit.cli.common import elsewhere, episode_parser, open_run, open_task
 from rlkit.cli.words import parse
 from rlkit.files import at
 from rlkit.options import ConfigError
@@ -23,13 +23,18 @@ def main(argv: list[str]) -> int:
     parser = episode_parser(
         "watch",
         "Show episodes in a window; without a display, with --video, or in EnvPool write an MP4 "
-        "(RUN/videos/watch-*.mp4).",
+        "(RUN/videos/watch-*.mp4). Of a task's run: its worst held-out rows, or with --video all of them.",
     )
     parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
     parser.set_defaults(seed=0)
     arguments = parse(parser, argv)
     if arguments.video and not arguments.video.endswith(".mp4"):
         raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
+    task = open_task(arguments)
+    if task is not None:
+        from rlkit.cli.tasks import watch
+
+        return watch(arguments, task)
     import torch
 
     from rlkit.play.video import record
@@ -77,6 +82,7 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy:
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
+    from rlkit.collect.eyes import see
     from rlkit.config import registry
     from rlkit.play.evaluate import run_episodes
 
@@ -89,7 +95,8 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy:
         kwargs={**config.env.kwargs, "render_mode": "human"},
     )
     device = torch.device("cpu")
-    env = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    made = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
+    env = see(made, policy)
     try:
         return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
     finally:

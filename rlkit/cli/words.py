@@ -8,16 +8,8 @@ from pathlib import Path
 from rlkit.options import ConfigError, nearest
 
 RUNS = Path("runs")  # where `rlkit train` makes run folders
-OWN = (
-    "checkpoint",
-    "data",
-    "episodes",
-    "part",
-    "sample",
-    "seed",
-    "trust",
-    "video",
-)  # options of the verbs themselves
+# options of the verbs themselves
+OWN = ("checkpoint", "data", "episodes", "eyes", "part", "sample", "seed", "trust", "video")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:

@@ -152,6 +152,7 @@ class Actor:
             "state": tree_map(torch.clone, self.state),
             **self.account.state_dict(),
             "row": tree_map(torch.clone, dict(vars(self._row))),
+            "memory": self.env.memory(),
             "snapshot": self.env.snapshot() if self.env.exact == "snapshot" else None,
             "log": self._history.state_dict(),
         }
@@ -172,6 +173,8 @@ class Actor:
         self.account.load_state_dict(state)
         self._history = History(state["log"])
         row = EnvStep(**tree_map(lambda x: x.to(self.device), state["row"]))
+        if state.get("memory"):
+            self.env.load_memory(state["memory"])
         if state["snapshot"] is not None:
             self.env.load_snapshot(state["snapshot"])
             self._row = row

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from rlkit.collect.actor import Actor
+from rlkit.collect.eyes import see
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
@@ -30,7 +31,7 @@ def make_actor(
         env = replace(config.env, lanes=lanes or config.env.lanes)
         vector = registry.env_package().make_vec(env, config.seed, first_lane=first_lane, device=device)
     return Actor(
-        vector,
+        see(vector, policy, config.source.group),
         policy,
         registry.algorithm(config.agent_name).feed(config.agent).steps,
         seed=config.seed,

@@ -203,7 +203,9 @@ def _compose_plain(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], st
     choices: dict[str, str] = {}
     edits: list[tuple[str, Any]] = []
     for key, value in pairs:
-        if key in CHOICES and not isinstance(value, Mapping):
+        if key == "eyes" and not isinstance(value, Mapping):
+            edits.append(("eyes.run", value))
+        elif key in CHOICES and not isinstance(value, Mapping):
             choices[key] = str(value)
         elif key in ("agent.name", "alias"):
             raise ConfigError(f"{key}={show(value)}: agents are chosen whole; type agent={show(value)}")

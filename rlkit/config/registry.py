@@ -16,16 +16,20 @@ import ast
 import importlib
 import importlib.util
 import inspect
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rlkit import own
 from rlkit.options import ConfigError, nearest
 
 if TYPE_CHECKING:
+    import torch
+
+    from rlkit.collect.eyes import Eyes
     from rlkit.contracts import Algorithm, Environments, Kind, Task
     from rlkit.spaces import Space
 
@@ -47,8 +51,10 @@ __all__ = [
     "lineage",
     "names",
     "nearest",
+    "open_eyes",
     "shares",
     "task",
+    "task_file",
     "task_models",
     "task_package",
     "tasks",
@@ -324,6 +330,12 @@ def task_package() -> Kind:
 def task_models() -> ModuleType:
     """The module that opens the models of tasks."""
     return importlib.import_module("rlkit.perception.saved")
+
+
+def open_eyes(parts: Mapping[str, Any], device: torch.device | str = "cpu") -> Eyes:
+    """The eyes of an agent (rlkit.perception.eyes). Raises ConfigError."""
+    found: Eyes = importlib.import_module("rlkit.perception.eyes").open_eyes(parts, device)
+    return found
 
 
 def env_package() -> Environments:

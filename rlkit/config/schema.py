@@ -250,6 +250,22 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class EyesConfig:
+    """A model through which the agent sees its environment; it does not learn."""
+
+    run: str = option(
+        "",
+        help="A run, RUN, RUN:best, RUN:last or RUN:STEP, of a task or an agent, whose model the agent sees through "
+        "(eyes=RUN); empty: it sees the environment itself",
+    )
+    gives: str = option(
+        "features",
+        choices=("features", "prediction"),
+        help="features: what the model's encoder gives; prediction: what the model says, a state or a mask",
+    )
+
+
+@dataclass(frozen=True)
 class VideoConfig:
     """Videos of episodes on seeds that training never sees."""
 
@@ -343,6 +359,7 @@ class RunConfig(Common):
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
+    eyes: EyesConfig = field(default_factory=EyesConfig)
     init_from: str = option(
         "",
         help="A run, RUN, RUN:best, RUN:last or RUN:STEP, whose weights this one begins with: of the same agent, "

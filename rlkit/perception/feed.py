@@ -30,12 +30,19 @@ from rlkit.types import EnvSpec, Obs
 class Reader:
     """Rows of a table as tensors, for a model of this spec.
 
-    label: its column, "" where the inputs are what is predicted.
+    label: its column, "" where the inputs are what is predicted; distance: to the later row of each, 0: none.
     """
 
-    def __init__(self, table: Table, spec: EnvSpec, label: str, device: torch.device) -> None:
-        self.table, self.spec, self.label, self.device = table, spec, label, device
-        self.starts = table.starts() if spec.stack > 1 else np.zeros(0, np.int64)
+    def __init__(
+        self, table: Table, spec: EnvSpec, label: str, device: torch.device, distance: int = 0
+    ) -> None:
+        self.table, self.spec, self.label, self.device, self.distance = table, spec, label, device, distance
+        self.starts = table.starts() if spec.stack > 1 or distance else np.zeros(0, np.int64)
+
+    def part(self, name: str) -> Index:
+        """The rows of a part of the table that have all that is asked for."""
+        index = self.table.part(name)
+        return self.table.pairs(index, self.distance, self.starts) if self.distance else index
 
     def column(self, name: str, index: Index) -> Tensor:
         """[B, ...] of one column, on the device."""
@@ -57,6 +64,8 @@ class Reader:
         rows: Rows = {"obs": self.obs(index)}
         if self.label:
             rows["label"] = self.column(self.label, index)
+        if self.distance:
+            rows["later"] = self.obs(index + self.distance)
         return rows
 
 
@@ -92,7 +101,8 @@ def parts_of(reader: Reader, config: AugmentConfig) -> dict[str, Part]:
     found = {}
     for name, leaf in leaves(observation):
         if isinstance(leaf, Box) and leaf.image and not leaf.meaning:
-            found[f"obs.{name}" if name else "obs"] = Part.image(leaf)
+            for group in ("obs", "later"):
+                found[f"{group}.{name}" if name else group] = Part.image(leaf)
     if not found:
         raise ConfigError(
             f"augment: changes pictures, and the inputs are {describe(observation)}; leave it out"
@@ -115,7 +125,7 @@ class TableFeed(Feed):
         self, reader: Reader, index: Index, batch: int, seed: int, noise: int, augment: AugmentConfig
     ) -> None:
         self.reader, self.index, self.seed, self.noise = reader, index, seed, noise
-        self.augment, self.parts = augment, parts_of(reader, augment)
+        self.augment, self._changed = augment, parts_of(reader, augment)
         self.batch = min(batch, len(index))
         self.epoch, self.position, self.update = 0, 0, 0
         self.timing = Timing()
@@ -135,7 +145,7 @@ class TableFeed(Feed):
             rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
         if self.augment.active:
             u = draws(self.seed, self.update, self.batch).to(self.reader.device)
-            rows = joined(augment(flat(rows), self.parts, self.augment, u))
+            rows = joined(augment(flat(rows), self._changed, self.augment, u))
         self.update += 1
         self.timing.environment += time.perf_counter() - begin
         return rows, self.batch

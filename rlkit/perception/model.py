@@ -1,6 +1,7 @@
 """What the models of all tasks have in common: a network over the inputs of a table, a loss, a prediction, a score.
 
-    batch   {"obs": [B, ...] (with a stack [B, k, ...]), "label": [B, ...], "noise": [B, K]}    of one update
+    batch   {"obs": [B, ...] (with a stack [B, k, ...]), "label": [B, ...]}, and where a model asks for them "noise",
+            uniforms [B, K], and "later", the inputs some rows later
     loss(batch)      -> the loss and the vector of METRICS that is reported
     predict(obs)     -> what the model says of rows, by name, [B, ...]
     score(batch)     -> [B] one number per row, larger is better: evaluation, best/ and early stopping are made of it
@@ -33,7 +34,8 @@ class Model(nn.Module, ABC):
     """Base of the models of tasks. Weights of its encoder lie as in every policy, at network.encoders.0."""
 
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `loss` reports
-    noise_size = 0  # uniforms per row of a batch
+    noise_size = 0  # uniforms per row of a batch, and of what is scored
+    distance = 0  # rows to the later frame that a batch has for each row, in `later`; 0: none
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, heads: Mapping[str, Head]) -> None:
         super().__init__()

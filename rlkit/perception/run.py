@@ -54,8 +54,11 @@ class TaskPlan:
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
 
 
-def check(config: TaskRun) -> TaskPlan:
-    """Raise ConfigError where a run of this configuration cannot be; makes no file."""
+def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
+    """Raise ConfigError where a run of this configuration cannot be; makes no file.
+
+    continued: part `policy` of the checkpoint that the run goes on from.
+    """
     if config.network.augment != "none":
         raise ConfigError(
             f"network.augment={config.network.augment}: is for agents; a task changes pictures and labels together: "
@@ -66,7 +69,9 @@ def check(config: TaskRun) -> TaskPlan:
     task, table = registry.task(config.task_name), open_data(config.data)
     label = task.label(table, config.task)
     spec = spec_of(table, table.columns[label] if label else None, config.stack)
-    parts = {name: len(table.part(name)) for name in PARTS}
+    model = new_model(spec, config)  # whether this network can be built for it
+    reader = Reader(table, spec, label, device, model.distance)
+    parts = {name: len(reader.part(name)) for name in PARTS}
     empty = [name for name, rows in parts.items() if not rows]
     if empty:
         raise ConfigError(
@@ -75,9 +80,8 @@ def check(config: TaskRun) -> TaskPlan:
         )
     if label:
         check_labels(table, label, spec)
-    new_model(spec, config)  # whether this network can be built for it
-    found = sources(config, spec, notes.append)
-    parts_of(Reader(table, spec, label, device), config.augment)  # whether there are pictures to change
+    found = sources(config, spec, continued, notes.append)
+    parts_of(reader, config.augment)  # whether there are pictures to change
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
     total = config.total_steps or max(round(config.epochs * rows), 1)
@@ -153,8 +157,8 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     torch.manual_seed(config.seed)
     model = new_model(plan.spec, config).to(plan.device)
     hand_over(list(plan.sources), model, config, console.say)
-    reader = Reader(plan.table, plan.spec, plan.label, plan.device)
-    training, held_out = plan.table.part("training"), plan.table.part("validation")
+    reader = Reader(plan.table, plan.spec, plan.label, plan.device, model.distance)
+    training, held_out = reader.part("training"), reader.part("validation")
     seen = training[:: -(-len(training) // SEEN)]
     rows = reader.rows(seen)
     label = rows.get("label")

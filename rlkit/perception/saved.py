@@ -28,6 +28,7 @@ from rlkit.options import ConfigError, build
 from rlkit.perception.feed import Reader
 from rlkit.perception.model import Model
 from rlkit.perception.table import LABEL, Array, Index
+from rlkit.seeding import uniforms
 from rlkit.spaces import Dict, describe, leaf_values, leaves, row_dtype
 from rlkit.tensorfile import MALFORMED
 from rlkit.types import EnvSpec, Obs, tree_map
@@ -147,7 +148,11 @@ def open_model(parts: Saved, path: Path) -> SavedModel:
 
 
 class Scorer:
-    """Scores and predictions of a model over rows of a table."""
+    """Scores and predictions of a model over rows of a table.
+
+    Rows are scored PIECE at a time, in an order that is always the same and not the table's: a score may depend on
+    which rows are there beside it (rlkit.perception.tasks.contrast), and rows of one episode are alike.
+    """
 
     def __init__(self, model: Model, reader: Reader) -> None:
         self.model, self.reader = model, reader
@@ -158,8 +163,15 @@ class Scorer:
     @torch.no_grad()
     def scores(self, index: Index) -> Array:
         """[rows] the score of each."""
-        found = [self.model.score(self.reader.rows(piece)).float().cpu() for piece in self._pieces(index)]
-        return torch.cat(found).numpy()
+        order = np.random.default_rng(0).permutation(len(index))
+        found = np.empty(len(index), np.float32)
+        for number, piece in enumerate(self._pieces(order)):
+            rows = self.reader.rows(index[piece])
+            if self.model.noise_size:
+                drawn = uniforms(0, np.arange(len(piece)), number, 1, self.model.noise_size)[0]
+                rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
+            found[piece] = self.model.score(rows).float().cpu().numpy()
+        return found
 
     @torch.no_grad()
     def predictions(self, index: Index) -> dict[str, Array]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rlkit.collect.eyes import see
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
@@ -144,9 +145,10 @@ class Evaluator:
         Raises EndlessEpisode, and what an environment raises.
         """
         if self._env is None:
-            self._env = registry.env_package().make_vec(
+            made = registry.env_package().make_vec(
                 self._config, self.seed, evaluation=True, device=self.device
             )
+            self._env = see(made, self.policy)
         return run_episodes(
             self.policy,
             self._env,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ class AgentPolicy:
 
     def __init__(self, policy: Policy, path: Path) -> None:
         self.policy, self.path = policy, path
-        self.spec = policy.spec
+        # what it reads, through its eyes where it has some
+        self.spec = (
+            policy.spec if policy.eyes is None else replace(policy.eyes.spec, action=policy.spec.action)
+        )
 
     @torch.no_grad()
     def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
@@ -65,11 +68,19 @@ class AgentPolicy:
         what the last call returned, None to open an episode. greedy=False samples (with torch's global generator).
         Returns the action in the environment's units and structure, and state.
         """
-        first = torch.tensor([state is None])
+        first, eyes = torch.tensor([state is None]), self.policy.eyes
         if state is None:
             state = self.policy.initial_state(Lanes(1))
+            state = state if eyes is None else (state, eyes.memory(1, torch.device("cpu")))
         noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
-        action, state, _ = self.policy.act(self._row(obs), first, state, noise)
+        if eyes is None:
+            action, state, _ = self.policy.act(self._row(obs), first, state, noise)
+        else:  # the memory of both, side by side
+            inner, frames = state
+            assert isinstance(inner, tuple) and isinstance(frames, torch.Tensor), "a state of this policy"
+            seen, frames = eyes(self._row(obs), first, frames)
+            action, inner, _ = self.policy.act(seen, first, inner, noise)
+            state = inner, frames
         return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
 
     def _row(self, obs: Any) -> Obs:
@@ -108,6 +119,7 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
         "network": asdict(config.network),
         "spec": policy.spec.to_json(),
         "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
+        **({"eyes": policy.eyes.parts} if policy.eyes is not None else {}),
     }
 
 
@@ -142,6 +154,8 @@ def _build_policy(parts: Saved) -> Policy:
             f"policy.json describes a network that is larger than its weights ({gib(size)}): it is not the saved one"
         ) from error
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
+    if parts.get("eyes"):
+        policy.eyes = registry.open_eyes(parts["eyes"])
     return policy.eval()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rlkit.collect.eyes import see
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
@@ -150,7 +151,7 @@ def record(
         video = VideoWriter(path, env.picture_rate or env.fps)
         try:
             played = run_episodes(
-                policy, env, episodes, seed=seed, device=device, greedy=greedy, frame=video.add
+                policy, see(env, policy), episodes, seed=seed, device=device, greedy=greedy, frame=video.add
             )
         except BaseException as error:
             video.close(keep=False)

@@ -51,7 +51,9 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     torch.manual_seed(config.seed)
 
     def new_policy() -> Policy:
-        return algorithm.Policy(plan.spec, config.network, config.agent).to(device)
+        made = algorithm.Policy(plan.spec, config.network, config.agent).to(device)
+        made.eyes = plan.eyes
+        return made
 
     policy = new_policy()
     hand_over(list(plan.sources), policy, config, console.say)

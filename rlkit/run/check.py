@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from rlkit.collect.eyes import Eyes
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Algorithm, Experience, Replayed
+from rlkit.contracts import Algorithm, Experience, Replayed, Saved
 from rlkit.device import choose_device, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run.handover import Source, sources
+from rlkit.run.handover import Source, eyes_of, sources
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
+from rlkit.spaces import describe
 from rlkit.types import EnvSpec
 
 
@@ -31,15 +33,26 @@ class Plan:
     precision: torch.dtype
     notes: tuple[str, ...]  # what was chosen and why, a line each
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
+    eyes: Eyes | None = None  # through which the agent sees its environment
 
 
-def check(config: RunConfig) -> Plan:
-    """Raise ConfigError where a run of this configuration cannot be; makes no file, and one environment."""
+def check(config: RunConfig, continued: Saved | None = None) -> Plan:
+    """Raise ConfigError where a run of this configuration cannot be; makes no file, and one environment.
+
+    continued: part `policy` of the checkpoint that the run goes on from.
+    """
     notes: list[str] = []
     check_threads(config)
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
-    spec = probe.spec
+    parts = eyes_of(config, probe.spec, continued, notes.append)
+    eyes = None if parts is None else registry.open_eyes(parts, device)
+    spec = probe.spec if eyes is None else eyes.seen(probe.spec)
+    if eyes is not None:
+        notes.append(
+            f"eyes: the agent sees {describe(eyes.space)} that {config.eyes.run}'s model makes of "
+            f"{describe(eyes.spec.observation)}; the model is frozen"
+        )
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)
@@ -49,7 +62,7 @@ def check(config: RunConfig) -> Plan:
             f"{experience.config.warmup:,} transitions, and total_steps={config.total_steps}; "
             "type agent.replay.warmup=NUMBER or a larger total_steps"
         )
-    found = sources(config, spec, notes.append)
+    found = sources(config, spec, continued, notes.append)
     pixels = has_pixels(spec)
     precision = tested_precision(config, spec, device, notes)
     if probe.why:
@@ -62,7 +75,7 @@ def check(config: RunConfig) -> Plan:
         threads=choose_threads(config.threads, pixels, config.learner.workers),
         env=probe.config,
     )
-    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found))
+    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:

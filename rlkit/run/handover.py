@@ -7,7 +7,7 @@ checkpoints, so a run that is continued reads nothing, and the other one may be 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,25 +49,46 @@ class Source:
         return f"{clean(self.path)} ({clean(kind, 60)})"
 
 
-def without(config: Common) -> Common:
-    """The configuration of a run that is continued: it takes over nothing again."""
-    config = replace(config, network=replace(config.network, encoder_from=""))
-    return replace(config, init_from="") if isinstance(config, RunConfig) else config
+def sources(config: Common, spec: EnvSpec, continued: Saved | None, say: Say) -> list[Source]:
+    """The runs that a run with this spec takes over from. Raises ConfigError where one is none or does not fit.
 
-
-def sources(config: Common, spec: EnvSpec, say: Say) -> list[Source]:
-    """The runs that a run with this spec takes over from. Raises ConfigError where one is none or does not fit."""
-    found = []
+    continued: part `policy` of the checkpoint that the run goes on from, which has what was taken over already.
+    """
+    found: list[Source] = []
+    if continued is not None:
+        return found
     if isinstance(config, RunConfig) and config.init_from:
-        source = _open(f"init_from={config.init_from}", config.init_from, say)
+        source = open_source(f"init_from={config.init_from}", config.init_from, say)
         _check_policy(source, config, spec)
         found.append(source)
     if config.network.encoder_from:
         name = config.network.encoder_from
-        source = _open(f"network.encoder_from={name}", name, say)
+        source = open_source(f"network.encoder_from={name}", name, say)
         _check_encoder(source, config.network, spec)
         found.append(source)
     return found
+
+
+def eyes_of(config: RunConfig, spec: EnvSpec, continued: Saved | None, say: Say) -> Saved | None:
+    """The parts of the eyes through which the agent of a run sees an environment; None where it has none.
+
+    continued: as of `sources`. Raises ConfigError where the run is none, or where its model reads something else.
+    """
+    if continued is not None:
+        parts: Saved | None = continued.get("eyes")
+        return parts
+    if not config.eyes.run:
+        return None
+    source = open_source(f"eyes={config.eyes.run}", config.eyes.run, say)
+    return eyes_parts(source, config.eyes.gives, spec)
+
+
+def eyes_parts(source: Source, gives: str, spec: EnvSpec) -> Saved:
+    """The parts of eyes made of a run, for an environment with this spec. Raises ConfigError."""
+    _same_inputs(source, spec)
+    if source.parts.get("eyes"):
+        raise ConfigError(f"{source.option}: has eyes of its own; type the run that they are made of")
+    return {"source": source.parts, "gives": gives}
 
 
 def hand_over(found: list[Source], model: torch.nn.Module, config: Common, say: Say) -> None:
@@ -102,7 +123,7 @@ def hand_over(found: list[Source], model: torch.nn.Module, config: Common, say: 
             )
 
 
-def _open(option: str, name: str, say: Say) -> Source:
+def open_source(option: str, name: str, say: Say) -> Source:
     """The run that RUN or RUN:WHICH names. Raises ConfigError."""
     folder, colon, which = name.rpartition(":")
     if not colon or not re.fullmatch(r"best|last|\d+", which):
@@ -142,6 +163,21 @@ def _check_policy(source: Source, config: RunConfig, spec: EnvSpec) -> None:
 
 def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> None:
     """Raise ConfigError where an encoder reads something else than this run's, or is another one."""
+    _same_inputs(source, spec)
+    other = build(NetworkConfig, source.parts["network"], "network")
+    with torch.device("meta"):
+        built: list[Encoder] = [make_encoder(spec.inputs, spec.stack, each) for each in (other, network)]
+    if str(built[0]) != str(built[1]):
+        names = ("encoder", "hidden", "activation", "normalize")
+        different = [name for name in names if getattr(other, name) != getattr(network, name)]
+        typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
+        raise ConfigError(
+            f"{source.option}: another encoder than this run's ({', '.join(different)}); type {typed}"
+        )
+
+
+def _same_inputs(source: Source, spec: EnvSpec) -> None:
+    """Raise ConfigError where what a run's network reads is not what this run's environment shows."""
     theirs = source.spec
     if to_json(theirs.inputs) != to_json(spec.inputs):
         raise ConfigError(
@@ -152,16 +188,6 @@ def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> Non
         raise ConfigError(
             f"{source.option}: its encoder reads {theirs.stack} frames at once, this run's {spec.stack}; type "
             f"env.stack={theirs.stack}, or train the task with stack={spec.stack}"
-        )
-    other = build(NetworkConfig, source.parts["network"], "network")
-    with torch.device("meta"):
-        built: list[Encoder] = [make_encoder(spec.inputs, spec.stack, each) for each in (other, network)]
-    if str(built[0]) != str(built[1]):
-        names = ("encoder", "hidden", "activation", "normalize")
-        different = [name for name in names if getattr(other, name) != getattr(network, name)]
-        typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
-        raise ConfigError(
-            f"{source.option}: another encoder than this run's ({', '.join(different)}); type {typed}"
         )
 
 

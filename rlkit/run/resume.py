@@ -11,7 +11,6 @@ from rlkit.config.compose import to_plain
 from rlkit.config.schema import StopConfig
 from rlkit.run.console import Console
 from rlkit.run.folder import any_config, changed_by_hand, lock_folder, run_folder
-from rlkit.run.handover import without
 from rlkit.run.kinds import kind_of
 from rlkit.run.start import prepare
 
@@ -44,7 +43,7 @@ def resume(folder: str | Path, console: Console | None = None) -> Path:
             option = "other stop options" if stopped else "a larger total_steps"
             console.say(f"{run} is complete: {reason} ({option} in {run / 'config.yaml'} trains it longer)")
             return run.path
-        session = prepare(without(config), run, console, config)
+        session = prepare(config, run, console, parts["policy"])
         session.load_state_dict(parts)
         for newer, damaged in checkpoint.saved_steps(checkpoints):
             if newer > step:  # it could not be read; the run will pass this step again

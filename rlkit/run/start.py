@@ -9,6 +9,7 @@ from typing import Any
 from rlkit.config import trust
 from rlkit.config.compose import compose, save, to_plain
 from rlkit.config.schema import Common
+from rlkit.contracts import Saved
 from rlkit.files import Place, named
 from rlkit.run.console import Console
 from rlkit.run.folder import lock_folder, new_folder
@@ -17,12 +18,14 @@ from rlkit.run.session import Session
 from rlkit.text import quoted
 
 
-def prepare(config: Common, folder: Path | Place, console: Console, written: Common | None = None) -> Session:
-    """The session of a new run of this configuration in an existing folder. Raises ConfigError.
+def prepare(
+    config: Common, folder: Path | Place, console: Console, continued: Saved | None = None
+) -> Session:
+    """The session of a run of this configuration in an existing folder. Raises ConfigError.
 
-    written: what the folder's config.yaml says, where that is something else.
+    continued: part `policy` of the checkpoint that it goes on from.
     """
-    return _open(kind_of(config).check(config), named(folder), console, written or config)
+    return _open(kind_of(config).check(config, continued), named(folder), console, config)
 
 
 def _open(plan: Any, folder: Place, console: Console, written: Common) -> Session:

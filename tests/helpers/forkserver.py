@@ -40,7 +40,7 @@ COMPOSED = (["agent=ppo", "env=cartpole"], ["agent=dqn", "env=cartpole"], ["agen
 
 
 def preload() -> None:
-    """Import what commands import, and let Hydra build the tables of its grammar."""
+    """Import what commands import, and let Hydra and numba build the tables that every process of theirs needs."""
     import rlkit
     from rlkit.config.compose import compose
 
@@ -51,6 +51,10 @@ def preload() -> None:
             importlib.import_module(module.name)
     for overrides in COMPOSED:
         compose(overrides)
+    # numba's tables, which the first kernel of a process would fill, half a second long
+    target = importlib.import_module("numba.core.registry").cpu_target
+    target.typing_context.refresh()
+    target.target_context.refresh()
     optional = {"ray", "ale_py", "mujoco", "pygame", "cv2"} & sys.modules.keys()
     assert not optional, (
         f"a command must load {optional} by itself, or an import that it lacks would not be noticed"

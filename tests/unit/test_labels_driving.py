@@ -70,7 +70,8 @@ def test_the_mask_is_what_the_colours_say(randomize: bool) -> None:
     assert alike[inner].mean() >= 0.995
     for code in (road.GRASS, road.ROAD, road.PANEL):  # of each kind, too
         assert alike[inner & (told == code)].mean() >= 0.99 and (inner & (told == code)).sum() > 5000
-    assert (mask == road.CAR).any() and (mask == road.KERB).any()
+    for code in (road.CAR, road.KERB):  # too narrow to have an inside: mixed pixels count as theirs
+        assert alike[told == code].mean() >= 0.9 and (told == code).sum() > 100
 
 
 def circle(radius: float) -> road.Road:
@@ -209,7 +210,8 @@ def test_lanes_are_labelled_in_one_call_and_alone(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_snapshot_brings_the_labels_back() -> None:
-    vector, other = driving((*ALL, "vector"), frames=40), driving((*ALL, "vector"), frames=40)
+    vector = driving((*ALL, "vector"), lanes=8, frames=40)
+    other = driving((*ALL, "vector"), lanes=8, frames=40, threads=2)
     row = opened(vector)
     for _ in range(7):
         row = vector.step(row.obs["label.expert"].clone())

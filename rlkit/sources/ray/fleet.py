@@ -30,14 +30,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import Saved
+from rlkit.contracts import Policy, Saved
 from rlkit.machine import cores
 from rlkit.options import ConfigError
 from rlkit.processes import Stillness, wake
 from rlkit.sources.ray.aggregate import Bundle, Chunk, Tree
 from rlkit.sources.ray.wire import ActorHandle, Collected, Failure, ObjectRef
-from rlkit.sources.ray.worker import Worker, node_id
-from rlkit.types import EnvSpec
+from rlkit.sources.ray.worker import Worker, arrays, node_id
 
 PATIENCE = 30.0  # seconds without a worker that is waited for before it is told
 # the step at which a worker's lanes are, and the number of each one's episode
@@ -78,9 +77,10 @@ class Fleet:
     """
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, steps: int, say: Callable[[str], None], whole: bool = True
+        self, config: RunConfig, policy: Policy, steps: int, say: Callable[[str], None], whole: bool = True
     ) -> None:
-        self.config, self.spec, self.steps, self.say = config, spec, steps, say
+        self.config, self.spec, self.steps, self.say = config, policy.spec, steps, say
+        self.eyes = None if policy.eyes is None else arrays(policy.eyes.parts)
         self.lanes = config.env.lanes // config.source.workers  # of each worker
         self.ray, self.connected = connect(config)
         self.members: list[Member] = []
@@ -109,7 +109,7 @@ class Fleet:
             scheduling_strategy="SPREAD" if source.placement == "spread" else "DEFAULT",
             max_restarts=0,  # a new actor must be told where to go on
         )
-        member.handle = actor.remote(self.config, self.spec, member.index * lanes, lanes)
+        member.handle = actor.remote(self.config, self.spec, member.index * lanes, lanes, self.eyes)
         if member.mark is None and not member.skip:
             member.starting = member.handle.start.remote(member.origin)
             return

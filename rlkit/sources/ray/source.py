@@ -101,7 +101,7 @@ class RaySource(RolloutSource):
         config, lanes, workers = self.config, self.config.env.lanes, self.config.source.workers
         # with max_lag=1 a worker has one chunk at a time, so the first that arrive are all of them
         whole = self.ordered or self.ahead == 1
-        self.fleet = Fleet(config, self.learner.spec, self.steps, self.say, whole)
+        self.fleet = Fleet(config, self.learner, self.steps, self.say, whole)
         cuts = [slice(start, start + lanes // workers) for start in range(0, lanes, lanes // workers)]
         actor, mark = self._restored.get("actor"), self._restored.get("mark")
         states = [split_state(actor, cut.start, cut.stop) if actor else None for cut in cuts]

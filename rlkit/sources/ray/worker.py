@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +38,11 @@ from rlkit.types import EnvSpec
 class Worker:
     """Lanes [first_lane, first_lane + lanes) of a run. Make it, `start` it, then call `collect` again and again."""
 
-    def __init__(self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int) -> None:
+    def __init__(
+        self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int, eyes: Saved | None = None
+    ) -> None:
         self.config, self.spec, self.first_lane, self.lanes = config, spec, first_lane, lanes
+        self.eyes = eyes  # their parts, whose weights are arrays
         self.version = -1
         self.failure: Failure | None = None
 
@@ -55,8 +61,12 @@ class Worker:
         try:
             algorithm = registry.algorithm(config.agent_name)
             self.policy = algorithm.Policy(self.spec, config.network, config.agent).to(device)
+            spec = self.spec  # of what environments emit
+            if self.eyes is not None:
+                self.policy.eyes = registry.open_eyes(tensors(self.eyes), device)
+                spec = replace(self.policy.eyes.spec, action=spec.action)
             shared = config.source.inference == "shared"
-            vector = RemoteVecEnv(config, self.spec, self.first_lane, self.lanes) if shared else None
+            vector = RemoteVecEnv(config, spec, self.first_lane, self.lanes) if shared else None
             self.actor = make_actor(
                 config, self.policy, device, first_lane=self.first_lane, lanes=self.lanes, vector=vector
             )
@@ -107,6 +117,29 @@ class Worker:
     def state_dict(self) -> Saved:
         """The state of the worker's actor (`Actor.state_dict`)."""
         return self.actor.state_dict()
+
+
+def arrays(parts: Saved) -> Saved:
+    """Parts of a checkpoint with arrays in the place of tensors, for the way to a worker."""
+    found: Saved = checkpoint_map(lambda x: x.numpy() if isinstance(x, torch.Tensor) else x, parts)
+    return found
+
+
+def tensors(parts: Saved) -> Saved:
+    """Inverse of `arrays`, copied: what arrives is read-only."""
+    found: Saved = checkpoint_map(
+        lambda x: torch.from_numpy(x.copy()) if isinstance(x, np.ndarray) else x, parts
+    )
+    return found
+
+
+def checkpoint_map(function: Callable[[Any], Any], value: Any) -> Any:
+    """A tree of dicts and lists with `function` applied to what is in them."""
+    if isinstance(value, dict):
+        return {key: checkpoint_map(function, each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [checkpoint_map(function, each) for each in value]
+    return function(value)
 
 
 def node_id() -> str:
