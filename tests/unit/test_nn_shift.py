@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlkit import ranks
+from rlkit.config.compose import compose
 from rlkit.config.schema import OptimConfig
 from rlkit.learn.optim import Optimiser
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.nn.shift import Shift, shifted
+from rlkit.options import ConfigError
+from rlkit.perception.run import check
 from rlkit.spaces import MASK, Box, Dict, Discrete, MultiBinary
 from rlkit.types import EnvSpec
 
@@ -204,3 +207,10 @@ def test_where_there_is_no_image_it_is_refused(space: Box | Discrete) -> None:
         ValueError, match=r"^network.augment=shift .* there is none .* type network.augment=none$"
     ):
         Network(EnvSpec("test", space, Discrete(2)), config, {"q": (2, 1.0)})
+
+
+def test_tasks_refuse_it_for_their_labels_sake() -> None:
+    """A task's pictures are moved together with masks and boxes: augment.shift."""
+    run = compose(["task=classify", "data=digits", "network.augment=shift"]).config
+    with pytest.raises(ConfigError, match=r"^network.augment=shift: is for agents; .* augment.shift=4$"):
+        check(run)  # type: ignore[arg-type]
