@@ -22,6 +22,7 @@ from rlkit import ranks
 from rlkit.compile import Compiled, from_flat, to_flat
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
+from rlkit.nn.shift import Shift
 from rlkit.options import ConfigError
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
@@ -75,6 +76,7 @@ class Optimiser:
             if config.name in ("adam", "adamw")
             else _Torch(self.flat, config)
         )
+        self.shifts = [each for each in (reads or module).modules() if isinstance(each, Shift)]
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
         self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
 
@@ -105,10 +107,16 @@ class Optimiser:
 
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
-        with self.autocast:
-            if self._compiled is not None:
-                return self._compiled(*batch)
-            loss, metrics = self.loss(*batch)
+        for stream, shift in enumerate(self.shifts):
+            shift.begin(stream)
+        try:
+            with self.autocast:
+                if self._compiled is not None:
+                    return self._compiled(*batch)
+                loss, metrics = self.loss(*batch)
+        finally:
+            for shift in self.shifts:
+                shift.end()
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         return self.gradient, metrics
@@ -123,15 +131,24 @@ class Optimiser:
         return norm
 
     def state_dict(self) -> Saved:
-        """Moments and step count; the parameters belong to the module."""
-        return {name: value.clone() for name, value in self.step.state.items()}
+        """Moments, step count, and what shifts follow from; the parameters belong to the module."""
+        return {name: value.clone() for name, value in (self.step.state | self._keys).items()}
+
+    @property
+    def _keys(self) -> dict[str, Tensor]:
+        """The keys of the shifts, by the names under which they are saved."""
+        return {f"shift/{i}": shift.key for i, shift in enumerate(self.shifts)}
 
     def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
+        keys = self._keys
+        for name in keys.keys() & state.keys():
+            keys[name].copy_(state[name])
         self.step.load(
             {
                 name: value.to(self.flat.device if value.dim() else value.device, copy=True)
                 for name, value in state.items()
+                if not name.startswith("shift/")
             }
         )
 

@@ -59,6 +59,11 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
 
     continued: part `policy` of the checkpoint that the run goes on from.
     """
+    if config.network.augment != "none":
+        raise ConfigError(
+            f"network.augment={config.network.augment}: is for agents; a task changes pictures and labels together: "
+            "type network.augment=none augment.shift=4"
+        )
     notes: list[str] = []
     device = choose_device(config.device, notes.append)
     task, table = registry.task(config.task_name), open_data(config.data)
