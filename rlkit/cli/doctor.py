@@ -52,6 +52,7 @@ EXTRAS = {  # pip extra -> its modules
     "highway": ("highway_env",),
     "grid": ("minigrid",),
     "minatar": ("minatar",),
+    "perception": ("sklearn",),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 
