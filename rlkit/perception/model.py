@@ -27,7 +27,13 @@ from rlkit.options import ConfigError
 from rlkit.types import EnvSpec, Obs, tree_map
 
 Rows: TypeAlias = "dict[str, Obs]"  # a batch
-Predictions: TypeAlias = "dict[str, npt.NDArray[np.float64]]"
+
+
+def answers(batch: Rows) -> Tensor:
+    """The labels of a batch, [B, ...]."""
+    label = batch["label"]
+    assert isinstance(label, Tensor), "a label is one tensor"
+    return label
 
 
 class Model(nn.Module, ABC):
