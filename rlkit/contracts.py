@@ -155,10 +155,7 @@ class Environments(Protocol):
         """What to say of an environment that other processes cannot make; "" where they can."""
 
     def expert(self, config: EnvOptions) -> str | None:
-        """What people call the driver whose action an environment gives as its label `expert`; None where it has none.
-
-        Raises ValueError for an unknown environment.
-        """
+        """The name of whose action the label `expert` is, None: nobody's. Raises ValueError for an unknown id."""
 
     def no_picture(self, id: str, reason: str = "its render() returned no picture") -> str:
         """What to say of an environment that cannot be filmed."""
@@ -292,7 +289,7 @@ class Feed(Protocol):
         """End what hands out experience, and free what lies on disk; idempotent."""
 
 
-# ---------------------------------------------------------------- algorithms
+# ---------------------------------------------------------------- algorithms, tasks, kinds of runs
 
 
 @dataclass(frozen=True)
@@ -370,17 +367,13 @@ class Algorithm:
     exempt: Callable[[AgentConfig], Mapping[str, str]]
 
 
-# ---------------------------------------------------------------- supervised tasks
-
-
 @dataclass(frozen=True)
 class Task:
     """What a file of rlkit/perception/tasks/, or a module of one's own (task=my_pkg.mod), offers under these names.
 
     Config           frozen dataclass of `option(...)`s, defined in the file
     Model            Model(spec, network, config) extends `rlkit.perception.model.Model`: loss, prediction, score
-    label(table, config)    the column that is learned, "" where that is the input itself; raises ConfigError where the
-                     table has none that fits
+    label(table, config)    the column that is learned, "" where that is the input; raises ConfigError where none fits
     DEFAULTS         optional literal: options {"optim.lr": 1e-3} that a run of the task begins with
     AGENT            optional literal, True: it trains the policy of an agent (task=NAME agent=NAME), and its Model is
                      called as Model(spec, network, config, algorithm, agent_config)
@@ -395,13 +388,10 @@ class Task:
 
 
 class Kind(Protocol):
-    """What a kind of runs offers the engine: runs of agents, runs of tasks (rlkit.run.kinds)."""
+    """What a kind of runs offers (rlkit.run.kinds). continued: part `policy` of the checkpoint that it goes on from."""
 
     def check(self, config: Any, continued: Saved | None = None, /) -> Any:
-        """A plan: `config` with every choice made, and `notes` about them. Raises ConfigError; makes no file.
-
-        continued: part `policy` of the checkpoint that the run goes on from.
-        """
+        """A plan: `config` with every choice made, and `notes` about them. Raises ConfigError; makes no file."""
 
     def build(self, plan: Any, folder: Any, console: Any, /) -> Any:
         """What a session trains, saves and continues (rlkit.run.build.Built)."""

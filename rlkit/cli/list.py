@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
         )
     if group == "networks":
         for option, names, form in (("encoder", encoders(), "function"), ("core", cores(), "Class")):
-            known = f"network.{option}={'|'.join(names)}"
-            print(f"\n{known}\n    or your own: network.{option}=my_pkg.mod:{form}")
+            known = f"{', '.join(names)}, or your own: my_pkg.mod:{form}"
+            print("\n" + columns([(f"network.{option}=NAME", known)]))
     return 0
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlkit.config.augment import AugmentConfig
+from rlkit.config.seen import EyesConfig, RowsConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, option
 
@@ -250,22 +251,6 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
-class EyesConfig:
-    """A model through which the agent sees its environment; it does not learn."""
-
-    run: str = option(
-        "",
-        help="A run, RUN, RUN:best, RUN:last or RUN:STEP, of a task or an agent, whose model the agent sees through "
-        "(eyes=RUN); empty: it sees the environment itself",
-    )
-    gives: str = option(
-        "features",
-        choices=("features", "prediction"),
-        help="features: what the model's encoder gives; prediction: what the model says, a state or a mask",
-    )
-
-
-@dataclass(frozen=True)
 class VideoConfig:
     """Videos of episodes on seeds that training never sees."""
 
@@ -285,16 +270,6 @@ class StopConfig:
         0,
         min=0,
         help="The run ends after so many evaluations in a row whose mean is not above the best before; 0: it does not",
-    )
-
-
-@dataclass(frozen=True)
-class RowsConfig:
-    """The score on rows that training never sees."""
-
-    every: int = option(0, min=0, help="How many steps lie between two evaluations; 0: total_steps / 10")
-    rows: int = option(
-        5_000, min=1, help="How many of the validation rows an evaluation reads, the same ones each time"
     )
 
 

@@ -101,7 +101,7 @@ def parts_of(reader: Reader, config: AugmentConfig) -> dict[str, Part]:
     found = {}
     for name, leaf in leaves(observation):
         if isinstance(leaf, Box) and leaf.image and not leaf.meaning:
-            for group in ("obs", "later"):
+            for group in ("obs", "later") if reader.distance else ("obs",):
                 found[f"{group}.{name}" if name else group] = Part.image(leaf)
     if not found:
         raise ConfigError(

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from rlkit.files import Place, at, named
 from rlkit.options import ConfigError, nearest
 from rlkit.space_json import from_json, to_json
-from rlkit.spaces import Space, describe, row_dtype
+from rlkit.spaces import Dict, Space, describe, row_dtype
 from rlkit.tensorfile import MALFORMED
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -89,9 +89,14 @@ class Column:
     def from_json(data: dict[str, Any]) -> Column:
         """Inverse of `to_json`. Raises ValueError and what malformed values raise."""
         shape = tuple(int(n) for n in data["shape"])
-        if data["dtype"] not in _DTYPES or any(n < 0 for n in shape) or math.prod(shape) > 2**31:
+        if data["dtype"] not in _DTYPES or any(n < 1 for n in shape) or math.prod(shape) > 2**31:
             raise ValueError(f"a column of {data['dtype']!r} {shape}")
-        return Column(str(data["dtype"]), shape, None if data["space"] is None else from_json(data["space"]))
+        column = Column(
+            str(data["dtype"]), shape, None if data["space"] is None else from_json(data["space"])
+        )
+        if column.space is not None and (isinstance(column.space, Dict) or Column.of(column.space) != column):
+            raise ValueError(f"a column of {column.dtype} {shape} for a {type(column.space).__name__}")
+        return column
 
 
 class Table:
@@ -206,6 +211,8 @@ def open_table(path: str | Path | Place) -> Table:
 
 def _column(place: Place, name: str, column: Column, rows: int) -> Array:
     """The first `rows` rows of a column's file as a read-only map. Raises TableError."""
+    if not rows:  # a table that was just begun may lack the file
+        return np.zeros((0, *column.shape), column.dtype)
     path = place / f"{name}.npy"
     try:
         with path.open("rb") as file:
@@ -218,8 +225,6 @@ def _column(place: Place, name: str, column: Column, rows: int) -> Array:
             if size < _HEADER + rows * column.bytes:
                 there = (size - _HEADER) // max(column.bytes, 1)
                 raise TableError(f"{path} is damaged: it ends after {there:,} of {rows:,} rows")
-            if rows * column.bytes == 0:
-                return np.zeros((rows, *column.shape), column.dtype)
             memory = mmap.mmap(file.fileno(), _HEADER + rows * column.bytes, access=mmap.ACCESS_READ)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror or error}") from error
@@ -234,9 +239,12 @@ def _read_header(file: BinaryIO) -> tuple[str, tuple[int, ...]]:
     head = file.read(_HEADER)
     if head[:8] != b"\x93NUMPY\x01\x00" or len(head) < _HEADER or struct.unpack("<H", head[8:10]) != (118,):
         raise ValueError("no column of a table")
-    fields = ast.literal_eval(head[10:].decode("latin1").strip())
+    try:
+        fields = ast.literal_eval(head[10:].decode("latin1").strip())
+    except SyntaxError as error:
+        raise ValueError("no header of NumPy's") from error
     dtype = np.dtype(str(fields["descr"]))
-    if fields["fortran_order"] or dtype.name not in _DTYPES:
+    if fields["fortran_order"] or dtype.name not in _DTYPES or dtype != dtype.newbyteorder("<"):
         raise ValueError(f"a column of {dtype}")
     return dtype.name, tuple(int(n) for n in fields["shape"])
 
@@ -272,11 +280,12 @@ class Writer:
                     f"{path} has columns {words[0]}; these rows have {words[1]}: choose another folder"
                 )
             self.rows = before.whole
-        elif self.place.exists() and self.place.list():
+        elif self.place.exists() and set(self.place.list()) - {".table.json.tmp"}:
             raise TableError(f"{path} is no table and not empty: choose another folder")
         self._files: dict[str, BinaryIO] = {}
         try:
             self.place.mkdir()
+            self._count(self.rows, self.rows)  # before rows that it counted are cut off
             for name, column in columns.items():
                 file = (self.place / f"{name}.npy").open("r+b", buffering=0)
                 self._files[name] = file
@@ -284,7 +293,6 @@ class Writer:
                 file.write(_header(column, self.rows))
                 file.truncate(_HEADER + self.rows * column.bytes)
                 file.seek(0, os.SEEK_END)
-            self._count(self.rows)
         except OSError as error:
             self.close()
             raise TableError(f"cannot write {self.place}: {error.strerror or error}") from error
@@ -308,18 +316,18 @@ class Writer:
                 file.write(_header(column, total))
                 file.seek(0, os.SEEK_END)
                 os.fsync(file.fileno())
-            whole_rows, self.rows = (total if whole else self.rows), total
-            self._count(whole_rows)
+            self._count(total, total if whole else self.rows)
+            self.rows = total
         except OSError as error:
             raise TableError(
                 f"cannot write {self.place}: {error.strerror or error}; the {self.rows:,} rows before are whole"
             ) from error
 
-    def _count(self, whole: int) -> None:
+    def _count(self, rows: int, whole: int) -> None:
         """Write table.json."""
         content = {
             "format": FORMAT,
-            "rows": self.rows,
+            "rows": rows,
             "whole": whole,
             "columns": {name: column.to_json() for name, column in self.columns.items()},
             "made": self.made,

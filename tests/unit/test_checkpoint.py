@@ -19,6 +19,7 @@ import torch
 from rlkit import checkpoint
 from rlkit.checkpoint import CheckpointError
 from rlkit.files import at
+from tests.helpers.killed import Killed, killed_at
 
 TREE = {
     "weights": {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3)},
@@ -177,30 +178,6 @@ def test_folders_that_were_swapped_or_renamed_are_not_believed(tmp_path: Path, v
             CheckpointError, match="best is another checkpoint than its name says: step-000000010"
         ):
             checkpoint.read(tmp_path / "best", "state")
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-def killed_at(count: int, patch: pytest.MonkeyPatch) -> None:
-    """The `count`-th change of a file or a folder from now on does not happen, nor any after it."""
-    left = [count]
-
-    def wrap(name: str) -> None:
-        real = getattr(os, name)
-
-        def change(*arguments: object, **more: object) -> object:
-            if name != "open" or int(arguments[1]) & (os.O_CREAT | os.O_WRONLY):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise Killed
-            return real(*arguments, **more)
-
-        patch.setattr(os, name, change)
-
-    for name in ("open", "mkdir", "rename", "unlink", "rmdir", "fsync"):
-        wrap(name)
 
 
 def test_wherever_a_process_is_killed_the_old_or_the_new_checkpoint_is_whole(

@@ -374,7 +374,7 @@ def test_what_is_watched_is_sampled_where_that_was_asked_for(
 
     run = SimpleNamespace(env=EnvConfig(id="CartPole-v1"), evaluate=SimpleNamespace(sample=config))
     agent = SimpleNamespace(
-        path=tmp_path / "best", policy=SimpleNamespace(spec=SimpleNamespace(agents=("a",)))
+        path=tmp_path / "best", policy=SimpleNamespace(spec=SimpleNamespace(agents=("a",)), eyes=None)
     )
     monkeypatch.setattr(watch_verb, "open_run", lambda arguments: (at(tmp_path), run, agent))
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
@@ -415,7 +415,7 @@ def evaluators() -> Iterator[Any]:
 
     def make(*options: str) -> Evaluator:
         config = compose(["preset=none", "env.lanes=3", *options]).config
-        policy: Any = SimpleNamespace(spec=SimpleNamespace(agents=("agent",)))
+        policy: Any = SimpleNamespace(spec=SimpleNamespace(agents=("agent",)), eyes=None)
         made.append(Evaluator(policy, config, 2, seed=0, device=torch.device("cpu")))
         return made[-1]
 

@@ -53,6 +53,7 @@ class Model(model.Model):
             )
         self.vae, self.z = config.kind == "vae", config.size
         super().__init__(spec, network, {"label": (config.size * (2 if self.vae else 1), 1.0)})
+        self.perfect = None if self.vae else 0.0
         self.beta, self.noise_size = config.beta, config.size if self.vae else 0
         self.pixels: Pixels | None = None
         self.decoder: nn.Module

@@ -55,6 +55,7 @@ class Model(model.Model):
             raise ConfigError(
                 f"agent={algorithm.name}: its policy has no probabilities of actions to learn; allowed: ppo, reinforce"
             )
+        self.perfect = 0.0 if self.policy.head.log_std_size else 1.0
         if not self.policy.memoryless:
             raise ConfigError(
                 f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
