@@ -12,7 +12,8 @@ gradient become one compiled function from minibatch to flat gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -46,7 +47,8 @@ class Optimiser:
     """Minimises losses over the parameters of `module` (which must already be on its device).
 
     reads: a module around `module` whose other tensors (target networks, a critic in the actor's loss) the loss reads
-    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there.
+    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there. Networks in it
+    shift images where network.augment says so.
     """
 
     def __init__(
@@ -107,19 +109,25 @@ class Optimiser:
 
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
+        with self.learning():
+            if self._compiled is not None:
+                return self._compiled(*batch)
+            loss, metrics = self.loss(*batch)
+        self.gradient.zero_()
+        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
+        return self.gradient, metrics
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Compute a loss, or targets for one, inside: in the chosen precision, and with the networks' random shifts."""
         for stream, shift in enumerate(self.shifts):
             shift.begin(stream)
         try:
             with self.autocast:
-                if self._compiled is not None:
-                    return self._compiled(*batch)
-                loss, metrics = self.loss(*batch)
+                yield
         finally:
             for shift in self.shifts:
                 shift.end()
-        self.gradient.zero_()
-        loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
-        return self.gradient, metrics
 
     @torch.no_grad()
     def _descend(self, gradient: Tensor) -> Tensor:

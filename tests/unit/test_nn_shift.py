@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlkit import ranks
+from rlkit.config import registry
 from rlkit.config.compose import compose
 from rlkit.config.schema import OptimConfig
 from rlkit.learn.optim import Optimiser
@@ -214,3 +215,16 @@ def test_tasks_refuse_it_for_their_labels_sake() -> None:
     run = compose(["task=classify", "data=digits", "network.augment=shift"]).config
     with pytest.raises(ConfigError, match=r"^network.augment=shift: is for agents; .* augment.shift=4$"):
         check(run)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "dqn", "ddpg"])
+def test_every_agent_finds_the_shifts_of_the_networks_that_learn(name: str) -> None:
+    """Whatever an optimiser steps and whatever is read beside it; an agent without them would learn unshifted."""
+    algorithm = registry.algorithm(name)
+    action = Box((2,), "float32", -1.0, 1.0) if name == "ddpg" else Discrete(2)
+    policy = algorithm.Policy(EnvSpec("test", IMAGE, action), CONFIG, algorithm.Config())
+    agent = algorithm.Agent(policy, algorithm.Config(), OptimConfig())
+    optimisers = [each for each in vars(agent).values() if isinstance(each, Optimiser)]
+    networks = [each for each in vars(agent).values() if isinstance(each, nn.Module)]
+    expected = {id(part) for each in networks for part in each.modules() if isinstance(part, Shift)}
+    assert expected and all({id(shift) for shift in each.shifts} == expected for each in optimisers)
