@@ -176,11 +176,11 @@ class Agent:
         self.target = copy.deepcopy(policy)
         self.target_actor, self.target_critic = (flatten(part)[0].detach() for part in self.target.parts())
         actor, critic = policy.parts()
-        how: dict[str, Any] = {"precision": precision, "compile": compile}
+        both = nn.ModuleList([policy, self.target])
+        how: dict[str, Any] = {"precision": precision, "compile": compile, "reads": both}
         self.critic = Optimiser(critic, self.critic_loss, optim, **how)
         actor_optim = replace(optim, lr=config.actor_lr or optim.lr)
-        self.actor = Optimiser(actor, self.actor_loss, actor_optim, reads=policy, **how)
-        both = nn.ModuleList([policy, self.target])
+        self.actor = Optimiser(actor, self.actor_loss, actor_optim, **how)
         self._targets = Compiled(both, self.targets) if compile else self.targets
         self.generator = torch.Generator(self.target_critic.device).manual_seed(seed)
         self.updates = 0
@@ -194,7 +194,7 @@ class Agent:
         for batch in replay.batches(progress):
             for policy in (self.policy, self.target):
                 policy.network.observe(batch.now.obs, ~batch.now.last)
-            with torch.no_grad(), self.critic.autocast:
+            with torch.no_grad(), self.critic.learning():
                 now, y, weight = self._targets(batch, self.noise(batch))
             metrics, norm = self.critic.minimise(now, batch.action, y, weight)
             critic.append(torch.cat([metrics[:3], norm[None]]))

@@ -100,6 +100,7 @@ class VecEnv(Protocol):
 
     def load_memory(self, state: Saved) -> None:
         """Continue from `memory`'s value; called before `restore` or `load_snapshot`."""
+        return
 
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None where the environment draws none."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rlkit.config import registry
 from rlkit.config.compose import compose
-from rlkit.config.schema import RunConfig
+from rlkit.config.schema import Common, RunConfig
 from rlkit.contracts import Policy
 from rlkit.learn.trainer import fit
 from rlkit.options import ConfigError
@@ -161,7 +161,7 @@ def run_all(overrides: Sequence[str]) -> Iterator[Result]:
 
 def configure(probe: Probe, overrides: Sequence[str]) -> RunConfig:
     """The run of a probe: quick settings, over them what was typed, over that what the probe is. Raises ConfigError."""
-    base = compose([*overrides, "preset=none"], {"env": f"{MODULE}:{probe.env}"}).config
+    base = _of_agent(compose([*overrides, "preset=none"], {"env": f"{MODULE}:{probe.env}"}).config)
     algorithm = registry.algorithm(base.agent_name)
     quick = [f"{name}={value}" for name, value in (QUICK | _dotted(algorithm.quick, "agent.")).items()]
     continuous = "Discrete" not in algorithm.actions
@@ -172,7 +172,12 @@ def configure(probe: Probe, overrides: Sequence[str]) -> RunConfig:
         "total_steps": probe.steps,
         "preset": "none",
     }
-    return compose([*quick, *overrides], values).config
+    return _of_agent(compose([*quick, *overrides], values).config)
+
+
+def _of_agent(config: Common) -> RunConfig:
+    assert isinstance(config, RunConfig), "probes are of agents"
+    return config
 
 
 def _dotted(options: Mapping[str, object], path: str) -> dict[str, str]:

@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
 
 def _examine(overrides: list[str]) -> int:
     """Print one line per probe of an agent's algorithm."""
+    if any(text.startswith("task=") for text in overrides):
+        return _examine_task(overrides)
     if not any(text.startswith("agent=") for text in overrides):
         text = (
             f"{overrides[0]}: whose? rlkit doctor agent=NAME examines an agent, rlkit doctor the installation"
@@ -93,6 +95,21 @@ def _examine(overrides: list[str]) -> int:
         print(f"start with {failed[0].name}: later probes need what it tests. Look at {failed[0].part}")
     else:
         print("every answer is right")
+    return 1 if failed else 0
+
+
+def _examine_task(overrides: list[str]) -> int:
+    """Print one line per question to a supervised task."""
+    from rlkit.config.edits import parse
+    from rlkit.perception.selftest import ask
+
+    words = dict(parse(overrides))
+    failed = 0
+    for answer in ask(str(words.pop("task")), words):
+        verdict = "ok  " if answer.passed else "FAIL"
+        print(f"{verdict}  {answer.name:<9} {answer.measured}; expected {answer.expected}", flush=True)
+        failed += not answer.passed
+    print(f"{failed} of its answers are wrong" if failed else "every answer is right")
     return 1 if failed else 0
 
 

@@ -10,7 +10,8 @@ import textwrap
 from pathlib import Path
 
 from rlkit.config import registry
-from rlkit.config.compose import options, read_plain
+from rlkit.config.compose import options
+from rlkit.config.edits import read_plain
 from rlkit.files import Place, named
 from rlkit.nn.config import cores, encoders
 from rlkit.options import ConfigError, nearest, show
@@ -108,7 +109,7 @@ def _about(group: str, name: str) -> Row:
 
 def _tasks() -> list[Row]:
     """The first sentence of each task's file."""
-    found = []
+    found: list[Row] = []
     for name in registry.tasks():
         text = registry.task_file(name).read_text(encoding="utf-8")
         found.append((name, (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]))

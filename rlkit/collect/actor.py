@@ -147,12 +147,13 @@ class Actor:
         """Everything the next `collect` depends on but the policy, copied."""
         if self._row is None:
             return {}
+        memory = self.env.memory()
         return {
             "step": self.step,
             "state": tree_map(torch.clone, self.state),
             **self.account.state_dict(),
             "row": tree_map(torch.clone, dict(vars(self._row))),
-            "memory": self.env.memory(),
+            **({"memory": memory} if memory else {}),
             "snapshot": self.env.snapshot() if self.env.exact == "snapshot" else None,
             "log": self._history.state_dict(),
         }

@@ -100,7 +100,7 @@ def _rank(group: str) -> int:
 def to_plain(config: Common) -> dict[str, Any]:
     """The configuration as nested dicts, lists and scalars; inverse of what `from_yaml` does after
     reading."""
-    plain: dict[str, Any] = lists(asdict(config))  # type: ignore[call-overload]
+    plain: dict[str, Any] = lists(asdict(config))
     if isinstance(config, RunConfig):
         plain["agent"] = {"name": config.agent_name} | plain["agent"]
     elif isinstance(config, TaskRun):
@@ -218,8 +218,8 @@ def _compose_plain(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], st
         choices["env"], first = described or GENERIC_ENV, [("env.id", env)]
     chosen = defaults() | choices
     if chosen["preset"] == "auto" and chosen["env"] in registry.names("environments"):
-        pairs = [f"{chosen['agent']}-{name}" for name in registry.lineage(chosen["env"])]
-        chosen["preset"] = next((pair for pair in pairs if pair in registry.names("presets")), "none")
+        named = [f"{chosen['agent']}-{name}" for name in registry.lineage(chosen["env"])]
+        chosen["preset"] = next((name for name in named if name in registry.names("presets")), "none")
     for key, choice in chosen.items():
         group, noun = CHOICES[key]
         if key == "agent":

@@ -12,7 +12,8 @@ gradient become one compiled function from minibatch to flat gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,7 @@ from rlkit import ranks
 from rlkit.compile import Compiled, from_flat, to_flat
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
+from rlkit.nn.shift import Shift
 from rlkit.options import ConfigError
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
@@ -45,7 +47,8 @@ class Optimiser:
     """Minimises losses over the parameters of `module` (which must already be on its device).
 
     reads: a module around `module` whose other tensors (target networks, a critic in the actor's loss) the loss reads
-    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there.
+    too; they are not stepped, and a loss that would leave a gradient in them must not let it flow there. Networks in it
+    shift images where network.augment says so.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Optimiser:
             if config.name in ("adam", "adamw")
             else _Torch(self.flat, config)
         )
+        self.shifts = [each for each in (reads or module).modules() if isinstance(each, Shift)]
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
         self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
 
@@ -119,13 +123,25 @@ class Optimiser:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
         if not self._checked:
             self._check()
-        with self.autocast:
+        with self.learning():
             if self._compiled is not None:
                 return self._compiled(*batch)
             loss, metrics = self.loss(*batch)
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         return self.gradient, metrics
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Compute a loss, or targets for one, inside: in the chosen precision, and with the networks' random shifts."""
+        for stream, shift in enumerate(self.shifts):
+            shift.begin(stream)
+        try:
+            with self.autocast:
+                yield
+        finally:
+            for shift in self.shifts:
+                shift.end()
 
     @torch.no_grad()
     def _descend(self, gradient: Tensor) -> Tensor:
@@ -137,15 +153,24 @@ class Optimiser:
         return norm
 
     def state_dict(self) -> Saved:
-        """Moments and step count; the parameters belong to the module."""
-        return {name: value.clone() for name, value in self.step.state.items()}
+        """Moments, step count, and what shifts follow from; the parameters belong to the module."""
+        return {name: value.clone() for name, value in (self.step.state | self._keys).items()}
+
+    @property
+    def _keys(self) -> dict[str, Tensor]:
+        """The keys of the shifts, by the names under which they are saved."""
+        return {f"shift/{i}": shift.key for i, shift in enumerate(self.shifts)}
 
     def load_state_dict(self, state: Saved) -> None:
         """Continue from `state_dict`'s value."""
+        keys = self._keys
+        for name in keys.keys() & state.keys():
+            keys[name].copy_(state[name])
         self.step.load(
             {
                 name: value.to(self.flat.device if value.dim() else value.device, copy=True)
                 for name, value in state.items()
+                if not name.startswith("shift/")
             }
         )
 

@@ -53,6 +53,15 @@ class NetworkConfig:
         None, help="Policy and value share encoder and core; null: shared for pixels, apart for numbers"
     )
     normalize: bool = option(False, help="Scale observations by their running mean and standard deviation")
+    augment: str = option(
+        "none",
+        choices=("none", "shift"),
+        help="How images are changed at random while an agent learns from them (never while it acts); shift: moved by "
+        "augment_pixels at most, each way, as in DrQ",
+    )
+    augment_pixels: int = option(
+        4, min=1, max=64, help="How far augment=shift moves an image; its border is repeated"
+    )
     encoder_from: str = option(
         "",
         help="A run, RUN, RUN:best, RUN:last or RUN:STEP, of an agent or a task, whose encoder this one begins with; "

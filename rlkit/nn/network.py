@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.core import make_core
 from rlkit.nn.encoders import make_encoder
+from rlkit.nn.shift import Shift
 from rlkit.nn.stack import stack_rows
 from rlkit.spaces import Box, leaves, row_dtype
 from rlkit.types import EnvSpec, Obs, State, tree_map
@@ -64,6 +65,11 @@ class Network(nn.Module):
             nn.init.orthogonal_(linear.weight, head[1])
             nn.init.zeros_(linear.bias)
             self.heads[name] = linear
+        self.augment = (
+            Shift(spec.inputs, config.augment_pixels, alike=not self.memoryless)
+            if config.augment == "shift"
+            else None
+        )
 
     def width(self, name: str) -> int:
         """D: how many features the head `name` reads."""
@@ -105,6 +111,8 @@ class Network(nn.Module):
             obs, history = stack_rows(obs, first, frames[0])  # type: ignore[arg-type]
             frames = (history,)
         flat = tree_map(lambda x: x.flatten(0, 1), obs)  # [T*N, ...]
+        if self.augment is not None and self.augment.on:
+            flat = self.augment(flat, rows, lanes)
         names = self.trunk_of if names is None else names
         features: dict[int, Tensor] = {}
         for i in sorted({self.trunk_of[name] for name in names}):

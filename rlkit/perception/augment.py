@@ -125,14 +125,11 @@ def moved(x: Tensor, down: Window, across: Window, height: int = -2) -> Tensor:
     """The windows of pictures or masks [B, ..., H, W, ...], whose axis of H is `height`, in their old size."""
     axis = x.dim() + height
     lines, columns = x.shape[axis : axis + 2]
-    before, after = (
-        x.shape[:axis].numel(),
-        x.shape[axis + 2 :].numel(),
-    )  # B times frames or channels; channels last
-    image = torch.arange(before, device=x.device).view(len(x), -1)[:, :, None, None]  # [B, before / B, 1, 1]
+    outer = x.shape[:axis].numel()  # pictures times their frames or channels
+    picture = torch.arange(outer, device=x.device).view(len(x), -1, 1, 1)
     row, column = down.pixels(lines)[:, None, :, None], across.pixels(columns)[:, None, None, :]
-    index = (image * lines + row) * columns + column  # [B, before / B, H, W] of all pixels
-    return x.reshape(-1, after).index_select(0, index.view(-1)).view(x.shape)
+    pixel = (picture * lines + row) * columns + column  # [B, outer / B, H, W]
+    return x.reshape(outer * lines * columns, -1).index_select(0, pixel.flatten()).view(x.shape)
 
 
 def cut_out(x: Tensor, side: int, u: Tensor, height: int = -2) -> Tensor:

@@ -181,7 +181,7 @@ class _Noise:
     def next(self) -> Array:
         """[lanes, size] for the present row."""
         found = np.empty((len(self.numbers), self.size), np.float32)
-        for lane, step in enumerate(self.step):
+        for lane, step in enumerate(self.step.tolist()):
             if step > 0 and step % BLOCK == 0:
                 self.blocks[lane] = self._block(lane)
             found[lane] = self.blocks[lane][max(step, 0) % BLOCK]

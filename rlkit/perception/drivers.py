@@ -30,7 +30,7 @@ from rlkit.options import ConfigError, option
 from rlkit.perception.table import LABEL
 from rlkit.play.saved import load
 from rlkit.space_json import to_json
-from rlkit.spaces import MASK, Box, Dict, Space, columns, describe, leaves, row_dtype
+from rlkit.spaces import MASK, Array, Box, Dict, Space, columns, describe, leaves, row_dtype
 from rlkit.types import EnvSpec, Lanes, Obs, State
 
 RHO = 0.9  # how much of the noise of a step is left in the next one
@@ -175,12 +175,13 @@ class Noisy(Driver):
         return moved.clamp(low, high).to(action.dtype), (n, memory)
 
 
-def _ends(box: Box) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _ends(box: Box) -> tuple[Array, Array]:
     """Bounds of an action's numbers as float32; -1 and 1 where there are none."""
     low, high = np.asarray(box.low, np.float32), np.asarray(box.high, np.float32)
-    return np.where(np.isfinite(low), low, -1.0).astype(np.float32), np.where(
-        np.isfinite(high), high, 1.0
-    ).astype(np.float32)
+    return (
+        np.where(np.isfinite(low), low, np.float32(-1.0)),
+        np.where(np.isfinite(high), high, np.float32(1.0)),
+    )
 
 
 def make_driver(config: DriverConfig, spec: EnvSpec, own: Space, expert: str | None) -> Driver:

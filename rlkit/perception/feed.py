@@ -71,7 +71,7 @@ class Reader:
 
 def flat(rows: Rows) -> dict[str, Tensor]:
     """A batch as one dict of tensors: entries of obs are called obs.NAME."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, value in rows.items():
         found |= (
             {f"{name}.{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}

@@ -171,4 +171,5 @@ def overlaid(picture: Array, mask: Array) -> Array:
     colours = PALETTE[mask % len(PALETTE)]
     if mask.shape != (height, width):
         colours = cv2.resize(colours, (width, height), interpolation=cv2.INTER_NEAREST)
-    return (0.35 * picture + 0.65 * colours).astype(np.uint8)
+    mixed: Array = (0.35 * picture + 0.65 * colours).astype(np.uint8)
+    return mixed

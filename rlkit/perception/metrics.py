@@ -63,7 +63,7 @@ def auroc(label: Labels, score: npt.NDArray[np.floating]) -> float:
     return float(each[~np.isnan(each)].mean()) if not np.isnan(each).all() else float("nan")
 
 
-def r2(label: npt.NDArray[np.number], found: npt.NDArray[np.number]) -> float:
+def r2(label: Labels, found: Labels) -> float:
     """The share of the variance that is explained, 1 - sum (y - f)^2 / sum (y - mean y)^2.
 
     Labels that are all the same have 1 where all is right, else 0; a single row has NaN. Of [rows, D] the mean over D.
@@ -77,7 +77,7 @@ def r2(label: npt.NDArray[np.number], found: npt.NDArray[np.number]) -> float:
     return float(np.where(constant, left == 0, explained).mean())
 
 
-def rmse(label: npt.NDArray[np.number], found: npt.NDArray[np.number]) -> float:
+def rmse(label: Labels, found: Labels) -> float:
     """The root of the mean squared error, in the label's unit; of [rows, D] the mean over D."""
     y, f = _columns(label, found)
     return float(np.sqrt(((y - f) ** 2).mean(0)).mean())
@@ -112,14 +112,14 @@ def _auroc(of_class: npt.NDArray[np.bool_], score: npt.NDArray[np.floating]) -> 
     return float((rank[place][of_class].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def _columns(label: npt.NDArray[np.number], found: npt.NDArray[np.number]) -> tuple[Floats, Floats]:
+def _columns(label: Labels, found: Labels) -> tuple[Floats, Floats]:
     """Both as float64 [rows, D]."""
     _same(label, found)
     y, f = (np.asarray(x, dtype=np.float64).reshape(len(x), -1) for x in (label, found))
     return y, f
 
 
-def _same(label: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> None:
+def _same(label: Labels, found: Labels) -> None:
     """Raises ValueError where they are not of one shape, or empty."""
     if label.shape != found.shape or not label.size:
         raise ValueError(

@@ -27,7 +27,13 @@ from rlkit.options import ConfigError
 from rlkit.types import EnvSpec, Obs, tree_map
 
 Rows: TypeAlias = "dict[str, Obs]"  # a batch
-Predictions: TypeAlias = "dict[str, npt.NDArray[np.float64]]"
+
+
+def answers(batch: Rows) -> Tensor:
+    """The labels of a batch, [B, ...]."""
+    label = batch["label"]
+    assert isinstance(label, Tensor), "a label is one tensor"
+    return label
 
 
 class Model(nn.Module, ABC):
@@ -35,6 +41,7 @@ class Model(nn.Module, ABC):
 
     METRICS: ClassVar[tuple[str, ...]] = ()  # names of what `loss` reports
     noise_size = 0  # uniforms per row of a batch, and of what is scored
+    perfect: float | None = 1.0  # the best score that a row can have; None: there is none
     distance = 0  # rows to the later frame that a batch has for each row, in `later`; 0: none
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, heads: Mapping[str, Head]) -> None:

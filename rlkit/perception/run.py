@@ -13,7 +13,7 @@ from rlkit.checkpoint import BEST
 from rlkit.config import registry
 from rlkit.config.compose import to_yaml
 from rlkit.config.schema import TaskRun
-from rlkit.contracts import Saved, Task
+from rlkit.contracts import Saved, Stateful, Task
 from rlkit.device import choose_device, choose_threads, keep_memory
 from rlkit.files import Place, at
 from rlkit.learn.trainer import Clock, Hook
@@ -60,6 +60,11 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
 
     continued: part `policy` of the checkpoint that the run goes on from.
     """
+    if config.network.augment != "none":
+        raise ConfigError(
+            f"network.augment={config.network.augment}: is for agents; a task changes pictures and labels together: "
+            "type network.augment=none augment.shift=4"
+        )
     notes: list[str] = []
     device = choose_device(config.device, notes.append)
     task, table = registry.task(config.task_name), open_data(config.data)
@@ -187,5 +192,5 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
         early,
         LogHook(config.log.every or max(config.total_steps // 500, 1), writer, console, feed),
     ]
-    state = {"clock": clock, "agent": learner, "evaluation": evaluation, "early": early}
+    state: dict[str, Stateful] = {"clock": clock, "agent": learner, "evaluation": evaluation, "early": early}
     return Built(model.body, describe, learner, feed, clock, hooks, state, lambda: None)

@@ -159,13 +159,15 @@ class Table:
         Before an episode's start they repeat its first frame, as `rlkit.nn.stack` does. starts: of `starts()`.
         """
         back = np.maximum(index[:, None] + np.arange(-(k - 1), 1), starts[index][:, None])  # [B, k]
-        return self.data[name][back]
+        frames: Array = self.data[name][back]
+        return frames
 
     def pairs(self, index: Index, distance: int, starts: Index) -> Index:
         """Those of the rows `index` whose episode goes on for `distance` rows more."""
         later = index + distance
         inside = later < self.rows
-        return index[inside][starts[later[inside]] == starts[index[inside]]]
+        found: Index = index[inside][starts[later[inside]] == starts[index[inside]]]
+        return found
 
 
 def hashed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -309,7 +311,7 @@ class Writer:
                 column = self.columns[name]
                 array = np.ascontiguousarray(rows[name], column.dtype)
                 assert array.shape == (total - self.rows, *column.shape), f"{name}: {array.shape}"
-                data = memoryview(array).cast("B") if array.size else memoryview(b"")
+                data = array.reshape(-1).view(np.uint8).data
                 while data:  # an unbuffered file may take a part
                     data = data[file.write(data) :]
                 file.seek(0)

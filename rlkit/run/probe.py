@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from rlkit.config import registry
-from rlkit.config.schema import RunConfig
+from rlkit.config.schema import Common, RunConfig
 from rlkit.contracts import Probe
 from rlkit.device import choose_precision
 from rlkit.nn.precision import TOLERATED, gradient_error
@@ -45,7 +45,7 @@ def probe_env(config: RunConfig, *, render: bool = False, distributed: bool = Fa
         ) from error
 
 
-def tested_precision(config: RunConfig, spec: EnvSpec, device: torch.device, notes: list[str]) -> torch.dtype:
+def tested_precision(config: Common, spec: EnvSpec, device: torch.device, notes: list[str]) -> torch.dtype:
     """The precision of a run, after bfloat16 was tried on the shapes at hand; `notes` hear of the choice.
 
     Where its gradients are wrong, auto falls back to float32. Raises ConfigError where bfloat16 was typed.

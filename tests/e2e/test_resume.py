@@ -21,7 +21,7 @@ CARTPOLE = [
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=32", "agent.epochs=2", "agent.minibatch=32",
     "total_steps=320", "evaluate.every=100000", "evaluate.episodes=1", "env.time_limit=60", "log.every=50",
-    "threads=1",
+    "threads=1", "network.augment=shift",
 ]  # fmt: skip
 
 
@@ -77,10 +77,12 @@ def test_killed_cartpole_continues_exactly(
 
 
 def test_killed_carracing_continues_exactly(tmp_path: Path) -> None:
-    """Box2D cannot be saved: the environments are rebuilt from seeds and actions, episode ends included."""
-    code, output = rlkit(tmp_path, *CARRACING, "name=a", "checkpoint.every=100", "checkpoint.keep=100")
+    """Box2D cannot be saved: environments are rebuilt from seeds and actions, episode ends included. Shifts go on."""
+    code, output = rlkit(
+        tmp_path, *CARRACING, *WORKERS, "name=a", "checkpoint.every=100", "checkpoint.keep=100"
+    )
     assert code == 0, output
-    kill_and_resume(tmp_path, CARRACING, every=100, at=1)
+    kill_and_resume(tmp_path, [*CARRACING, "env.backend=inprocess"], every=100, at=1)
     assert digest(tmp_path / "runs" / "a") == digest(tmp_path / "runs" / "b")
 
 

@@ -58,6 +58,7 @@ def test_contextual_numbers(tmp_path: Path) -> None:
 DELAYED: dict[str, Any] = {
     "env.kwargs": {"choices": 2, "delay": 3, "continuous": True}, "network.core_size": 32, "agent.steps": 2,
     "agent.replay.sequence": 6, "agent.replay.burn_in": 2, "agent.replay.batch": 192, "agent.replay.ratio": 0.125,
+    "optim.lr": 3e-3,
 }  # fmt: skip
 
 
@@ -65,9 +66,9 @@ DELAYED: dict[str, Any] = {
 @pytest.mark.parametrize("core", ["lstm"])
 def test_memory_carries_a_cue(tmp_path: Path, core: str) -> None:
     """Best 1, without memory 0."""
-    assert trained(tmp_path, "ddpg", "Cue", 5000, **DELAYED, network=core) > 0.9
+    assert trained(tmp_path, "ddpg", "Cue", 2500, **DELAYED, network=core) > 0.9
 
 
 def test_no_memory_no_cue(tmp_path: Path) -> None:
     """What the tests above measure is memory."""
-    assert trained(tmp_path, "ddpg", "Cue", 5000, **DELAYED) < 0.2
+    assert trained(tmp_path, "ddpg", "Cue", 2500, **DELAYED) < 0.2

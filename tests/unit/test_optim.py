@@ -82,12 +82,15 @@ def test_parameters_and_gradients_are_views_of_one_vector() -> None:
 
 @pytest.mark.parametrize("kind", ["vector", "pixels"])
 def test_compiled_learning_equals_eager(kind: str) -> None:
-    """The same gradient from the graph as from autograd: normalizer buffers, gathers and frame stacks included."""
+    """The same gradient from the graph as from autograd: buffers, gathers, frame stacks and random shifts included."""
     space = Box((20, 20), "uint8", 0.0, 255.0) if kind == "pixels" else Box((3,), "float32")
     spec = EnvSpec("test", space, Discrete(3), stack=2)
     torch.manual_seed(0)
     config = Config(entropy_coef=0.01)
-    policy = Policy(spec, NetworkConfig(normalize=True), config)
+    policy = Policy(
+        spec, NetworkConfig(normalize=True, augment="shift" if kind == "pixels" else "none"), config
+    )
+    shift = policy.network.augment
     rows = torch.randint(0, 255, (16, *space.shape)).to(torch.uint8 if kind == "pixels" else torch.float32)
     policy.network.observe(rows[:, None])
     batch = {
@@ -104,6 +107,8 @@ def test_compiled_learning_equals_eager(kind: str) -> None:
     gradient, _ = eager.optim._differentiate(batch, index, clip)
     gradient = gradient.clone()
     expected, norm = eager.optim.minimise(batch, index, clip)
+    if shift is not None:
+        shift.key -= 2  # the same shifts for the same two losses
     compiled = Agent(policy, config, OptimConfig(lr=1e-9, clip_norm=0.0), compile=True)
     found_gradient, _ = compiled.optim._differentiate(batch, index, clip)
     assert torch.allclose(found_gradient, gradient, atol=1e-5)

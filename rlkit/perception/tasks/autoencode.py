@@ -53,6 +53,7 @@ class Model(model.Model):
             )
         self.vae, self.z = config.kind == "vae", config.size
         super().__init__(spec, network, {"label": (config.size * (2 if self.vae else 1), 1.0)})
+        self.perfect = None if self.vae else 0.0
         self.beta, self.noise_size = config.beta, config.size if self.vae else 0
         self.pixels: Pixels | None = None
         self.decoder: nn.Module
@@ -79,7 +80,7 @@ class Model(model.Model):
         outputs = self.outputs(obs)
         if not self.vae:
             return outputs, torch.zeros_like(outputs)
-        mean, log_std = outputs.split(self.z, -1)
+        mean, log_std = outputs[:, : self.z], outputs[:, self.z :]
         return mean, log_std.clamp(-10, 10)
 
     def terms(self, obs: Obs, noise: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -118,7 +119,8 @@ class Model(model.Model):
         obs = batch["obs"]
         x = self.target(obs)
         if not self.vae:
-            return -(x - self.decoder(self.code(obs)[0]).float()).square().flatten(1).mean(1)
+            wrong: Tensor = (x - self.decoder(self.code(obs)[0]).float()).square()
+            return -wrong.flatten(1).mean(1)
         noise = batch.get("noise")
         assert isinstance(noise, Tensor), "uniforms"
         likelihood, kl = self.terms(obs, noise)

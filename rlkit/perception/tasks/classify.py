@@ -20,7 +20,7 @@ from rlkit.nn.config import NetworkConfig
 from rlkit.options import option
 from rlkit.perception import metrics, model
 from rlkit.perception.columns import choose_label
-from rlkit.perception.model import Rows
+from rlkit.perception.model import Rows, answers
 from rlkit.perception.table import Table
 from rlkit.spaces import Discrete
 from rlkit.types import EnvSpec, Obs
@@ -44,7 +44,7 @@ class Model(model.Model):
         self.head = head
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        logits, label = self.outputs(batch["obs"]), batch["label"]
+        logits, label = self.outputs(batch["obs"]), answers(batch)
         loss = -self.head.distribution(logits).log_prob(label).mean()
         right = (logits.argmax(-1) == label).float().mean()
         return loss, torch.stack([loss, right]).detach()
@@ -55,7 +55,7 @@ class Model(model.Model):
         return {"label": logits.argmax(-1), "probability": logits.softmax(-1)}
 
     def score(self, batch: Rows) -> Tensor:
-        return (self.outputs(batch["obs"]).argmax(-1) == batch["label"]).float()
+        return (self.outputs(batch["obs"]).argmax(-1) == answers(batch)).float()
 
     def summary(
         self, predictions: Mapping[str, npt.NDArray[np.generic]], label: npt.NDArray[np.generic]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.contracts import Algorithm
-from rlkit.distributions import Distribution
+from rlkit.distributions import ActionHead, Distribution
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.network import Network
 from rlkit.options import ConfigError, option
 from rlkit.perception import model
-from rlkit.perception.model import Rows
+from rlkit.perception.model import Rows, answers
 from rlkit.perception.table import ACTION, LABEL, Table
-from rlkit.types import EnvSpec, Lanes, Obs, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
 
 AGENT = True
 DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "epochs": 10}
@@ -37,6 +38,16 @@ class Config:
     label: str = option(
         "", help="The label that is imitated; empty: expert, or what was done (action) where there is none"
     )
+
+
+class Taught(Protocol):
+    """What imitation needs of an agent's policy."""
+
+    head: ActionHead
+    network: Network
+
+    def evaluate(self, obs: Obs, first: Tensor, state: State) -> tuple[Distribution, Tensor, State]:
+        """obs [T, N, ...], first [T, N] -> pi(. | s), V(s) [T, N], next state."""
 
 
 class Model(model.Model):
@@ -55,10 +66,16 @@ class Model(model.Model):
             raise ConfigError(
                 f"agent={algorithm.name}: its policy has no probabilities of actions to learn; allowed: ppo, reinforce"
             )
+        self.perfect = 0.0 if self.taught.head.log_std_size else 1.0
         if not self.policy.memoryless:
             raise ConfigError(
                 f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
             )
+
+    @property
+    def taught(self) -> Taught:
+        """The policy, as what is needed of it."""
+        return cast(Taught, self.policy)
 
     @property
     def body(self) -> nn.Module:
@@ -70,24 +87,24 @@ class Model(model.Model):
         device = next(self.parameters()).device
         first = torch.ones(1, rows, dtype=torch.bool, device=device)
         state = ((), *self.policy.initial_state(Lanes(rows), device)[1:])  # frames are stacked already
-        found: Distribution = self.policy.evaluate(tree_map(lambda x: x[None], obs), first, state)[0]
+        found: Distribution = self.taught.evaluate(tree_map(lambda x: x[None], obs), first, state)[0]
         return found
 
     def prepare(self, obs: Obs, label: Tensor | None) -> None:
-        self.policy.network.observe(obs)
+        self.taught.network.observe(obs)
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
         pi = self.pi(batch["obs"])
-        action = self.policy.head.from_env(batch["label"])
+        action = self.taught.head.from_env(answers(batch))
         loss = -pi.log_prob(action[None]).mean()
         return loss, torch.stack([loss, self._scores(pi, action).mean()]).detach()
 
     def _scores(self, pi: Distribution, action: Tensor) -> Tensor:
         """[B] how well the most likely actions agree with the expert's."""
         mode = pi.mode()[0]
-        if self.policy.head.log_std_size:
+        if self.taught.head.log_std_size:
             return (
-                -(self.policy.head.to_env(mode) - self.policy.head.to_env(action)).square().flatten(1).mean(1)
+                -(self.taught.head.to_env(mode) - self.taught.head.to_env(action)).square().flatten(1).mean(1)
             )
         return (mode == action).reshape(len(action), -1).all(1).float()
 
@@ -96,13 +113,14 @@ class Model(model.Model):
         return {"label": self.policy.to_env(self.pi(obs).mode()[0])}
 
     def score(self, batch: Rows) -> Tensor:
-        return self._scores(self.pi(batch["obs"]), self.policy.head.from_env(batch["label"]))
+        return self._scores(self.pi(batch["obs"]), self.taught.head.from_env(answers(batch)))
 
     def summary(
         self, predictions: Mapping[str, npt.NDArray[np.generic]], label: npt.NDArray[np.generic]
     ) -> dict[str, float]:
-        if self.policy.head.log_std_size:
-            wrong = np.abs(predictions["label"] - label).mean(0).ravel()
+        if self.taught.head.log_std_size:
+            said, true = np.asarray(predictions["label"], np.float64), np.asarray(label, np.float64)
+            wrong = np.abs(said - true).mean(0).ravel()
             return {f"mean error of number {i}": float(x) for i, x in enumerate(wrong)}
         return {}
 

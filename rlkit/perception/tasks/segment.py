@@ -25,7 +25,7 @@ from rlkit.options import option
 from rlkit.perception import metrics, model
 from rlkit.perception.columns import choose_label
 from rlkit.perception.decoders import Decoder
-from rlkit.perception.model import Rows
+from rlkit.perception.model import Rows, answers
 from rlkit.perception.table import Table
 from rlkit.spaces import Box, Space
 from rlkit.types import EnvSpec, Obs
@@ -55,8 +55,7 @@ class Model(model.Model):
         return self.decoder(self.encode(obs)["label"])  # type: ignore[no-any-return]
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        assert isinstance(batch["label"], Tensor), "a label is a tensor"
-        logits, label = self.logits(batch["obs"]), batch["label"].long()
+        logits, label = self.logits(batch["obs"]), answers(batch).long()
         loss = F.cross_entropy(logits.float(), label)
         right = (logits.argmax(1) == label).float().mean()
         return loss, torch.stack([loss, right]).detach()
@@ -66,9 +65,8 @@ class Model(model.Model):
         return {"label": self.logits(obs).argmax(1).to(torch.uint8)}
 
     def score(self, batch: Rows) -> Tensor:
-        assert isinstance(batch["label"], Tensor), "a label is a tensor"
         said = F.one_hot(self.logits(batch["obs"]).argmax(1), self.classes).flatten(1, 2).bool()  # [B, HW, K]
-        true = F.one_hot(batch["label"].long(), self.classes).flatten(1, 2).bool()
+        true = F.one_hot(answers(batch).long(), self.classes).flatten(1, 2).bool()
         both, either = (said & true).sum(1), (said | true).sum(1)  # [B, K]
         there = (either > 0).float()
         return (both / either.clamp(min=1)).sum(1) / there.sum(1)
