@@ -10,7 +10,7 @@ MultiDiscrete are int64 counted from 0 (an offset `start` is added at the enviro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -363,6 +363,19 @@ def leaf_values(space: Space, value: Any) -> list[Any]:
         value = {str(key): part for key, part in value.items()}
     parts = (value[i if isinstance(value, tuple | list) else name] for i, (name, _) in enumerate(space))
     return [leaf for (_, sub), part in zip(space, parts, strict=True) for leaf in leaf_values(sub, part)]
+
+
+def without(space: Space, names: Collection[str], path: str = "") -> Space:
+    """A space without these leaves, by their names in `leaves`, and without groups of entries of which none is left."""
+    if not names or not isinstance(space, Dict):
+        return space
+    entries = []
+    for name, sub in space:
+        whole = f"{path}.{name}" if path else name
+        inner = without(sub, names, whole)
+        if whole not in names and not (isinstance(inner, Dict) and not tuple(inner)):
+            entries.append((name, inner))
+    return Dict(tuple(entries), space.is_tuple)
 
 
 def _dims(space: Any) -> tuple[int, ...]:

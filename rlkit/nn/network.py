@@ -43,7 +43,7 @@ class Network(nn.Module):
         self.spec = spec
         shared = config.shared
         if shared is None:  # a convolutional encoder is most of the work, so it is shared
-            shared = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.observation))
+            shared = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.inputs))
         names = list(heads)
         groups = [names] if shared else [[name] for name in names]
         self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}

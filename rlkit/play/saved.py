@@ -42,6 +42,7 @@ from rlkit.spaces import (
     start_of,
     text_row,
     to_rows,
+    without,
 )
 from rlkit.tensorfile import MALFORMED
 from rlkit.text import clean
@@ -86,13 +87,14 @@ class AgentPolicy:
     def _row(self, obs: Any) -> Obs:
         """One observation as a row of one lane: [1, ...]."""
         rows = {}
+        space = without(self.spec.observation, self.spec.labels)  # nobody knows them where the policy is used
         try:
-            values = leaf_values(self.spec.observation, obs)
+            values = leaf_values(space, obs)
         except (KeyError, IndexError, AttributeError) as error:
             raise ValueError(
-                f"the observation has no {error}; this policy reads a {describe(self.spec.observation)}"
+                f"the observation has no {error}; this policy reads a {describe(space)}"
             ) from error
-        for (name, leaf), value in zip(leaves(self.spec.observation), values, strict=True):
+        for (name, leaf), value in zip(leaves(space), values, strict=True):
             if name == MASK and isinstance(value, (tuple, list)):  # one part per component
                 value = np.concatenate([np.ravel(part) for part in value])
             if isinstance(leaf, Box) and leaf.meaning == "text" and isinstance(value, str):
@@ -108,7 +110,7 @@ class AgentPolicy:
                 )
             row = to_rows(array, leaf.shape, start_of(leaf))
             rows[name] = torch.from_numpy(np.array(row, row_dtype(leaf)))[None]
-        return rows if isinstance(self.spec.observation, Dict) else rows[""]
+        return rows if isinstance(space, Dict) else rows[""]
 
 
 def policy_parts(policy: Policy, config: RunConfig) -> Saved:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -28,9 +28,12 @@ class Sights(gymnasium.Env[Any, Any]):
     """
 
     label_family = f"{__name__}:Said"
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
-    def __init__(self, continuous: bool = False, view: str = "picture") -> None:
-        self.continuous, self.view = continuous, view
+    def __init__(
+        self, continuous: bool = False, view: str = "picture", render_mode: str | None = None
+    ) -> None:
+        self.continuous, self.view, self.render_mode = continuous, view, render_mode
         picture = spaces.Box(0, 255, (SIDE, SIDE), np.uint8)
         self.observation_space = picture if view == "picture" else spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32) if continuous else spaces.Discrete(3)
@@ -50,6 +53,9 @@ class Sights(gymnasium.Env[Any, Any]):
         if self.view == "vector":
             return self.state()
         return np.array([10, 200, 90], np.uint8)[self.mask()] + np.uint8(self.t)
+
+    def render(self) -> Value:
+        return np.full((16, 16, 3), 30 * round(self.x), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
