@@ -66,6 +66,7 @@ class Optimiser:
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.flat, self.gradient = flatten(module)
         self.lr = config.lr
+        self._checked = False
         self.vector = self.flat.detach()  # the same memory
         scales = [float(getattr(p, "lr_scale", 1.0)) for p in self.parameters]
         if config.name not in ("adam", "adamw") and set(scales) != {1.0}:
@@ -107,8 +108,21 @@ class Optimiser:
         total, sums = ranks.all_sum(total, torch.stack(metrics).sum(0))
         return sums, self._descend(total)
 
+    def _check(self) -> None:
+        """Raise ConfigError where another optimiser was made of some of these weights: it has taken them away."""
+        begin = self.flat.data_ptr()
+        end = begin + self.flat.numel() * self.flat.element_size()
+        if not all(begin <= p.data_ptr() < end for p in self.parameters if p.numel()):
+            raise ConfigError(
+                "two optimisers step the same weights, and the first of them would change nothing any more; put both "
+                "losses into one, or give each optimiser modules of its own"
+            )
+        self._checked = True
+
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
+        if not self._checked:
+            self._check()
         with self.learning():
             if self._compiled is not None:
                 return self._compiled(*batch)

@@ -33,9 +33,10 @@ from rlkit.run.handover import Source, hand_over, sources
 from rlkit.run.health import require_finite
 from rlkit.run.hooks import Best, EvaluateHook, LogHook, StopHook
 from rlkit.run.probe import has_pixels, tested_precision
-from rlkit.spaces import Discrete
+from rlkit.spaces import Discrete, limits_of
 from rlkit.types import EnvSpec
 
+PIECE = 4096  # rows whose labels are looked at at once
 SEEN = 10_000  # training rows from which a model takes means and deviations before it learns
 
 
@@ -109,17 +110,20 @@ def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
             raise ConfigError(
                 f"data={table.name}: {label} is {values[row]} in row {row:,}, and {wrong.sum():,} rows are not finite"
             )
-    if isinstance(spec.action, Discrete):
-        wrong = (values < 0) | (values >= spec.action.n)
-        if wrong.any():
-            row = int(wrong.argmax())
+    limits = None if values.dtype.kind == "f" else limits_of(spec.action)
+    for start in range(0, len(values), PIECE) if limits else ():
+        piece = values[start : start + PIECE]
+        beyond = (piece < limits[0]) | (piece > limits[1])
+        if beyond.any():
+            row, *_ = np.argwhere(beyond)[0]
             raise ConfigError(
-                f"data={table.name}: {label} is {values[row]} in row {row:,}; allowed: 0 to {spec.action.n - 1}"
+                f"data={table.name}: {label} is {piece[beyond][0]} in row {start + row:,}; allowed: "
+                f"{np.min(limits[0])} to {np.max(limits[1])}"
             )
-        if len(values) and (values == values[0]).all():
-            raise ConfigError(
-                f"data={table.name}: {label} is {values[0]} in all rows: there is nothing to tell apart"
-            )
+    if isinstance(spec.action, Discrete) and len(values) and (values == values[0]).all():
+        raise ConfigError(
+            f"data={table.name}: {label} is {values[0]} in all rows: there is nothing to tell apart"
+        )
 
 
 def part_names(config: TaskRun) -> tuple[str, ...]:

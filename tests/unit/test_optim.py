@@ -16,6 +16,8 @@ from rlkit.device import choose_device, choose_precision
 from rlkit.learn.optim import Optimiser, flatten
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
+from rlkit.perception.learner import TaskLearner
+from rlkit.perception.tasks import classify
 from rlkit.spaces import Box, Discrete
 from rlkit.types import EnvSpec, Lanes
 
@@ -192,3 +194,37 @@ def test_choices_say_why() -> None:
 def test_cuda_never_falls_back() -> None:
     with pytest.raises(ConfigError, match="device=cuda: .*type device=cpu"):
         choose_device("cuda", print)
+
+
+def test_a_compiled_task_is_the_eager_one() -> None:
+    found = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        spec = EnvSpec("t", Box((3,), "float32"), Discrete(2))
+        model = classify.Model(spec, NetworkConfig(encoder="mlp", hidden=(4,)), classify.Config())
+        rows = {"obs": torch.randn(6, 3), "label": torch.tensor([0, 1, 1, 0, 1, 0])}
+        learner = TaskLearner(model, OptimConfig(lr=1e-2), precision=torch.float32, compile=compile)
+        metrics = [learner.learn(rows, 0.0) for _ in range(3)]
+        found.append((metrics[-1]["loss/classes"], learner.optim.vector.clone()))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_two_optimisers_of_the_same_weights_are_told() -> None:
+    """An encoder below two heads, each with an optimiser: the first one would step a copy that nobody reads."""
+    encoder, heads = nn.Linear(3, 4), (nn.Linear(4, 1), nn.Linear(4, 2))
+
+    def made(number: int) -> Optimiser:
+        both = nn.Sequential(encoder, heads[number])
+
+        def loss(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            value = both(x).square().mean()
+            return value, value.detach()[None]
+
+        return Optimiser(both, loss, OptimConfig(), precision=torch.float32, compile=False)
+
+    first, second = made(0), made(1)
+    with pytest.raises(
+        ConfigError, match="two optimisers step the same weights, .*; put both losses into one"
+    ):
+        first.minimise(torch.ones(2, 3))
+    second.minimise(torch.ones(2, 3))

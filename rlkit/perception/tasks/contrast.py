@@ -1,11 +1,13 @@
 """Which frame comes next: features that tell times and places apart, learned without labels.
 
-    z = W2 relu(W1 f(o)) / |...|,     s_ij = z_i . z'_j / tau,     z' of the frame `distance` rows later
+    z = P f(o) / |...|,   z' = P' f(o') / |...|,   s_ij = z_i . z'_j / tau,   o' the frame `distance` rows later
     L = -mean_i [ log softmax_j(s_ij)_{j=i} + log softmax_j(s_ji)_{j=i} ] / 2
 
 (van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", 2018, arXiv:1807.03748;
-the projection and the cosine as in SimCLR, Chen et al., 2020, arXiv:2002.05709.) Score of a row: 1 if among the later
-frames of 256 rows its own is the most similar one, else 0; by chance 0.004.
+the cosine and projections P of two layers as in SimCLR, Chen et al., 2020, arXiv:2002.05709. P and P' are two: with one
+a frame would be most similar to itself, and it is among the later frames where the row `distance` before it is.)
+
+Score of a row: 1 if among the later frames of 256 rows its own is the most similar one, else 0; by chance 0.004.
 """
 
 from __future__ import annotations
@@ -44,15 +46,19 @@ class Model(model.Model):
         super().__init__(spec, network, {"label": None})
         self.distance, self.temperature = config.distance, config.temperature
         width = self.network.width("label")
-        self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.size))
 
-    def project(self, obs: Obs) -> Tensor:
+        def projection() -> nn.Module:
+            return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.size))
+
+        self.now, self.later = projection(), projection()
+
+    def project(self, obs: Obs, by: nn.Module) -> Tensor:
         """obs [B, ...] -> z [B, size], of length 1."""
-        return F.normalize(self.projection(self.encode(obs)["label"]).float(), dim=-1)
+        return F.normalize(by(self.encode(obs)["label"]).float(), dim=-1)
 
     def similarities(self, batch: Rows) -> Tensor:
         """[B, B] of each row with each later frame."""
-        return self.project(batch["obs"]) @ self.project(batch["later"]).T
+        return self.project(batch["obs"], self.now) @ self.project(batch["later"], self.later).T
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
         s = self.similarities(batch) / self.temperature
@@ -63,7 +69,7 @@ class Model(model.Model):
 
     def predict(self, obs: Obs) -> dict[str, Tensor]:
         """z [B, size]."""
-        return {"z": self.project(obs)}
+        return {"z": self.project(obs, self.now)}
 
     def score(self, batch: Rows) -> Tensor:
         s = self.similarities(batch)
