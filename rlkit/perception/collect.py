@@ -78,7 +78,10 @@ def collect(config: CollectConfig, say: Callable[[str], None] = print) -> Table:
         "seed": config.seed,
         "rlkit": __version__,
     }
-    _compare(config.out, made)
+    there = _compare(config.out, made)
+    if there is not None and there.rows >= config.frames:
+        say(f"{config.out}: has {there.rows:,} rows already")
+        return there
     writer = Writer(config.out, columns, made)
     env = package.make_vec(probe.config, config.seed)
     try:
@@ -199,12 +202,13 @@ def _plain(env: Any) -> dict[str, Any]:
     return {name: value for name, value in lists(asdict(env)).items() if name not in _BESIDE}
 
 
-def _compare(out: str, made: dict[str, Any]) -> None:
-    """Raise ConfigError where a table is there that was made with other options."""
+def _compare(out: str, made: dict[str, Any]) -> Table | None:
+    """The table that is there. Raises ConfigError where it was made with other options."""
     try:
-        before = open_table(out).made
+        there = open_table(out)
     except ConfigError:
-        return  # none, or damaged: the writer says so
+        return None  # none, or damaged: the writer says so
+    before = there.made
     for group in ("env", "driver", "seed"):
         old, new = before.get(group), made[group]
         pairs = (
@@ -218,6 +222,7 @@ def _compare(out: str, made: dict[str, Any]) -> None:
                     f"out={out}: its rows were collected with {name}={show(was)}, not {show(now)}; choose another "
                     "folder, or type the same options to go on"
                 )
+    return there
 
 
 def _expert(package: Environments, env: Any) -> str | None:

@@ -122,3 +122,15 @@ def sights(episodes: int = 60, seed: int = 0) -> Table:
             "group": (np.array(rows["group"], np.uint64), None),
         },
     )
+
+
+OPTIONS: dict[str, Any] = {  # of small runs of agents in it
+    "preset": "none", "network.encoder": "mlp", "network.hidden": [12], "env.lanes": 2, "env.backend": "inprocess",
+    "agent.steps": 8, "agent.minibatch": 16, "agent.epochs": 1, "evaluate.episodes": 1, "log.tensorboard": False,
+    "threads": 1, "total_steps": 32, "env.stack": 2, "precision": "float32",
+}  # fmt: skip
+
+
+def typed(options: dict[str, Any]) -> list[str]:
+    """The same options as words of a command."""
+    return [f"{key}={value}".replace(" ", "") for key, value in options.items()]
