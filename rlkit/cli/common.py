@@ -221,7 +221,8 @@ def _played(config: RunConfig) -> tuple[str, ...]:
 
 def elsewhere(arguments: argparse.Namespace) -> str:
     """The part of a file's name that says in which other environment was played; empty for the run's own."""
-    return f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(arguments.env))}" if arguments.env else ""
+    words = [*arguments.env, *([f"eyes={arguments.eyes}"] if arguments.eyes else [])]
+    return f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(words))}" if words else ""
 
 
 def positive(text: str) -> int:
