@@ -15,7 +15,7 @@ from rlkit.options import ConfigError
 from rlkit.text import clean, quoted
 
 if TYPE_CHECKING:
-    from rlkit.config.schema import RunConfig, TaskRun
+    from rlkit.config.schema import Common, RunConfig, TaskRun
     from rlkit.play.saved import AgentPolicy
 
 
@@ -124,14 +124,14 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     from rlkit.device import choose_threads
     from rlkit.machine import cores
     from rlkit.play.saved import load
-    from rlkit.run.folder import changed_by_hand, run_config, run_folder
+    from rlkit.run.folder import changed_by_hand, run_folder
     from rlkit.run.probe import has_pixels, probe_env
     from rlkit.space_json import to_json
     from rlkit.spaces import describe
 
     folder = run_folder(arguments.run)
     remember(*arguments.trust)
-    config = run_config(folder)
+    config = _of_agent(folder)
     changed = changed_by_hand(folder, config, "env.")  # the agent is as it was saved
     asked = _played(config)
     if arguments.env:
@@ -161,6 +161,30 @@ def open_run(arguments: argparse.Namespace) -> tuple[Place, RunConfig, AgentPoli
     threads = min(config.threads, cores())  # it may have been trained on a larger machine
     torch.set_num_threads(choose_threads(threads, has_pixels(agent.spec)))
     return folder, config, agent
+
+
+def _of_agent(folder: Place) -> RunConfig:
+    """The configuration of an agent's run, or of a task's that trained an agent's policy, as if it were one.
+
+    Raises ConfigError where a run has no policy.
+    """
+    from rlkit.config.compose import compose
+    from rlkit.config.schema import TaskRun
+    from rlkit.run.folder import any_config, run_config
+
+    config = any_config(folder)
+    if not isinstance(config, TaskRun) or config.agent is None:
+        return run_config(folder)
+    base = run_of(compose(values={"preset": "none"}).config)  # the environment is the one that is typed
+    return replace(base, agent=config.agent, network=config.network, threads=config.threads, seed=config.seed)
+
+
+def run_of(config: Common) -> RunConfig:
+    """A configuration that is an agent's."""
+    from rlkit.config.schema import RunConfig
+
+    assert isinstance(config, RunConfig), "no task was typed"
+    return config
 
 
 def _seeing(agent: AgentPolicy, run: str) -> AgentPolicy:
@@ -197,7 +221,8 @@ def _played(config: RunConfig) -> tuple[str, ...]:
 
 def elsewhere(arguments: argparse.Namespace) -> str:
     """The part of a file's name that says in which other environment was played; empty for the run's own."""
-    return f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(arguments.env))}" if arguments.env else ""
+    words = [*arguments.env, *([f"eyes={arguments.eyes}"] if arguments.eyes else [])]
+    return f"-{re.sub('[^A-Za-z0-9._=-]+', '-', ' '.join(words))}" if words else ""
 
 
 def positive(text: str) -> int:

@@ -196,7 +196,6 @@ class _Adam:
     """
 
     def __init__(self, flat: Tensor, config: OptimConfig, pieces: list[tuple[float, slice]]) -> None:
-        self.pieces = pieces
         self.flat = flat
         self.kernel = torch._fused_adamw_ if config.name == "adamw" else torch._fused_adam_
         self.constants: dict[str, Any] = {
@@ -208,6 +207,12 @@ class _Adam:
             "exp_avg": torch.zeros_like(flat),
             "exp_avg_sq": torch.zeros_like(flat),
         }
+        mean, square = self.state["exp_avg"], self.state["exp_avg_sq"]
+        # views of what is stepped with one learning rate, all of it where there is only one
+        self.pieces = [
+            (scale, None if piece == slice(0, len(flat)) else piece, flat[piece], mean[piece], square[piece])
+            for scale, piece in pieces
+        ]
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a value of `state`."""
@@ -215,13 +220,21 @@ class _Adam:
             self.state[name].copy_(value)
 
     def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
-        step, mean, square = self.state.values()
+        step = self.state["step"]
         step += 1
-        for scale, piece in self.pieces:
+        for scale, piece, flat, mean, square in self.pieces:
+            own = gradient if piece is None else gradient[piece]
             self.kernel(
-                [self.flat[piece]], [gradient[piece]], [mean[piece]], [square[piece]], [], [step], lr=scale * lr,
-                grad_scale=divisor, **self.constants,
-            )  # fmt: skip
+                [flat],
+                [own],
+                [mean],
+                [square],
+                [],
+                [step],
+                lr=scale * lr,
+                grad_scale=divisor,
+                **self.constants,
+            )
 
 
 class _Torch:

@@ -140,7 +140,8 @@ def _episodes(
     due = done
     while True:
         shown = _columns(row)
-        action, state = driver.act(row.obs, row.first, state, torch.from_numpy(noise.next()))
+        with torch.no_grad():
+            action, state = driver.act(row.obs, row.first, state, torch.from_numpy(noise.next()))
         moves = ~row.last.numpy()
         acted = action.numpy()
         for lane in np.flatnonzero(moves):
