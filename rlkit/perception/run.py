@@ -110,16 +110,17 @@ def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
             raise ConfigError(
                 f"data={table.name}: {label} is {values[row]} in row {row:,}, and {wrong.sum():,} rows are not finite"
             )
-    limits = None if values.dtype.kind == "f" else limits_of(spec.action)
-    for start in range(0, len(values), PIECE) if limits else ():
-        piece = values[start : start + PIECE]
-        beyond = (piece < limits[0]) | (piece > limits[1])
-        if beyond.any():
-            row, *_ = np.argwhere(beyond)[0]
-            raise ConfigError(
-                f"data={table.name}: {label} is {piece[beyond][0]} in row {start + row:,}; allowed: "
-                f"{np.min(limits[0])} to {np.max(limits[1])}"
-            )
+    elif (limits := limits_of(spec.action)) is not None:
+        low, high = limits
+        for start in range(0, len(values), PIECE):
+            piece = values[start : start + PIECE]
+            beyond = (piece < low) | (piece > high)
+            if beyond.any():
+                row = start + int(np.argwhere(beyond)[0, 0])
+                raise ConfigError(
+                    f"data={table.name}: {label} is {piece[beyond][0]} in row {row:,}; allowed: {np.min(low)} to "
+                    f"{np.max(high)}"
+                )
     if isinstance(spec.action, Discrete) and len(values) and (values == values[0]).all():
         raise ConfigError(
             f"data={table.name}: {label} is {values[0]} in all rows: there is nothing to tell apart"
