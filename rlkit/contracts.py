@@ -376,7 +376,7 @@ class Task:
     Model            Model(spec, network, config) extends `rlkit.perception.model.Model`: loss, prediction, score
     label(table, config)    the column that is learned, "" where that is the input; raises ConfigError where none fits
     DEFAULTS         optional literal: options {"optim.lr": 1e-3} that a run of the task begins with
-    AGENT            optional literal, True: it trains an agent's policy, Model(spec, network, config, algorithm, agent_config)
+    AGENT            optional literal, True: it trains a policy: Model(spec, network, config, algorithm, agent_config)
     """
 
     name: str

@@ -110,14 +110,20 @@ class Run(Driver):
         self.noise_size = policy.noise_size
 
     def initial_state(self, lanes: int) -> State:
-        return self.policy.initial_state(Lanes(lanes))
+        eyes = self.policy.eyes
+        frames = torch.zeros(lanes, 0) if eyes is None else eyes.memory(lanes, torch.device("cpu"))
+        return self.policy.initial_state(Lanes(lanes)), frames
 
     def act(self, obs: Obs, first: Tensor, state: State, noise: Tensor) -> tuple[Tensor, State]:
         if isinstance(obs, dict):
             seen = {name: x for name, x in obs.items() if not name.startswith(LABEL)}
             obs = obs[self.reads] if self.reads else seen
-        action, state, _ = self.policy.act(obs, first, state, noise if self.sample else None)
-        return self.policy.to_env(action), state
+        own, frames = state
+        assert isinstance(own, tuple) and isinstance(frames, Tensor), "the policy's memory, and its eyes'"
+        if self.policy.eyes is not None:
+            obs, frames = self.policy.eyes(obs, first, frames)
+        action, own, _ = self.policy.act(obs, first, own, noise if self.sample else None)
+        return self.policy.to_env(action), (own, frames)
 
 
 class Mixture(Driver):
@@ -219,12 +225,13 @@ def _one(name: str, config: DriverConfig, spec: EnvSpec, own: Space, expert: str
         raise ConfigError(
             f"driver={name}: no such driver or run; allowed: {', '.join(known)}, or a run's folder (runs/NAME)"
         )
-    policy = load(name).policy
+    agent = load(name)
+    policy = agent.policy
     if to_json(policy.spec.action) != to_json(spec.action):
         raise ConfigError(
             f"driver={name}: acts in {describe(policy.spec.action)}, and {spec.id} in {describe(spec.action)}"
         )
-    wanted = to_json(policy.spec.observation)
+    wanted = to_json(agent.spec.observation)
     fitting = [label for label in spec.labels if to_json(dict(leaves(spec.observation))[label]) == wanted]
     if to_json(own) == wanted:
         entries = [leaf for leaf, _ in leaves(spec.observation) if leaf not in spec.labels]
@@ -232,7 +239,7 @@ def _one(name: str, config: DriverConfig, spec: EnvSpec, own: Space, expert: str
     if fitting:
         return Run(policy, fitting[0], config.sample)
     raise ConfigError(
-        f"driver={name}: sees {describe(policy.spec.observation)}; {spec.id} shows {describe(own)}"
+        f"driver={name}: sees {describe(agent.spec.observation)}; {spec.id} shows {describe(own)}"
         + (
             f" and says {', '.join(spec.labels)}"
             if spec.labels

@@ -310,17 +310,28 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "vector": {"env.kwargs": {"view": "vector"}},
         "continuous": {"env.kwargs": {"continuous": True}},
     }
-    return {name: train("ppo", ID, name=name, **options, **more) for name, more in kinds.items()}
+    made = {name: train("ppo", ID, name=name, **options, **more) for name, more in kinds.items()}
+    made["stack"] = train("ppo", ID, name="stack", **options, **{"env.stack": 2})
+    made["eyes"] = train("ppo", ID, name="eyes", **options, **{"env.stack": 2, "eyes": str(made["stack"])})
+    return made
 
 
 def test_a_run_drives(tmp_path: Path, runs: dict[str, Path]) -> None:
-    """What its policy does in the same row; one that was trained on the state reads the label that is it."""
+    """What its policy does, with its stack of frames and its eyes; one of the state reads the label that is it."""
     import rlkit
 
-    for name, column in (("picture", "image"), ("vector", "label.vector")):
+    for name, column in (
+        ("picture", "image"),
+        ("vector", "label.vector"),
+        ("stack", "image"),
+        ("eyes", "image"),
+    ):
         given = config(tmp_path / name, driver_name=str(runs[name]), driver_sample=False, frames=25)
         table, agent = quiet(given), rlkit.load(runs[name])
-        assert all(agent(table[column][row])[0] == table["action"][row] for row in range(table.rows))
+        state = None
+        for row in range(table.rows):
+            action, state = agent(table[column][row], None if table["first"][row] else state)
+            assert action == table["action"][row]
         sampled = quiet(
             replace(given, out=str(tmp_path / f"{name}-drawn"), driver=replace(given.driver, sample=True))
         )
