@@ -22,12 +22,13 @@ from rlkit.config.schema import TaskRun
 from rlkit.config.tasks import agent_name
 from rlkit.contracts import Saved
 from rlkit.device import Budget, TooLarge
-from rlkit.machine import gib
+from rlkit.machine import SHARE, available, gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
 from rlkit.perception.feed import Reader
 from rlkit.perception.model import Model
 from rlkit.perception.table import LABEL, Array, Index
+from rlkit.run.sizes import COPIES
 from rlkit.seeding import uniforms
 from rlkit.spaces import Dict, describe, leaf_values, leaves, row_dtype
 from rlkit.tensorfile import MALFORMED
@@ -38,11 +39,23 @@ PIECE = 256  # rows that are predicted at once
 
 
 def new_model(spec: EnvSpec, config: TaskRun) -> Model:
-    """The model of a run, with new weights. Raises ConfigError where it cannot be."""
+    """The model of a run, with new weights. Raises ConfigError where it cannot be, or does not fit into memory."""
+    free = int(SHARE * available(Path(config.dir).absolute())[0])
     try:
-        return _made(config.task_name, spec, config.network, config.task, agent_name(config), config.agent)
+        with Budget(free // COPIES):
+            return _made(
+                config.task_name, spec, config.network, config.task, agent_name(config), config.agent
+            )
     except ConfigError:
         raise
+    except (TooLarge, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        raise ConfigError(
+            f"task={config.task_name}, data={config.data}: a model of {describe(spec.observation)} that says "
+            f"{describe(spec.action)} takes more than the {gib(free)} of memory that may be used; type smaller counts "
+            "of network, or another label"
+        ) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
