@@ -177,8 +177,8 @@ class TableFeed(Feed):
         self._order = self._permuted()
         if state.get("rows", len(self.index)) != len(self.index):
             return (
-                f"the table has {len(self.index):,} training rows, and had {state['rows']:,} when the run was last open: "
-                "it continues, but not exactly"
+                f"the table has {len(self.index):,} training rows, and had {state['rows']:,} when the run was last "
+                "open: it continues, but not exactly"
             )
         return None
 
