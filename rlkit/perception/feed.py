@@ -165,11 +165,22 @@ class TableFeed(Feed):
         return []
 
     def state_dict(self) -> Saved:
-        return {"epoch": self.epoch, "position": self.position, "update": self.update}
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "update": self.update,
+            "rows": len(self.index),
+        }
 
-    def load(self, state: Saved, parts: Mapping[str, Saved]) -> None:
+    def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         self.epoch, self.position, self.update = state["epoch"], state["position"], state["update"]
         self._order = self._permuted()
+        if state.get("rows", len(self.index)) != len(self.index):
+            return (
+                f"the table has {len(self.index):,} training rows, and had {state['rows']:,} when the run was last "
+                "open: it continues, but not exactly"
+            )
+        return None
 
     def close(self) -> None:
         pass

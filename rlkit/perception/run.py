@@ -90,8 +90,10 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         f"data: {rows:,} rows to learn from, {parts['validation']:,} for validation, {parts['test']:,} for the test, "
         f"in groups that are never shared; {total / rows:.3g} epochs"
     )
+    path = Path(config.data)
     config = replace(
         config,
+        data=str(path.absolute()) if path.exists() else config.data,
         total_steps=total,
         device=str(device),
         precision=str(precision).removeprefix("torch."),

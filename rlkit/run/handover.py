@@ -147,7 +147,7 @@ def _check_policy(source: Source, config: RunConfig, spec: EnvSpec) -> None:
     if agent != config.agent_name:
         what = f"agent={agent}" if agent else f"task={source.parts.get('task')}, which has no policy"
         raise ConfigError(
-            f"{source.option}: {clean(what, 60)}, and this run is of agent={config.agent_name}; type a run of that"
+            f"{source.option}: {clean(what, 60)}, and this run is of agent={config.agent_name}: type a run of it"
         )
     for what in ("observation", "action"):
         theirs, ours = getattr(source.spec, what), getattr(spec, what)
@@ -187,7 +187,7 @@ def _same_inputs(source: Source, spec: EnvSpec) -> None:
     if theirs.stack != spec.stack:
         raise ConfigError(
             f"{source.option}: its encoder reads {theirs.stack} frames at once, this run's {spec.stack}; type "
-            f"env.stack={theirs.stack}, or train the task with stack={spec.stack}"
+            f"env.stack={theirs.stack} (a task: stack={theirs.stack}), or train the other run with {spec.stack}"
         )
 
 
