@@ -91,7 +91,7 @@ def test_a_batch_is_learned_by_heart_and_rows_are_on_their_own(name: str) -> Non
     if name == "classify":
         before = Scorer(model, reader).scores(index).mean()
         assert before < 0.5
-    learned(model, reader, index, 300, 1e-2)
+    learned(model, reader, index, 200, 1e-2)
     assert Scorer(model, reader).scores(index).mean() > GOOD[name]
     scorer = Scorer(model, reader)
     together = scorer.predictions(index)
@@ -145,9 +145,9 @@ def test_what_can_be_learned_is() -> None:
     """The other side of the last test: with the true labels the same models are good on rows that they never saw."""
     torch.set_num_threads(1)
     table = sights(120)
-    for name, least in (("classify", 0.6), ("regress", -0.2), ("segment", 0.7)):
+    for name, updates, least in (("classify", 80, 0.6), ("regress", 80, -0.2), ("segment", 200, 0.7)):
         model, reader = opened(name, table)
-        learned(model, reader, reader.part("training"), 150, 1e-2)
+        learned(model, reader, reader.part("training"), updates, 1e-2)
         assert Scorer(model, reader).scores(reader.part("validation")).mean() > least, name
 
 
@@ -174,7 +174,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path: Path
     assert one["weights"] != other["weights"] and one["best"] != other["best"]
 
 
-@pytest.mark.parametrize("at", [3, 11, 12])
+@pytest.mark.parametrize("at", [3, 12])
 def test_a_run_that_was_stopped_in_an_epoch_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
