@@ -15,7 +15,7 @@ from tests.helpers.runs import digest, launch, rlkit, start, wait_for
 
 CARTPOLE = [
     "train", "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.backend=inprocess", "env.lanes=4",
-    "agent.steps=32", "agent.minibatch=64", "agent.epochs=4", "network.normalize=true", "agent.normalize_reward=true",
+    "agent.steps=32", "agent.minibatch=64", "agent.epochs=2", "network.normalize=true", "agent.normalize_reward=true",
     "evaluate.every=1100", "evaluate.episodes=2", "log.every=120", "threads=1",
 ]  # fmt: skip
 CARRACING = [

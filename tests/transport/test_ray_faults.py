@@ -14,18 +14,22 @@ from tests.helpers.ledger import account, names
 from tests.helpers.rayruns import add_node, cluster, make
 
 
-def options(folder: Path, faulty: str = "[0, 0]") -> list[str]:
+def options(folder: Path, faulty: str = "[0, 0]", seconds: float = 0.001) -> list[str]:
     folder.mkdir(parents=True)
     return [
         "agent=ppo", "agent.steps=16", "env=tests.helpers.ledger:Ledger", "source=ray", "source.mode=async",
-        f"env.kwargs={{folder: {folder}, faulty: {faulty}, seconds: 0.001}}",
+        f"env.kwargs={{folder: {folder}, faulty: {faulty}, seconds: {seconds}}}",
     ]  # fmt: skip
 
 
 def test_a_cluster_that_loses_actors_and_a_node_loses_what_it_reports(tmp_path: Path) -> None:
-    """Two nodes of two workers: three workers are killed by SIGKILL, then a node goes and another comes."""
+    """Two nodes of two workers: three workers are killed by SIGKILL, then a node goes and another comes.
+
+    Environments take their time, so that those which go on leave the cores to those which start.
+    """
     with cluster(nodes=2, cpus=2) as found:
-        run = make(tmp_path, *options(tmp_path / "log"), "source.workers=4", f"ray.address={found.address}")
+        slow = options(tmp_path / "log", seconds=0.01)
+        run = make(tmp_path, *slow, "source.workers=4", f"ray.address={found.address}")
         source, received = run.feed.source, []
 
         def update(until: Callable[[], bool], least: int = 3) -> None:

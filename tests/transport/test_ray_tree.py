@@ -229,12 +229,15 @@ def test_aggregators_of_a_real_ray_change_no_bit(tmp_path: Path, monkeypatch: py
 
 
 def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Path) -> None:
-    """A run begins on one node, another joins; a worker and an aggregator are killed; the node goes."""
+    """A run begins on one node, another joins; a worker and an aggregator are killed; the node goes.
+
+    Environments take their time, so that those which go on leave the cores to those which start.
+    """
     options = ledger(
         tmp_path, "source.mode=async", "source.aggregate=1", "source.min_workers=2", "source.max_lag=2"
     )
     options[1] = "agent.steps=16"
-    options[2] = f"env.kwargs={{folder: {tmp_path / 'log'}, seconds: 0.001}}"
+    options[2] = f"env.kwargs={{folder: {tmp_path / 'log'}, seconds: 0.01}}"
     with cluster(nodes=1, cpus=2) as found:
         import ray
 
