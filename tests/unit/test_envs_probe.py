@@ -174,7 +174,7 @@ def test_a_part_of_one_is_refused(name: str, member: str) -> None:
 def test_members_are_those_of_the_contract() -> None:
     assert set(MEMBERS) == {
         "spec", "lanes", "device", "exact", "fps", "restore", "step", "snapshot", "load_snapshot", "render", "close",
-        "failures", "pictures", "picture_rate", "lost",
+        "failures", "pictures", "picture_rate", "lost", "memory", "load_memory",
     }  # fmt: skip
 
 

@@ -134,12 +134,12 @@ def test_memory_is_float32_under_autocast(core):
     y, _ = memory(encoded, first, memory.initial_state(3))
     with torch.autocast("cpu", torch.bfloat16):
         z, state = memory(encoded, first, memory.initial_state(3))
-        head = net.network._head("a", z)
+        head = net.network.head("a", z)
         out, _ = net(torch.randn(4, 3, 6), first, net.initial_state(3))
     torch.testing.assert_close(z, y, rtol=0, atol=0)
     assert z.dtype == out.dtype == torch.float32
     assert all(leaf.dtype in (torch.float32, torch.int64) for leaf in tree_leaves(state))
-    torch.testing.assert_close(head, net.network._head("a", y), rtol=0, atol=0)
+    torch.testing.assert_close(head, net.network.head("a", y), rtol=0, atol=0)
     out.sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
