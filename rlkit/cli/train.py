@@ -16,8 +16,7 @@ shows all of them.
   source=thread          collect while learning    (sync, thread, ray)
   task=segment           what a model learns from a table (rlkit list tasks), or a module of your own
   data=data/cr           the table                 (rlkit collect makes one; rlkit list data shows some with a name)
-  network.encoder_from=RUN   the agent begins with an encoder that another run has learned
-  eyes=RUN               the agent sees what a frozen model makes of a frame; init_from=RUN: begins with all its weights
+  network.encoder_from=RUN, init_from=RUN, eyes=RUN    what an agent takes over from another run (docs/perception.md)
   total_steps=1e6  seed=3  device=auto  name=first-try  preset=none  stop.reward=475  agent.clip=0.1  optim.lr=1e-4
 
 Ctrl-C saves the run; `rlkit resume RUN` continues it exactly.

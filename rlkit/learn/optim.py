@@ -12,9 +12,9 @@ gradient become one compiled function from minibatch to flat gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,8 @@ from rlkit import ranks
 from rlkit.compile import Compiled, from_flat, to_flat
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
+from rlkit.learn.steps import make_step, require_own
 from rlkit.nn.shift import Shift
-from rlkit.options import ConfigError
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
 
@@ -68,17 +68,7 @@ class Optimiser:
         self.lr = config.lr
         self._checked = False
         self.vector = self.flat.detach()  # the same memory
-        scales = [float(getattr(p, "lr_scale", 1.0)) for p in self.parameters]
-        if config.name not in ("adam", "adamw") and set(scales) != {1.0}:
-            raise ConfigError(
-                f"network.encoder_lr={min(scales):g}: with optim.name={config.name} all weights have one learning "
-                "rate; type optim.name=adam or network.encoder_lr=1"
-            )
-        self.step = (
-            _Adam(self.vector, config, pieces(self.parameters, scales))
-            if config.name in ("adam", "adamw")
-            else _Torch(self.flat, config)
-        )
+        self.step = make_step(self.flat, self.vector, self.parameters, config)
         self.shifts = [each for each in (reads or module).modules() if isinstance(each, Shift)]
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
         self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
@@ -108,21 +98,10 @@ class Optimiser:
         total, sums = ranks.all_sum(total, torch.stack(metrics).sum(0))
         return sums, self._descend(total)
 
-    def _check(self) -> None:
-        """Raise ConfigError where another optimiser was made of some of these weights: it has taken them away."""
-        begin = self.flat.data_ptr()
-        end = begin + self.flat.numel() * self.flat.element_size()
-        if not all(begin <= p.data_ptr() < end for p in self.parameters if p.numel()):
-            raise ConfigError(
-                "two optimisers step the same weights, and the first of them would change nothing any more; put both "
-                "losses into one, or give each optimiser modules of its own"
-            )
-        self._checked = True
-
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
         if not self._checked:
-            self._check()
+            self._checked = require_own(self.flat, self.parameters)
         with self.learning():
             if self._compiled is not None:
                 return self._compiled(*batch)
@@ -173,97 +152,6 @@ class Optimiser:
                 if not name.startswith("shift/")
             }
         )
-
-
-def pieces(parameters: Sequence[nn.Parameter], scales: Sequence[float]) -> list[tuple[float, slice]]:
-    """(factor of the learning rate, where these weights lie in the flat vector), without those of factor 0."""
-    found: list[tuple[float, slice]] = []
-    start = 0
-    for parameter, scale in zip(parameters, scales, strict=True):
-        end = start + parameter.numel()
-        if found and found[-1][0] == scale and found[-1][1].stop == start:
-            found[-1] = (scale, slice(found[-1][1].start, end))
-        else:
-            found.append((scale, slice(start, end)))
-        start = end
-    return [each for each in found if each[0] > 0]
-
-
-class _Adam:
-    """Adam (Kingma and Ba, 2015) or AdamW: torch's fused kernel, which also divides the gradient.
-
-    Called directly: for small networks torch.optim's own bookkeeping takes longer than the step.
-    """
-
-    def __init__(self, flat: Tensor, config: OptimConfig, pieces: list[tuple[float, slice]]) -> None:
-        self.flat = flat
-        self.kernel = torch._fused_adamw_ if config.name == "adamw" else torch._fused_adam_
-        self.constants: dict[str, Any] = {
-            "beta1": config.betas[0], "beta2": config.betas[1], "weight_decay": config.weight_decay,
-            "eps": config.eps, "amsgrad": False, "maximize": False,
-        }  # fmt: skip
-        self.state = {
-            "step": torch.zeros((), device=flat.device),
-            "exp_avg": torch.zeros_like(flat),
-            "exp_avg_sq": torch.zeros_like(flat),
-        }
-        mean, square = self.state["exp_avg"], self.state["exp_avg_sq"]
-        # views of what is stepped with one learning rate, all of it where there is only one
-        self.pieces = [
-            (scale, None if piece == slice(0, len(flat)) else piece, flat[piece], mean[piece], square[piece])
-            for scale, piece in pieces
-        ]
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a value of `state`."""
-        for name, value in state.items():
-            self.state[name].copy_(value)
-
-    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
-        step = self.state["step"]
-        step += 1
-        for scale, piece, flat, mean, square in self.pieces:
-            own = gradient if piece is None else gradient[piece]
-            self.kernel(
-                [flat],
-                [own],
-                [mean],
-                [square],
-                [],
-                [step],
-                lr=scale * lr,
-                grad_scale=divisor,
-                **self.constants,
-            )
-
-
-class _Torch:
-    """RMSprop or SGD as torch.optim has them."""
-
-    def __init__(self, flat: nn.Parameter, config: OptimConfig) -> None:
-        self.flat = flat
-        if config.name == "rmsprop":
-            self.torch: torch.optim.Optimizer = torch.optim.RMSprop(
-                [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
-            )
-        else:
-            self.torch = torch.optim.SGD(
-                [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-            )
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """What torch.optim keeps of the past gradients, by its names."""
-        return {name: x for name, x in self.torch.state.get(self.flat, {}).items() if isinstance(x, Tensor)}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a value of `state`."""
-        self.torch.state[self.flat] = state
-
-    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
-        self.flat.grad = gradient if divisor is None else gradient.div_(divisor)
-        self.torch.param_groups[0]["lr"] = lr
-        self.torch.step()
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ import torch
 from rlkit import __version__
 from rlkit.config import registry
 from rlkit.config.edits import lists
-from rlkit.contracts import Environments, VecEnv
+from rlkit.contracts import MAX_STEPS, EndlessEpisode, Environments, VecEnv
 from rlkit.options import ConfigError, option, show
 from rlkit.perception.drivers import Driver, DriverConfig, make_driver
 from rlkit.perception.table import ACTION, FIRST, GROUP, Array, Column, Table, Writer, open_table
@@ -148,6 +148,11 @@ def _episodes(
             one = {name: np.array(array[lane]) for name, array in shown.items() if name in columns}
             one |= {ACTION: np.array(acted[lane]), FIRST: np.array(row.first[lane].item())}
             kept[lane].append(one)
+            if len(kept[lane]) > MAX_STEPS:
+                raise EndlessEpisode(
+                    f"an episode of {env.spec.id} did not end in {MAX_STEPS:,} steps; give it a time limit, for "
+                    "example env.time_limit=1000"
+                )
         row = env.step(action.to(env.device))
         for lane in np.flatnonzero(row.last.numpy() & moves):
             number = int(numbers[lane])

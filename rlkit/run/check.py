@@ -13,11 +13,10 @@ from rlkit.contracts import Algorithm, Experience, Replayed, Saved
 from rlkit.device import choose_device, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError
-from rlkit.run.handover import Source, eyes_of, sources
+from rlkit.run.handover import Source, sources, through_eyes
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
-from rlkit.spaces import describe
 from rlkit.types import EnvSpec
 
 
@@ -45,14 +44,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
     check_threads(config)
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
-    parts = eyes_of(config, probe.spec, continued, notes.append)
-    eyes = None if parts is None else registry.open_eyes(parts, device)
-    spec = probe.spec if eyes is None else eyes.seen(probe.spec)
-    if eyes is not None:
-        notes.append(
-            f"eyes: the agent sees {describe(eyes.space)} that {config.eyes.run}'s model makes of "
-            f"{describe(eyes.spec.observation)}; the model is frozen"
-        )
+    spec, eyes = through_eyes(config, probe.spec, continued, device, notes.append)
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from rlkit import checkpoint
+from rlkit.collect.eyes import Eyes
+from rlkit.config import registry
 from rlkit.config.schema import Common, RunConfig
 from rlkit.contracts import Saved
 from rlkit.device import Say
@@ -67,6 +69,21 @@ def sources(config: Common, spec: EnvSpec, continued: Saved | None, say: Say) ->
         _check_encoder(source, config.network, spec)
         found.append(source)
     return found
+
+
+def through_eyes(
+    config: RunConfig, spec: EnvSpec, continued: Saved | None, device: torch.device, say: Say
+) -> tuple[EnvSpec, Eyes | None]:
+    """What the agent of a run sees of an environment, and through which eyes; otherwise as `eyes_of`."""
+    parts = eyes_of(config, spec, continued, say)
+    if parts is None:
+        return spec, None
+    eyes = registry.open_eyes(parts, device)
+    say(
+        f"eyes: the agent sees {describe(eyes.space)} that {config.eyes.run}'s model makes of "
+        f"{describe(eyes.spec.observation)}; the model is frozen"
+    )
+    return eyes.seen(spec), eyes
 
 
 def eyes_of(config: RunConfig, spec: EnvSpec, continued: Saved | None, say: Say) -> Saved | None:
