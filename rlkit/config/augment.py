@@ -24,6 +24,8 @@ class AugmentConfig:
     cutout: int = option(0, min=0, help="The side of a square that is black, in pixels, at a random place")
     gain: float = option(0.0, min=0, below=1, help="Brightness is multiplied by 1 - gain to 1 + gain")
 
+    colours: bool = option(False, help="Exchange the three colour channels at random, in one of six ways")
+
     @property
     def moves(self) -> bool:
         """Whether pixels change their places."""
@@ -32,4 +34,4 @@ class AugmentConfig:
     @property
     def active(self) -> bool:
         """Whether any picture is changed."""
-        return bool(self.moves or self.cutout or self.gain)
+        return bool(self.moves or self.cutout or self.gain or self.colours)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from rlkit.options import ConfigError
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box
 
-NUMBERS = 9  # uniforms per row; each option has its own, so that one does not change what another does
+NUMBERS = 10  # uniforms per row; each option has its own, so that one does not change what another does
 STREAM = 0x617567  # keeps these numbers apart from all others that are drawn with the same seed
 
 
@@ -95,7 +96,8 @@ def augment(
         if part.kind == "image":
             x = moved(rows[name], down, across, part.height) if config.moves else rows[name]
             x = cut_out(x, config.cutout, u[:, 6:8], part.height) if config.cutout else x
-            new[name] = brighter(x, 1 + config.gain * (2 * u[:, 8] - 1)) if config.gain else x
+            x = brighter(x, 1 + config.gain * (2 * u[:, 8] - 1)) if config.gain else x
+            new[name] = recoloured(x, u[:, 9], part.height) if config.colours else x
         elif not config.moves:
             continue
         elif part.kind == "mask":
@@ -152,6 +154,24 @@ def brighter(x: Tensor, gain: Tensor) -> Tensor:
     """uint8 pictures times gain [B], rounded, at most 255."""
     factor = gain.to(torch.float32).view(-1, *(1,) * (x.dim() - 1))
     return (x * factor).round_().clamp_(max=255).to(torch.uint8)
+
+
+def recoloured(x: Tensor, u: Tensor, height: int) -> Tensor:
+    """Pictures [B, ..., H, W, 3] or [B, ..., 3, H, W] with their channels in one of six orders, by u [B].
+
+    Raises ConfigError where they have no three channels.
+    """
+    channel = x.dim() - 1 if height == -3 else x.dim() + height - 1
+    if channel < 1 or x.shape[channel] != 3:
+        raise ConfigError(
+            f"augment.colours=true: exchanges three channels, and pictures are {tuple(x.shape[1:])}; type "
+            "augment.colours=false"
+        )
+    orders = torch.tensor(list(permutations(range(3))), device=x.device)  # [6, 3]
+    order = orders[(u * len(orders)).long()]  # [B, 3]
+    shape = [1] * x.dim()
+    shape[0], shape[channel] = len(x), 3
+    return x.gather(channel, order.view(shape).expand_as(x))
 
 
 def moved_boxes(boxes: Tensor, down: Window, across: Window, size: tuple[int, int]) -> Tensor:

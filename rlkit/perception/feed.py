@@ -115,6 +115,13 @@ def parts_of(reader: Reader, config: AugmentConfig) -> dict[str, Part]:
     return found
 
 
+def try_augment(reader: Reader, config: AugmentConfig) -> None:
+    """Raise ConfigError where a training row cannot be changed as these options say."""
+    parts = parts_of(reader, config)
+    if parts:
+        augment(flat(reader.rows(reader.part("training")[:1])), parts, config, draws(0, 0, 1))
+
+
 class TableFeed(Feed):
     """Hands out every training row once per epoch, `batch` at a time; what does not fill a batch waits for another one.
 

@@ -20,7 +20,7 @@ from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.options import ConfigError
 from rlkit.perception.columns import spec_of
-from rlkit.perception.feed import Reader, TableFeed, parts_of
+from rlkit.perception.feed import Reader, TableFeed, try_augment
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.saved import Scorer, model_parts, new_model
 from rlkit.perception.sets import open_data
@@ -82,7 +82,7 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
     if label:
         check_labels(table, label, spec)
     found = sources(config, spec, continued, notes.append)
-    parts_of(reader, config.augment)  # whether there are pictures to change
+    try_augment(reader, config.augment)
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
     total = config.total_steps or max(round(config.epochs * rows), 1)

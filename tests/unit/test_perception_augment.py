@@ -203,3 +203,32 @@ def test_what_cannot_be_changed_is_told():
     for option, value in [("crop", 0), ("crop", 1.5), ("gain", 1), ("shift", -1), ("cutout", -1)]:
         with pytest.raises(ConfigError, match=f"augment.{option}="):
             build(AugmentConfig, {option: value}, "augment")
+
+
+@pytest.mark.parametrize("axis", [-1, -3])
+def test_colours_are_exchanged_in_all_six_ways_and_nothing_else(axis):
+    last = axis == -1
+    pictures = bytes_(200, 2, 5, 4, 3) if last else bytes_(200, 2, 3, 5, 4)  # two frames
+    part = Part("image", -3 if last else -2)
+    mask = torch.arange(200 * 20).view(200, 5, 4)
+    new = augment(
+        {"x": pictures, "m": mask},
+        {"x": part, "m": Part("mask")},
+        AugmentConfig(colours=True),
+        draws(0, 0, 200),
+    )
+    assert torch.equal(new["m"], mask)
+    before, after = pictures.movedim(axis, 1), new["x"].movedim(axis, 1)  # [200, 3, ...]
+    orders = []
+    for old, got in zip(before, after, strict=True):
+        orders.append(tuple(next(i for i in range(3) if torch.equal(old[i], each)) for each in got))
+    assert all(sorted(order) == [0, 1, 2] for order in orders) and len(set(orders)) == 6
+    assert min(orders.count(order) for order in set(orders)) > 15  # 33 expected
+
+
+def test_colours_need_three_channels():
+    for pictures, part in ((bytes_(2, 5, 4), Part("image")), (bytes_(2, 5, 4, 4), Part("image", -3))):
+        with pytest.raises(
+            ConfigError, match=r"augment\.colours=true: exchanges three channels, .*colours=false"
+        ):
+            augment({"x": pictures}, {"x": part}, AugmentConfig(colours=True), draws(0, 0, 2))

@@ -316,6 +316,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "values": ("task=imitate agent=dqn", sights, "agent=dqn: its policy has no probabilities of actions"),
     "augment": ("task=classify augment.flip=true", lambda: changed(image=lambda x, s: (
         np.zeros((len(x), 2), np.float32), Box((2,), "float32"))), "augment: changes pictures"),
+    "mirrored": ("task=regress augment.flip=true augment.mirrored=[99]", sights, r"mirrored=\[99\]: the label has"),
     "episodes": ("task=contrast", lambda: from_arrays("t", {
         "x": (np.zeros((99, 2), np.float32), Box((2,), "float32"))}), r"its rows do not follow each other"),
     "stack": ("task=classify stack=2", lambda: from_arrays("t", {
