@@ -44,7 +44,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
     check_threads(config)
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
-    spec, eyes = through_eyes(config, probe.spec, continued, device, notes.append)
+    config, spec, eyes = through_eyes(config, probe.spec, continued, device, notes.append)
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)

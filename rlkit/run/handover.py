@@ -7,7 +7,7 @@ checkpoints, so a run that is continued reads nothing, and the other one may be 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -73,17 +73,27 @@ def sources(config: Common, spec: EnvSpec, continued: Saved | None, say: Say) ->
 
 def through_eyes(
     config: RunConfig, spec: EnvSpec, continued: Saved | None, device: torch.device, say: Say
-) -> tuple[EnvSpec, Eyes | None]:
-    """What the agent of a run sees of an environment, and through which eyes; otherwise as `eyes_of`."""
+) -> tuple[RunConfig, EnvSpec, Eyes | None]:
+    """What the agent of a run sees of an environment, and through which eyes; otherwise as `eyes_of`.
+
+    An encoder of images, as presets of pictures choose one, gives way to `auto` where numbers are seen.
+    """
     parts = eyes_of(config, spec, continued, say)
     if parts is None:
-        return spec, None
+        return config, spec, None
     eyes = registry.open_eyes(parts, device)
     say(
         f"eyes: the agent sees {describe(eyes.space)} that {config.eyes.run}'s model makes of "
         f"{describe(eyes.spec.observation)}; the model is frozen"
     )
-    return eyes.seen(spec), eyes
+    seen = eyes.seen(spec)
+    try:
+        with torch.device("meta"):
+            make_encoder(seen.inputs, seen.stack, config.network)
+    except ValueError as error:
+        say(f"network.encoder: auto, because {error}")
+        config = replace(config, network=replace(config.network, encoder="auto"))
+    return config, seen, eyes
 
 
 def eyes_of(config: RunConfig, spec: EnvSpec, continued: Saved | None, say: Say) -> Saved | None:

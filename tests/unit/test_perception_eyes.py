@@ -314,3 +314,14 @@ def test_labels_beside_an_observation_are_not_asked_for_again(tmp_path: Path) ->
         counts.append(sum(x.numel() for x in built.model.parameters()))
         built.close()
     assert counts[0] == counts[1]  # a mask beside numbers makes no pictures of them
+
+
+def test_an_encoder_of_images_gives_way_where_numbers_are_seen(
+    tmp_path: Path, sources: dict[str, Path]
+) -> None:
+    """As the presets of environments that show pictures choose one."""
+    options = {**AGENTS["ppo"], "network.encoder": "small_cnn"}
+    built, config, said = begun(tmp_path, env=ID, eyes=str(sources["seg"]), **options)
+    built.close()
+    assert config.network.encoder == "auto"
+    assert any("network.encoder: auto, because encoder small_cnn reads images" in line for line in said)
