@@ -33,15 +33,15 @@ FAMILIES = {  # the class of an environment -> what it can say, "module:Class"
 SOME = "CarRacing, rlkit/Driving, rlkit/Maze, rlkit/Nav, MiniGrid-* and BabyAI-*"  # for errors
 
 
-class Family:
+class Family(ABC):
     """The labels of a class of environments."""
 
     expert: ClassVar[str] = ""  # what people call the driver whose action is the label `expert`
 
     @classmethod
+    @abstractmethod
     def offered(cls, kind: object, id: str) -> tuple[str, ...]:
         """The labels that the environments of the class `kind` and an id can give."""
-        raise NotImplementedError
 
 
 class Labels(Family, ABC):

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlkit.envs.compiled import compiled
+from rlkit.envs.driving.batched.paint import fill
 from rlkit.envs.driving.batched.track import KERB as KERB_WIDTH
 from rlkit.envs.driving.batched.track import STEP, WIDTH, Floats
 from rlkit.envs.driving.batched.tyres import ARMS, CENTRE, HULL, LOCK, OUTLINES, TREAD, Cars
@@ -91,21 +92,21 @@ def paint(
             if (mx - body[n, 4, 0]) ** 2 + (my - body[n, 4, 1]) ** 2 > reach * reach:
                 continue
             _tile(points, view, edge[n, i], edge[n, j])
-            _fill(canvas, points, 4, ROAD, left, right)
+            fill(canvas, points, 4, ROAD, left, right)
             if kerb[n, i]:
                 side = 1 if kerb[n, i] > 0 else 0
                 _beside(points, view, edge[n, i], side, 0)
                 _beside(points, view, edge[n, j], side, 1)
-                _fill(canvas, points, 4, KERB, left, right)
+                fill(canvas, points, 4, KERB, left, right)
         for i in range(4):
             for k in range(4):
                 _part(points, k, view, body[n, i], TREAD[k])
-            _fill(canvas, points, 4, CAR, left, right)
+            fill(canvas, points, 4, CAR, left, right)
         for part in range(4):
             size = OUTLINES[part + 1] - OUTLINES[part]
             for k in range(size):
                 _part(points, k, view, body[n, 4], HULL[OUTLINES[part] + k])
-            _fill(canvas, points, size, CAR, left, right)
+            fill(canvas, points, size, CAR, left, right)
 
 
 @compiled
@@ -152,37 +153,6 @@ def _beside(points: Floats, view: Floats, edge: Floats, side: int, end: int) -> 
     mx, my = 0.5 * (edge[0, 0] + edge[1, 0]), 0.5 * (edge[0, 1] + edge[1, 1])
     _see(points, 3 * end, view, ex, ey)
     _see(points, 1 + end, view, mx + (ex - mx) * outer, my + (ey - my) * outer)
-
-
-@compiled
-def _fill(canvas: Bytes, points: Floats, size: int, code: int, left: Ints, right: Ints) -> None:
-    """Fill a convex polygon, points [size, 2] as column and row, where a pixel's middle lies inside.
-
-    left, right [h]: scratch.
-    """
-    height, width = canvas.shape
-    top = bottom = points[0, 1]
-    for k in range(1, size):
-        top, bottom = min(top, points[k, 1]), max(bottom, points[k, 1])
-    first, end = max(math.ceil(top - 0.5), 0), min(math.ceil(bottom - 0.5), height)
-    for r in range(first, end):
-        left[r], right[r] = width, 0
-    for k in range(size):
-        j = k + 1 if k + 1 < size else 0
-        x0, y0, x1, y1 = points[k, 0], points[k, 1], points[j, 0], points[j, 1]
-        if y0 > y1:
-            x0, y0, x1, y1 = x1, y1, x0, y0
-        begin, stop = max(math.ceil(y0 - 0.5), 0), min(math.ceil(y1 - 0.5), height)
-        if begin >= stop:
-            continue
-        slope = (x1 - x0) / (y1 - y0)
-        for r in range(begin, stop):
-            column = math.ceil(x0 + slope * (r + 0.5 - y0) - 0.5)  # the first whose middle is not left of it
-            left[r], right[r] = min(left[r], column), max(right[r], column)
-    for r in range(first, end):
-        begin, stop = max(left[r], 0), min(right[r], width)
-        if begin < stop:
-            canvas[r, begin:stop] = code
 
 
 @compiled

@@ -61,6 +61,8 @@ __all__ = [
 ]
 
 EXPERIENCE = {"Rollouts": "rollouts", "WholeEpisodes": "episodes", "Replayed": "replay"}  # of rlkit.contracts
+# option that names a file or a module -> the package of ours, what such a file offers (rlkit.contracts)
+_ROLES = {"agent": ("rlkit.agents", "Algorithm"), "task": ("rlkit.perception.tasks", "Task")}
 GROUPS = {  # the plural that people list -> the folder of rlkit.configs
     "agents": "agent",
     "environments": "env",
@@ -172,24 +174,7 @@ def algorithm(name: str) -> Algorithm:
     from rlkit.contracts import Algorithm
 
     path = agent_file(name)
-    try:
-        module = own.find_module(name if own.is_module(name) else f"rlkit.agents.{name}", f"agent={name}")
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    lacking = [
-        each
-        for each in ("Config", "Policy", "Agent", "ACTIONS", "feed", "check")
-        if not hasattr(module, each)
-    ]
-    if lacking:
-        raise ConfigError(
-            f"agent={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.Algorithm says what a file offers"
-        )
-    if module.Config.__module__ != module.__name__:  # its module is how a configuration names its algorithm
-        raise ConfigError(
-            f"agent={name}: its Config is {module.Config.__module__}'s; write in {path}: "
-            "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
-        )
+    module = _offering("agent", name, ("Config", "Policy", "Agent", "ACTIONS", "feed", "check"), path)
     try:
         inspect.signature(module.Agent).bind(None, None, None, seed=0, precision=None, compile=False)
     except TypeError as error:
@@ -209,6 +194,26 @@ def algorithm(name: str) -> Algorithm:
         getattr(module, "shared", lambda policy, config: None),
         getattr(module, "exempt", lambda config: {}),
     )
+
+
+def _offering(option: str, name: str, names: tuple[str, ...], path: Path) -> ModuleType:
+    """The module of an algorithm or a task, in the file `path`, which offers `names`. Raises ConfigError."""
+    package, role = _ROLES[option]
+    try:
+        module = own.find_module(name if own.is_module(name) else f"{package}.{name}", f"{option}={name}")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    lacking = [each for each in names if not hasattr(module, each)]
+    if lacking:
+        raise ConfigError(
+            f"{option}={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.{role} says what a file offers"
+        )
+    if module.Config.__module__ != module.__name__:  # its module is how a configuration names it
+        raise ConfigError(
+            f"{option}={name}: its Config is {module.Config.__module__}'s; write in {path}: "
+            "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
+        )
+    return module
 
 
 def actions(algorithm: str) -> tuple[str, ...]:
@@ -296,22 +301,7 @@ def task(name: str) -> Task:
     from rlkit.contracts import Task
 
     path = task_file(name)
-    try:
-        module = own.find_module(
-            name if own.is_module(name) else f"rlkit.perception.tasks.{name}", f"task={name}"
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    lacking = [each for each in ("Config", "Model", "label") if not hasattr(module, each)]
-    if lacking:
-        raise ConfigError(
-            f"task={name}: {path} has no {', no '.join(lacking)}; rlkit.contracts.Task says what a file offers"
-        )
-    if module.Config.__module__ != module.__name__:  # its module is how a configuration names its task
-        raise ConfigError(
-            f"task={name}: its Config is {module.Config.__module__}'s; write in {path}: "
-            "@dataclass(frozen=True) class Config(THAT_ONE), with what differs"
-        )
+    module = _offering("task", name, ("Config", "Model", "label"), path)
     return Task(
         name,
         module.Config,

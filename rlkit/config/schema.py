@@ -8,6 +8,7 @@ transition of an environment, or a row of a table.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -274,7 +275,7 @@ class StopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Common:
+class Common(ABC):
     """What the runs of agents and of supervised tasks have in common."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -317,9 +318,9 @@ class Common:
         )
 
     @property
+    @abstractmethod
     def _about(self) -> tuple[str, ...]:
         """The parts of a name that was not typed."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

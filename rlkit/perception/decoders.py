@@ -65,7 +65,7 @@ def doubled(x: Tensor, layer: nn.Module, size: tuple[int, int]) -> Tensor:
 
     which is the kernel turned round and summed over pairs. That is 4 products per output instead of 9.
     """
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, nn.Conv2d), "the layers of a decoder are convolutions"
     height, width = size
     if x.shape[2] < height and x.shape[3] < width:
         pairs = 4 * F.avg_pool2d(F.pad(layer.weight.flip(2, 3), (1, 1, 1, 1)), 2, 1)  # [C', C, 4, 4]

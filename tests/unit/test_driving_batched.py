@@ -328,7 +328,7 @@ def test_polygons_are_filled_where_a_samples_centre_lies_inside() -> None:
         centre = generator.uniform([-2, -2], [32, 22])
         points = centre + generator.uniform(1, 12) * np.stack([np.cos(angles), np.sin(angles)], 1)
         canvas = np.zeros((20, 30), np.uint8)
-        paint._fill(canvas, points, 5, 7, np.empty(20, np.int64), np.empty(20, np.int64))
+        paint.fill(canvas, points, 5, 7, np.empty(20, np.int64), np.empty(20, np.int64))
         inside = np.ones(canvas.shape, bool)
         for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, 0), strict=True):
             inside &= (x1 - x0) * (rows - y0) - (y1 - y0) * (columns - x0) >= 0

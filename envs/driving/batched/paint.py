@@ -196,7 +196,7 @@ def _lawn(
     else:
         canvas[:] = shades[NOTHING]
         _corners(points, view, -PLAYFIELD, -PLAYFIELD, 2.0 * PLAYFIELD)
-        _fill(canvas, points, 4, shades[LAWN], left, right)
+        fill(canvas, points, 4, shades[LAWN], left, right)
     low_i, high_i = (
         max(math.floor((x - radius) / (2 * GRASS)), -10),
         min(math.floor((x + radius) / (2 * GRASS)), 9),
@@ -208,7 +208,7 @@ def _lawn(
     for i in range(low_i, high_i + 1):
         for j in range(low_j, high_j + 1):
             _corners(points, view, 2 * i * GRASS, 2 * j * GRASS, GRASS)
-            _fill(canvas, points, 4, shades[SQUARE], left, right)
+            fill(canvas, points, 4, shades[SQUARE], left, right)
 
 
 @compiled
@@ -245,7 +245,7 @@ def _road(
         _see(points, 1, view, edge[i, 1, 0], edge[i, 1, 1])
         _see(points, 2, view, edge[j, 1, 0], edge[j, 1, 1])
         _see(points, 3, view, edge[j, 0, 0], edge[j, 0, 1])
-        _fill(canvas, points, 4, shades[ROAD if marks[i] else ROAD + i % 3], left, right)
+        fill(canvas, points, 4, shades[ROAD if marks[i] else ROAD + i % 3], left, right)
         if kerb[i]:
             side = 1 if kerb[i] > 0 else 0
             for k in range(2):  # from the road's edge outwards
@@ -254,7 +254,7 @@ def _road(
                 mx, my = 0.5 * (edge[at, 0, 0] + edge[at, 1, 0]), 0.5 * (edge[at, 0, 1] + edge[at, 1, 1])
                 _see(points, 3 * k, view, ex, ey)
                 _see(points, 1 + k, view, mx + (ex - mx) * outer, my + (ey - my) * outer)
-            _fill(canvas, points, 4, shades[RED if i % 2 else WHITE], left, right)
+            fill(canvas, points, 4, shades[RED if i % 2 else WHITE], left, right)
 
 
 @compiled
@@ -280,18 +280,21 @@ def _car(
             for k in range(4):
                 px, py = TREAD[k, 0], high if k < 2 else low
                 _see(points, k, view, wx + turn_cos * px - turn_sin * py, wy + turn_sin * px + turn_cos * py)
-            _fill(canvas, points, 4, shades[STRIPE if stripe else NOTHING], left, right)
+            fill(canvas, points, 4, shades[STRIPE if stripe else NOTHING], left, right)
     for part in range(4):
         size = OUTLINES[part + 1] - OUTLINES[part]
         for k in range(size):
             px, py = HULL[OUTLINES[part] + k, 0], HULL[OUTLINES[part] + k, 1]
             _see(points, k, view, x + cos * px - sin * py, y + sin * px + cos * py)
-        _fill(canvas, points, size, shades[HULL_RED], left, right)
+        fill(canvas, points, size, shades[HULL_RED], left, right)
 
 
 @compiled
-def _fill(canvas: Bytes, points: Floats, size: int, shade: int, left: Ints, right: Ints) -> None:
-    """Fill a convex polygon, points [size, 2] as column and row; left, right [h]: scratch."""
+def fill(canvas: Bytes, points: Floats, size: int, shade: int, left: Ints, right: Ints) -> None:
+    """Fill a convex polygon, points [size, 2] as column and row, where a pixel's centre lies inside.
+
+    left, right [h]: scratch.
+    """
     height, width = canvas.shape
     top = bottom = points[0, 1]
     for k in range(1, size):
