@@ -43,7 +43,7 @@ def require_own(flat: nn.Parameter, parameters: Sequence[nn.Parameter]) -> bool:
 
 
 def pieces(parameters: Sequence[nn.Parameter], scales: Sequence[float]) -> list[tuple[float, slice]]:
-    """(factor of the learning rate, where these weights lie in the flat vector), without those of factor 0."""
+    """(factor of the learning rate, where these weights lie in the flat vector)."""
     found: list[tuple[float, slice]] = []
     start = 0
     for parameter, scale in zip(parameters, scales, strict=True):
@@ -53,7 +53,7 @@ def pieces(parameters: Sequence[nn.Parameter], scales: Sequence[float]) -> list[
         else:
             found.append((scale, slice(start, end)))
         start = end
-    return [each for each in found if each[0] > 0]
+    return found
 
 
 class Adam:

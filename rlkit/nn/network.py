@@ -51,7 +51,9 @@ class Network(nn.Module):
         cores = [make_core(config, encoder.features) for encoder in encoders]
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
-        if config.encoder_lr != 1:
+        if config.encoder_lr == 0:  # they have no gradient, which would count in clip_norm
+            self.encoders.requires_grad_(False)
+        elif config.encoder_lr != 1:
             for weight in self.encoders.parameters():
                 weight.lr_scale = config.encoder_lr  # type: ignore[attr-defined]  # rlkit.learn.optim reads it
         self.heads = nn.ModuleDict()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # what a panel says that has no numbers yet
-BEFORE_THE_FIRST = "collecting experience; steps count, and numbers come, with the next update"
+BEFORE_THE_FIRST = "gathering a batch; steps count, and numbers come, with the next update"
 
 
 class Console:

@@ -258,7 +258,7 @@ def test_a_console_says_why_it_stands_still_and_how_long_everything_took(capsys)
     assert (
         capsys.readouterr()
         .out.splitlines()[1]
-        .startswith("step 0/1,000 (0%)  collecting experience; steps count")
+        .startswith("step 0/1,000 (0%)  gathering a batch; steps count")
     )
     lines = dict(summary_lines({"time/seconds": 75.0, "time/evaluation_seconds": 15.0, "time/learning": 0.5}))
     assert lines == {"total time": "1:15, of it 0:15 in evaluations and films", "training": "learning 50%"}
