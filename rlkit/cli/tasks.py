@@ -63,7 +63,7 @@ def open_scorer(
             raise ConfigError(f"data={name}: its {which} {describe(given)}, the model's {describe(known)}")
     torch.set_num_threads(choose_threads(min(config.threads, cores()), has_pixels(saved.spec)))
     part = arguments.part or "test"
-    reader = Reader(table, saved.spec, label, torch.device("cpu"), saved.model.distance)
+    reader = Reader.of(table, saved.model, label, torch.device("cpu"))
     index = reader.part(part)
     if not len(index):
         raise ConfigError(
@@ -78,7 +78,8 @@ def evaluate(arguments: argparse.Namespace, config: TaskRun) -> int:
 
     folder, saved, scorer, data, part, index = open_scorer(arguments, config)
     if arguments.episodes:
-        index = index[: arguments.episodes]
+        length = saved.model.length
+        index = index[: -(-arguments.episodes // length) * length]
     scores = scorer.scores(index)
     groups, group_of = np.unique(data.groups[index], return_inverse=True)
     alone = len(groups) == len(index)
@@ -112,11 +113,11 @@ def watch(arguments: argparse.Namespace, config: TaskRun) -> int:
 
     folder, saved, scorer, data, part, index = open_scorer(arguments, config)
     if arguments.video:
-        chosen = index[: (arguments.episodes or 500)]
+        chosen = np.arange(min(arguments.episodes or 500, len(index)))
         path = at(arguments.video)
         video = VideoWriter(path, 10.0)
         try:
-            for frame in scene(saved, scorer, data, chosen):
+            for frame in scene(saved, scorer, data, index, chosen):
                 video.add(frame)
         except BaseException:
             video.close(keep=False)
@@ -125,8 +126,8 @@ def watch(arguments: argparse.Namespace, config: TaskRun) -> int:
     else:
         # the rows that the model is worst at, the worst first
         scores = scorer.scores(index)
-        chosen = index[np.argsort(scores, kind="stable")[: (arguments.episodes or 16)]]
-        frames = list(scene(saved, scorer, data, chosen))
+        chosen = np.argsort(scores, kind="stable")[: (arguments.episodes or 16)]
+        frames = list(scene(saved, scorer, data, index, chosen))
         across = min(4, len(frames))
         frames += [np.full_like(frames[0], 255)] * (-len(frames) % across)
         picture = np.vstack([np.hstack(frames[i : i + across]) for i in range(0, len(frames), across)])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlkit.config.augment import AugmentConfig
+from rlkit.config.rounds import RoundsConfig
 from rlkit.config.seen import EyesConfig, RowsConfig
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, option
@@ -369,6 +370,7 @@ class TaskRun(Common):
         0, min=0, help="How many rows are learned from, each as often as it comes; 0: as epochs says"
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
     evaluate: RowsConfig = field(default_factory=RowsConfig)
     agent: Any = None  # of task=imitate: the agent whose policy learns, {"name": ..., its options}
 

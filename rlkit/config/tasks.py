@@ -30,6 +30,8 @@ def compose(pairs: Iterable[tuple[str, Any]]) -> TaskRun:
             )
         if key in ("task", "agent", "network") and not isinstance(value, Mapping):
             chosen[key] = str(value)
+        elif key == "rounds" and not isinstance(value, Mapping):
+            edits.append(("rounds.number", value))
         else:
             edits.append((key, value))
     name = chosen["task"]

@@ -22,11 +22,12 @@ from rlkit import __version__
 from rlkit.config import registry
 from rlkit.config.edits import lists
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Environments, VecEnv
+from rlkit.files import Place
 from rlkit.options import ConfigError, option, show
 from rlkit.perception.drivers import Driver, DriverConfig, make_driver
 from rlkit.perception.table import ACTION, FIRST, GROUP, Array, Column, Table, Writer, open_table
 from rlkit.seeding import Seeds, uniforms
-from rlkit.spaces import Box, Dict, action_row, leaves
+from rlkit.spaces import Box, Dict, Space, action_row, leaves
 from rlkit.types import EnvSpec, EnvStep
 
 BLOCK = 64  # steps of an episode whose noise is drawn at once
@@ -58,52 +59,84 @@ def collect(config: CollectConfig, say: Callable[[str], None] = print) -> Table:
     """Collect until the table has `frames` rows. Raises ConfigError for what cannot be, TableError for a full disk."""
     if not config.out:
         raise ConfigError("out: missing; type out=data/NAME, the folder of the table")
+    scene = open_scene(replace(config.env, labels=tuple(config.labels) or config.env.labels))
+    driver = make_driver(config.driver, scene.spec, scene.own, scene.expert)
+    made = scene.made(asdict(config.driver), config.seed)
+    return gather(scene, driver, made, config.frames, config.out, say)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An environment that can be collected from."""
+
+    env: Any  # rlkit.envs.config.EnvConfig, as it was probed
+    typed: Any  # the same, as it was asked for
+    spec: EnvSpec  # with its labels
+    own: Space  # what it shows without them
+    expert: str | None  # what people call its expert
+
+    @property
+    def reads(self) -> str:
+        """The leaf of the observation that a policy sees, "" for all that are no labels."""
+        if isinstance(self.own, Dict) or not self.spec.labels:
+            return ""
+        return next(name for name, _ in leaves(self.spec.observation) if name not in self.spec.labels)
+
+    def made(self, driver: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Where rows come from, as table.json says it."""
+        return {"env": _plain(self.typed), "driver": driver, "seed": seed, "rlkit": __version__}
+
+
+def open_scene(env: Any) -> Scene:
+    """Look at an environment once. Raises ConfigError."""
     package = registry.env_package()
-    env_config = replace(
-        config.env, labels=tuple(config.labels) or config.env.labels, stack=1, reward_scale=1.0
-    )
+    env = replace(env, stack=1, reward_scale=1.0)  # tables hold single frames, and no rewards
     try:
-        probe = package.probe(env_config)
-        plain = package.probe(replace(env_config, labels=())).spec if env_config.labels else probe.spec
+        probe = package.probe(env)
+        plain = package.probe(replace(env, labels=())).spec if env.labels else probe.spec
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    spec = probe.spec
-    if len(spec.agents) > 1:
-        raise ConfigError(f"env.id={config.env.id}: has {len(spec.agents)} agents; a table has rows of one")
-    driver = make_driver(config.driver, spec, plain.observation, _expert(package, env_config))
-    columns = columns_of(spec)
-    made = {
-        "env": _plain(env_config),
-        "driver": asdict(config.driver),
-        "seed": config.seed,
-        "rlkit": __version__,
-    }
-    there = _compare(config.out, made)
-    if there is not None and there.rows >= config.frames:
-        say(f"{config.out}: has {there.rows:,} rows already")
+    if len(probe.spec.agents) > 1:
+        raise ConfigError(f"env.id={env.id}: has {len(probe.spec.agents)} agents; a table has rows of one")
+    return Scene(probe.config, env, probe.spec, plain.observation, _expert(package, env))
+
+
+def gather(
+    scene: Scene,
+    driver: Driver,
+    made: dict[str, Any],
+    frames: int,
+    out: str | Place,
+    say: Callable[[str], None],
+) -> Table:
+    """Let a driver act until the table `out` has `frames` rows. made: of `Scene.made`; raises as `collect`."""
+    columns, seed = columns_of(scene.spec), made["seed"]
+    there = _compare(out, made)
+    if there is not None and there.rows >= frames:
+        say(f"{out}: has {there.rows:,} rows already")
         return there
-    writer = Writer(config.out, columns, made)
-    env = package.make_vec(probe.config, config.seed)
+    writer = Writer(out, columns, made)
+    env = registry.env_package().make_vec(scene.env, seed)
     try:
         begun, shown = time.monotonic(), time.monotonic()
         before = writer.rows
         if before:
-            say(f"{config.out}: goes on after {before:,} rows of whole episodes")
-        if before < config.frames:
-            for rows in _episodes(env, driver, columns, config.seed, _whole_episodes(config.out)):
-                room = config.frames - writer.rows
+            say(f"{out}: goes on after {before:,} rows of whole episodes")
+        if before < frames:
+            for rows in _episodes(env, driver, columns, seed, _whole_episodes(out)):
+                room = frames - writer.rows
                 length = len(rows[FIRST])
                 writer.append({name: array[:room] for name, array in rows.items()}, whole=length <= room)
-                if writer.rows >= config.frames:
+                if writer.rows >= frames:
                     break
                 if time.monotonic() - shown > 10:
                     shown = time.monotonic()
                     rate = (writer.rows - before) / (shown - begun)
-                    say(f"row {writer.rows:,}/{config.frames:,}  {rate:,.0f} rows/s")
+                    say(f"row {writer.rows:,}/{frames:,}  {rate:,.0f} rows/s")
     finally:
         writer.close()
         env.close()
-    return open_table(config.out)
+    return open_table(out)
 
 
 def columns_of(spec: EnvSpec) -> dict[str, Column]:
@@ -119,7 +152,7 @@ def columns_of(spec: EnvSpec) -> dict[str, Column]:
     return found | {FIRST: Column("bool", ()), GROUP: Column("uint64", ())}
 
 
-def _whole_episodes(out: str) -> int:
+def _whole_episodes(out: str | Place) -> int:
     """How many whole episodes a table holds."""
     table = open_table(out)
     return int(table[FIRST][: table.whole].sum()) if table.whole else 0
@@ -207,7 +240,7 @@ def _plain(env: Any) -> dict[str, Any]:
     return {name: value for name, value in lists(asdict(env)).items() if name not in _BESIDE}
 
 
-def _compare(out: str, made: dict[str, Any]) -> Table | None:
+def _compare(out: str | Place, made: dict[str, Any]) -> Table | None:
     """The table that is there. Raises ConfigError where it was made with other options."""
     try:
         there = open_table(out)

@@ -1,6 +1,7 @@
 """Batches of a table's training rows.
 
-    epoch e     a permutation of the training rows that (seed, e) alone decides, cut into batches
+    epoch e     a permutation of the training rows (of a model with memory: sequences of them) that (seed, e) alone
+                decides, cut into batches
     state       two integers: the epoch, and the position in it
 
 So a run that is continued goes on in the middle of an epoch with the rows that would have come. What is drawn for a
@@ -20,8 +21,8 @@ from rlkit.config.augment import AugmentConfig
 from rlkit.contracts import Feed, Saved, Timing
 from rlkit.options import ConfigError
 from rlkit.perception.augment import Part, augment, draws
-from rlkit.perception.model import Rows
-from rlkit.perception.table import Index, Table
+from rlkit.perception.model import Model, Rows
+from rlkit.perception.table import FIRST, Index, Table
 from rlkit.seeding import uniforms
 from rlkit.spaces import Box, describe, leaves
 from rlkit.types import EnvSpec, Obs
@@ -30,19 +31,54 @@ from rlkit.types import EnvSpec, Obs
 class Reader:
     """Rows of a table as tensors, for a model of this spec.
 
-    label: its column, "" where the inputs are what is predicted; distance: to the later row of each, 0: none.
+    label: its column, "" where the inputs are what is predicted; distance: to the later row of each, 0: none; length:
+    of the sequences that a model with memory reads, 1: single rows. Raises ConfigError.
     """
 
     def __init__(
-        self, table: Table, spec: EnvSpec, label: str, device: torch.device, distance: int = 0
+        self,
+        table: Table,
+        spec: EnvSpec,
+        label: str,
+        device: torch.device,
+        distance: int = 0,
+        length: int = 1,
     ) -> None:
         self.table, self.spec, self.label, self.device, self.distance = table, spec, label, device, distance
+        self.length = length
+        if length > 1 and FIRST not in table.columns:
+            raise ConfigError(
+                f"data={table.name}: its rows do not follow each other (no column {FIRST}), so a network has nothing "
+                "to remember; type network.core=identity"
+            )
         self.starts = table.starts() if spec.stack > 1 or distance else np.zeros(0, np.int64)
 
+    @staticmethod
+    def of(table: Table, model: Model, label: str, device: torch.device) -> Reader:
+        """What a model reads."""
+        return Reader(table, model.spec, label, device, model.distance, model.length)
+
     def part(self, name: str) -> Index:
-        """The rows of a part of the table that have all that is asked for."""
-        index = self.table.part(name)
-        return self.table.pairs(index, self.distance, self.starts) if self.distance else index
+        """The rows of a part of the table that have all that is asked for; of sequences, those of whole ones."""
+        return self.whole(self.table.part(name))
+
+    def whole(self, index: Index) -> Index:
+        """Those of the rows `index` that have all that is asked for; of sequences, those of whole ones."""
+        if self.distance:
+            return self.table.pairs(index, self.distance, self.starts)
+        return index[: len(index) // self.length * self.length]
+
+    def sequences(self, index: Index) -> Index:
+        """[B] rows, in the order of the table -> [B / length, length].
+
+        A sequence may have the end of an episode and the beginning of the next one.
+        """
+        return index.reshape(-1, self.length)
+
+    def thinned(self, index: Index, most: int) -> Index:
+        """At most about so many of the rows `index`, evenly from all of them."""
+        sequences = self.sequences(index)
+        return sequences[:: max(-(-len(index) // most), 1)].ravel()
 
     def column(self, name: str, index: Index) -> Tensor:
         """[B, ...] of one column, on the device."""
@@ -66,6 +102,8 @@ class Reader:
             rows["label"] = self.column(self.label, index)
         if self.distance:
             rows["later"] = self.obs(index + self.distance)
+        if self.length > 1:
+            rows["first"] = self.column(FIRST, index)
         return rows
 
 
@@ -125,67 +163,94 @@ def try_augment(reader: Reader, config: AugmentConfig) -> None:
 class TableFeed(Feed):
     """Hands out every training row once per epoch, `batch` at a time; what does not fill a batch waits for another one.
 
-    noise: uniforms per row. Raises ConfigError where pictures are to be augmented and there are none.
+    index: the rows of the reader's table; noise: uniforms per row. A model with memory gets batch / length sequences,
+    at least one, whose rows follow each other in the batch. Raises ConfigError where pictures are to be augmented and
+    there are none.
     """
 
     def __init__(
         self, reader: Reader, index: Index, batch: int, seed: int, noise: int, augment: AugmentConfig
     ) -> None:
-        self.reader, self.index, self.seed, self.noise = reader, index, seed, noise
+        self.seed, self.noise = seed, noise
         self.augment, self._changed = augment, parts_of(reader, augment)
-        self.batch = min(batch, len(index))
+        self.device, self.length, self._wanted = reader.device, reader.length, max(batch // reader.length, 1)
         self.epoch, self.position, self.update = 0, 0, 0
         self.timing = Timing()
+        self._tables: list[tuple[Reader, Index]] = []  # and the sequences of each that are learned from
+        self._ends = np.zeros(0, np.int64)  # how many sequences there are up to the end of each
+        self.add(reader, index)
+
+    def add(self, reader: Reader, index: Index) -> None:
+        """Learn from the rows `index` of another table as well, from the next epoch on, which begins now."""
+        self._tables.append((reader, reader.sequences(index)))
+        self._ends = np.cumsum([len(sequences) for _, sequences in self._tables])
+        self.count = int(self._ends[-1])
+        self.batch = min(self._wanted, self.count)
+        if self.position:
+            self.epoch, self.position = self.epoch + 1, 0
         self._order = self._permuted()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are to learn from."""
+        return self.count * self.length
 
     def next(self) -> tuple[Rows, int]:
         begin = time.perf_counter()
-        if self.position + self.batch > len(self.index):
+        if self.position + self.batch > self.count:
             self.epoch, self.position = self.epoch + 1, 0
             self._order = self._permuted()
         chosen = np.sort(self._order[self.position : self.position + self.batch])  # files are read forwards
         self.position += self.batch
-        rows = self.reader.rows(self.index[chosen])
+        rows, size = self._read(chosen), self.batch * self.length
         if self.noise:
-            numbers = np.arange(self.batch)
+            numbers = np.arange(size)
             drawn = uniforms(self.seed, numbers, self.update, 1, self.noise)[0]  # [B, K]
-            rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
+            rows["noise"] = torch.from_numpy(drawn).to(self.device)
         if self.augment.active:
-            u = draws(self.seed, self.update, self.batch).to(self.reader.device)
+            u = draws(self.seed, self.update, size).to(self.device)
             rows = joined(augment(flat(rows), self._changed, self.augment, u))
         self.update += 1
         self.timing.environment += time.perf_counter() - begin
-        return rows, self.batch
+        return rows, size
+
+    def _read(self, chosen: Index) -> Rows:
+        """The rows of the sequences `chosen`, numbered through all tables."""
+        found, start = [], 0
+        for (reader, sequences), end in zip(self._tables, self._ends.tolist(), strict=True):
+            here = chosen[(chosen >= start) & (chosen < end)] - start
+            if len(here):
+                found.append(reader.rows(sequences[here].ravel()))
+            start = end
+        if len(found) == 1:
+            return found[0]
+        tensors = [flat(each) for each in found]
+        return joined({name: torch.cat([each[name] for each in tensors]) for name in tensors[0]})
 
     def _permuted(self) -> Index:
         """The order of this epoch."""
         generator = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        return generator.permutation(len(self.index))
+        return generator.permutation(self.count)
 
     def learned(self, version: int) -> None:
         pass
 
     def report(self) -> dict[str, float]:
-        return {"epoch": self.epoch + self.position / len(self.index)}
+        return {"epoch": self.epoch + self.position / self.count}
 
     def lags(self) -> list[int]:
         return []
 
     def state_dict(self) -> Saved:
-        return {
-            "epoch": self.epoch,
-            "position": self.position,
-            "update": self.update,
-            "rows": len(self.index),
-        }
+        return {"epoch": self.epoch, "position": self.position, "update": self.update, "rows": self.rows}
 
     def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         self.epoch, self.position, self.update = state["epoch"], state["position"], state["update"]
         self._order = self._permuted()
-        if state.get("rows", len(self.index)) != len(self.index):
+        if state.get("rows", self.rows) != self.rows:
             return (
-                f"the table has {len(self.index):,} training rows, and had {state['rows']:,} when the run was last "
-                "open: it continues, but not exactly"
+                f"the table has {self.rows:,} training rows, and had {state['rows']:,} when the run was last open: it "
+                "continues, but not exactly"
             )
         return None
 

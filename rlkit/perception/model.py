@@ -1,7 +1,8 @@
 """What the models of all tasks have in common: a network over the inputs of a table, a loss, a prediction, a score.
 
     batch   {"obs": [B, ...] (with a stack [B, k, ...]), "label": [B, ...]}, and where a model asks for them "noise",
-            uniforms [B, K], and "later", the inputs some rows later
+            uniforms [B, K], and "later", the inputs some rows later; of a model with memory B / length sequences one
+            after the other, and "first" [B], which rows open an episode
     loss(batch)      -> the loss and the vector of METRICS that is reported
     predict(obs)     -> what the model says of rows, by name, [B, ...]
     score(batch)     -> [B] one number per row, larger is better: evaluation, best/ and early stopping are made of it
@@ -43,6 +44,7 @@ class Model(nn.Module, ABC):
     noise_size = 0  # uniforms per row of a batch, and of what is scored
     perfect: float | None = 1.0  # the best score that a row can have; None: there is none
     distance = 0  # rows to the later frame that a batch has for each row, in `later`; 0: none
+    length = 1  # rows of the sequences that a model with memory learns from
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, heads: Mapping[str, Head]) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Model(nn.Module, ABC):
         self.network = Network(spec, network, heads)
         if not self.network.memoryless:
             raise ConfigError(
-                f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
+                f"network.core={network.core}: this task learns from single rows; type network.core=identity"
             )
 
     @property
@@ -82,6 +84,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def predict(self, obs: Obs) -> dict[str, Tensor]:
         """What the model says of rows [B, ...], by name; each [B, ...]."""
+
+    def answer(self, batch: Rows) -> dict[str, Tensor]:
+        """`predict` of the rows of a batch, by a model with memory of the rows before each as well."""
+        return self.predict(batch["obs"])
 
     @abstractmethod
     def score(self, batch: Rows) -> Tensor:

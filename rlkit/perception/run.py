@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from rlkit.files import Place, at
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
 from rlkit.options import ConfigError
+from rlkit.perception.collect import Scene
 from rlkit.perception.columns import spec_of
 from rlkit.perception.feed import Reader, TableFeed, try_augment
 from rlkit.perception.learner import TaskLearner
+from rlkit.perception.model import Model
+from rlkit.perception.rounds import RoundsHook, scene_of
 from rlkit.perception.saved import Scorer, model_parts, new_model
 from rlkit.perception.sets import open_data
 from rlkit.perception.table import PARTS, Array, Index, Table
@@ -53,6 +57,7 @@ class TaskPlan:
     precision: torch.dtype
     notes: tuple[str, ...]  # what was chosen and why, a line each
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
+    scene: Scene | None = None  # where the learner acts itself (rounds)
 
 
 def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
@@ -71,7 +76,7 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
     label = task.label(table, config.task)
     spec = spec_of(table, table.columns[label] if label else None, config.stack)
     model = new_model(spec, config)  # whether this network can be built for it
-    reader = Reader(table, spec, label, device, model.distance)
+    reader = Reader.of(table, model, label, device)
     parts = {name: len(reader.part(name)) for name in PARTS}
     empty = [name for name, rows in parts.items() if not rows]
     if empty:
@@ -81,11 +86,21 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         )
     if label:
         check_labels(table, label, spec)
+    scene = None
+    if config.rounds.number:
+        if not task.agent:
+            raise ConfigError(
+                f"rounds={config.rounds.number}: a model of task={config.task_name} does not act; allowed: "
+                "task=imitate agent=NAME"
+            )
+        scene = scene_of(table, label, config)
     found = sources(config, spec, continued, notes.append)
     try_augment(reader, config.augment)
     precision = tested_precision(config, spec, device, notes)
     rows = parts["training"]
-    total = config.total_steps or max(round(config.epochs * rows), 1)
+    total = config.total_steps or max(
+        round(config.epochs * (rows + config.rounds.number * config.rounds.frames)), 1
+    )
     notes.append(
         f"data: {rows:,} rows to learn from, {parts['validation']:,} for validation, {parts['test']:,} for the test, "
         f"in groups that are never shared; {total / rows:.3g} epochs"
@@ -99,7 +114,7 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, has_pixels(spec)),
     )
-    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes), tuple(found))
+    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes), tuple(found), scene)
 
 
 def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
@@ -139,17 +154,22 @@ class RowEvaluator:
 
     greedy = True
 
-    def __init__(self, scorer: Scorer, index: Index, judged: dict[str, Any]) -> None:
-        self.scorer, self.index, self.judged = scorer, index, judged
-        self._groups = scorer.reader.table.groups
+    def __init__(self, model: Model, judged: dict[str, Any]) -> None:
+        self.model, self.judged = model, judged
+        self._tables: list[tuple[Scorer, Index]] = []
+
+    def add(self, reader: Reader, most: int) -> None:
+        """Score validation rows of a table as well, at most so many."""
+        self._tables.append((Scorer(self.model, reader), reader.thinned(reader.part("validation"), most)))
 
     def play(self, greedy: bool | None = None) -> list[Episode]:
-        """One entry per row: its number in the table, its group, its score."""
-        scores = self.scorer.scores(self.index)
-        groups = self._groups[self.index]
+        """One entry per row: its number in its table, its group, its score."""
         return [
             Episode(int(row), int(group), float(score), 1)
-            for row, group, score in zip(self.index, groups, scores, strict=True)
+            for scorer, index in self._tables
+            for row, group, score in zip(
+                index, scorer.reader.table.groups[index], scorer.scores(index), strict=True
+            )
         ]
 
     def close(self) -> None:
@@ -164,8 +184,8 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     torch.manual_seed(config.seed)
     model = new_model(plan.spec, config).to(plan.device)
     hand_over(list(plan.sources), model, config, console.say)
-    reader = Reader(plan.table, plan.spec, plan.label, plan.device, model.distance)
-    training, held_out = reader.part("training"), reader.part("validation")
+    reader = Reader.of(plan.table, model, plan.label, plan.device)
+    training = reader.part("training")
     seen = training[:: -(-len(training) // SEEN)]
     rows = reader.rows(seen)
     label = rows.get("label")
@@ -178,10 +198,11 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     def describe() -> Saved:
         return model_parts(model, config, plan.label)
 
-    chosen = held_out[:: -(-len(held_out) // config.evaluate.rows)]
+    judge = RowEvaluator(model, {"data": config.data, "rows": config.evaluate.rows})
+    judge.add(reader, config.evaluate.rows)
     evaluation = EvaluateHook(
         config.evaluate.every or max(config.total_steps // 10, 1),
-        RowEvaluator(Scorer(model, reader), chosen, {"data": config.data, "rows": config.evaluate.rows}),
+        judge,
         Best(place / BEST, describe),
         console.say,
         lambda step: require_finite(model, step, config.optim),
@@ -195,5 +216,18 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
         early,
         LogHook(config.log.every or max(config.total_steps // 500, 1), writer, console, feed),
     ]
-    state: dict[str, Stateful] = {"clock": clock, "agent": learner, "evaluation": evaluation, "early": early}
+    state: dict[str, Stateful] = {"clock": clock, "agent": learner}
+    if plan.scene is not None:
+
+        def learn(table: Table) -> None:
+            """Learn from the rows of a round, too; what is best is then judged on them as well."""
+            reader = Reader.of(table, model, plan.label, plan.device)
+            feed.add(reader, reader.part("training"))
+            judge.add(reader, config.evaluate.rows)
+            evaluation.best, early.best, early.since = None, -math.inf, 0
+
+        rounds = RoundsHook(config.rounds, plan.scene, model.body, config.seed, place, learn, console.say)
+        hooks.insert(0, rounds)
+        state["rounds"] = rounds  # before what it resets
+    state |= {"evaluation": evaluation, "early": early}
     return Built(model.body, describe, learner, feed, clock, hooks, state, lambda: None)

@@ -161,7 +161,7 @@ def open_model(parts: Saved, path: Path) -> SavedModel:
 
 
 class Scorer:
-    """Scores and predictions of a model over rows of a table.
+    """Scores and predictions of a model over rows of a table; a model with memory reads whole sequences of them.
 
     Rows are scored PIECE at a time, in an order that is always the same and not the table's: a score may depend on
     which rows are there beside it (rlkit.perception.tasks.contrast), and rows of one episode are alike.
@@ -171,23 +171,26 @@ class Scorer:
         self.model, self.reader = model, reader
 
     def _pieces(self, index: Index) -> Iterator[Index]:
-        return (index[start : start + PIECE] for start in range(0, len(index), PIECE))
+        step = max(PIECE // self.reader.length, 1)
+        return (index[start : start + step] for start in range(0, len(index), step))
 
     @torch.no_grad()
     def scores(self, index: Index) -> Array:
         """[rows] the score of each."""
-        order = np.random.default_rng(0).permutation(len(index))
-        found = np.empty(len(index), np.float32)
+        sequences = self.reader.sequences(index)  # [S, length]
+        order = np.random.default_rng(0).permutation(len(sequences))
+        found = np.empty(sequences.shape, np.float32)
         for number, piece in enumerate(self._pieces(order)):
-            rows = self.reader.rows(index[piece])
+            rows, size = self.reader.rows(sequences[piece].ravel()), sequences[piece].size
             if self.model.noise_size:
-                drawn = uniforms(0, np.arange(len(piece)), number, 1, self.model.noise_size)[0]
+                drawn = uniforms(0, np.arange(size), number, 1, self.model.noise_size)[0]
                 rows["noise"] = torch.from_numpy(drawn).to(self.reader.device)
-            found[piece] = self.model.score(rows).float().cpu().numpy()
-        return found
+            found[piece] = self.model.score(rows).float().cpu().numpy().reshape(-1, self.reader.length)
+        return found.ravel()
 
     @torch.no_grad()
     def predictions(self, index: Index) -> dict[str, Array]:
         """What the model says of the rows, by name, [rows, ...]."""
-        found = [self.model.predict(self.reader.obs(piece)) for piece in self._pieces(index)]
+        pieces = self._pieces(self.reader.sequences(index))
+        found = [self.model.answer(self.reader.rows(piece.ravel())) for piece in pieces]
         return {name: torch.cat([each[name].cpu() for each in found]).numpy() for name in found[0]}

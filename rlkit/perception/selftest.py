@@ -89,7 +89,7 @@ class Bench:
         self.label = task.label(table, config.task)
         spec = spec_of(table, table.columns[self.label] if self.label else None, config.stack)
         self.model: Model = new_model(spec, config)
-        self.reader = Reader(table, spec, self.label, torch.device("cpu"), self.model.distance)
+        self.reader = Reader.of(table, self.model, self.label, torch.device("cpu"))
         self.training = self.reader.part("training")
         self.held_out = np.concatenate([self.reader.part("validation"), self.reader.part("test")])
         rows = self.reader.rows(self.training)
@@ -130,7 +130,7 @@ def ask(task: str, words: dict[str, object] | None = None) -> Iterator[Answer]:
 
 def _overfits(config: TaskRun, table: Table) -> Answer:
     bench = Bench(config, table)
-    few = bench.training[:: max(len(bench.training) // 32, 1)][:32]
+    few = bench.reader.thinned(bench.training, 32)
     before = bench.score(few)
     bench.train(few, UPDATES)
     after, best = bench.score(few), bench.model.perfect

@@ -15,9 +15,10 @@ from rlkit.spaces import Box
 SIDE, LINE = 256, 16  # pixels of a picture's side, and of a line of text below it
 
 
-def scene(saved: SavedModel, scorer: Scorer, table: Table, index: Index) -> Iterator[Array]:
-    """A picture [H, W, 3] for each of the rows: the frame, and for masks what is true and what is said beside it.
+def scene(saved: SavedModel, scorer: Scorer, table: Table, index: Index, chosen: Index) -> Iterator[Array]:
+    """A picture [H, W, 3] for each of the rows index[chosen]: the frame, and for masks what is true and what is said.
 
+    index: rows that the model can read, of which one with memory reads those before the chosen one in its sequence.
     Raises ConfigError where the table shows no pictures.
     """
     image = next((name for name in table.inputs if _is_image(table, name)), "")
@@ -25,15 +26,18 @@ def scene(saved: SavedModel, scorer: Scorer, table: Table, index: Index) -> Iter
         raise ConfigError(
             f"{table.name} shows no pictures; rlkit evaluate says how good the model is in numbers"
         )
-    label = scorer.reader.label
-    for start in range(0, len(index), PIECE):
-        piece = index[start : start + PIECE]
-        said = scorer.predictions(piece)
-        scores = scorer.scores(piece)
-        for i, row in enumerate(piece):
+    label, length = scorer.reader.label, scorer.reader.length
+    sequences = scorer.reader.sequences(index)
+    step = max(PIECE // length, 1)
+    for start in range(0, len(chosen), step):
+        piece = chosen[start : start + step]
+        rows = sequences[piece // length].ravel()  # the sequence of each
+        said, scores = scorer.predictions(rows), scorer.scores(rows)
+        for place, row in zip(np.arange(len(piece)) * length + piece % length, index[piece], strict=True):
             frame = as_rgb(table[image][row])
             true = table[label][row] if label else None
-            yield _drawn(frame, true, {name: each[i] for name, each in said.items()}, float(scores[i]), saved)
+            found = {name: each[place] for name, each in said.items()}
+            yield _drawn(frame, true, found, float(scores[place]), saved)
 
 
 def _is_image(table: Table, name: str) -> bool:

@@ -43,7 +43,7 @@ def feed(
 
 def epoch(source: TableFeed) -> list[int]:
     """The rows of the batches of one epoch."""
-    batches = [source.next()[0]["obs"][:, 0] for _ in range(len(source.index) // source.batch)]
+    batches = [source.next()[0]["obs"][:, 0] for _ in range(source.rows // source.batch)]
     return torch.cat(batches).long().tolist()
 
 

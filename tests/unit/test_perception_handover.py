@@ -128,7 +128,9 @@ def test_the_learning_rate_of_an_encoder(tmp_path: Path, sources: dict[str, Path
     assert far[0] == 0 < far[0.1] < 0.5 * far[1]
     begin = planned(tmp_path / "lr0", "ppo")[0].state_dict()
     assert heads[0] and all(not torch.equal(x, begin[name]) for name, x in heads[0].items() if x.numel() > 1)
-    with pytest.raises(ConfigError, match="network.encoder_lr=0.1: with optim.name=sgd .*type optim.name=adam"):
+    with pytest.raises(
+        ConfigError, match="network.encoder_lr=0.1: with optim.name=sgd .*type optim.name=adam"
+    ):
         planned(tmp_path, "ppo", **{"network.encoder_lr": 0.1, "optim.name": "sgd"})
 
 
@@ -136,7 +138,11 @@ def test_a_frozen_encoder_is_no_part_of_the_gradient(tmp_path: Path) -> None:
     """Its gradient would count in the norm that is clipped."""
     model, _ = planned(tmp_path, "ppo", **{"network.encoder_lr": 0})
     optimiser = Optimiser(
-        model, lambda: (torch.zeros(()), torch.zeros(1)), OptimConfig(), precision=torch.float32, compile=False
+        model,
+        lambda: (torch.zeros(()), torch.zeros(1)),
+        OptimConfig(),
+        precision=torch.float32,
+        compile=False,
     )
     learned = sum(x.numel() for name, x in model.named_parameters() if "encoders." not in name)
     assert 0 < optimiser.gradient.numel() == learned < sum(x.numel() for x in model.parameters())

@@ -63,7 +63,7 @@ def opened(name: str, table: Table, *words: str) -> tuple[Model, Reader]:
     spec = spec_of(table, table.columns[label] if label else None, given.stack)
     torch.manual_seed(0)
     model = new_model(spec, given)
-    return model, Reader(table, spec, label, CPU, model.distance)
+    return model, Reader.of(table, model, label, CPU)
 
 
 def learned(model: Model, reader: Reader, index: np.ndarray, updates: int, lr: float = 3e-3) -> None:
@@ -311,8 +311,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "other": ("task=classify task.label=mask", sights, r"task.label=mask: it is Box.*; this task learns classes"),
     "space": ("task=segment", lambda: changed(label_mask=lambda x, s: (x, None)), "this task learns masks"),
     "small": ("task=classify network.encoder=nature_cnn", sights, "nature_cnn.* 36"),
-    "core": ("task=classify network.core=lstm", sights, "network.core=lstm: tasks learn from single rows; type"),
-    "memory": ("task=imitate agent=ppo network.core=lstm", sights, "network.core=lstm: tasks learn from single rows"),
+    "core": ("task=classify network.core=lstm", sights, "network.core=lstm: this task learns from single rows; type"),
     "values": ("task=imitate agent=dqn", sights, "agent=dqn: its policy has no probabilities of actions"),
     "augment": ("task=classify augment.flip=true", lambda: changed(image=lambda x, s: (
         np.zeros((len(x), 2), np.float32), Box((2,), "float32"))), "augment: changes pictures"),

@@ -38,6 +38,11 @@ class Config:
     label: str = option(
         "", help="The label that is imitated; empty: expert, or what was done (action) where there is none"
     )
+    length: int = option(
+        32,
+        min=2,
+        help="With a memory (network.core): how many rows a sequence has, at whose start it is empty",
+    )
 
 
 class Taught(Protocol):
@@ -67,10 +72,7 @@ class Model(model.Model):
                 f"agent={algorithm.name}: its policy has no probabilities of actions to learn; allowed: ppo, reinforce"
             )
         self.perfect = 0.0 if self.taught.head.log_std_size else 1.0
-        if not self.policy.memoryless:
-            raise ConfigError(
-                f"network.core={network.core}: tasks learn from single rows; type network.core=identity"
-            )
+        self.length = 1 if self.policy.memoryless else config.length
 
     @property
     def taught(self) -> Taught:
@@ -81,39 +83,52 @@ class Model(model.Model):
     def body(self) -> nn.Module:
         return self.policy
 
-    def pi(self, obs: Obs) -> Distribution:
-        """obs [B, ...] -> pi(. | s), [B]."""
-        rows = len(next(iter(obs.values()))) if isinstance(obs, dict) else len(obs)
-        device = next(self.parameters()).device
-        first = torch.ones(1, rows, dtype=torch.bool, device=device)
-        state = ((), *self.policy.initial_state(Lanes(rows), device)[1:])  # frames are stacked already
-        found: Distribution = self.taught.evaluate(tree_map(lambda x: x[None], obs), first, state)[0]
+    def pi(self, obs: Obs, first: Tensor, length: int) -> Distribution:
+        """obs [B, ...], first [B], sequences of `length` one after the other -> pi(. | s), [length, B / length]."""
+        lanes = Lanes(len(first) // length)
+        state = ((), *self.policy.initial_state(lanes, first.device)[1:])  # frames are stacked already
+        rows = tree_map(lambda x: by_time(x, length), obs)
+        found: Distribution = self.taught.evaluate(rows, by_time(first, length), state)[0]
         return found
+
+    def _taught(self, batch: Rows) -> tuple[Distribution, Tensor]:
+        """pi(. | s) of a batch, and the expert's actions, both [T, N, ...]."""
+        label, first = answers(batch), batch.get("first")
+        if first is None:
+            first = torch.ones(len(label), dtype=torch.bool, device=label.device)
+        assert isinstance(first, Tensor), "a column of booleans"
+        action = self.taught.head.from_env(label)
+        return self.pi(batch["obs"], first, self.length), by_time(action, self.length)
 
     def prepare(self, obs: Obs, label: Tensor | None) -> None:
         self.taught.network.observe(obs)
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        pi = self.pi(batch["obs"])
-        action = self.taught.head.from_env(answers(batch))
-        loss = -pi.log_prob(action[None]).mean()
+        pi, action = self._taught(batch)
+        loss = -pi.log_prob(action).mean()
         return loss, torch.stack([loss, self._scores(pi, action).mean()]).detach()
 
     def _scores(self, pi: Distribution, action: Tensor) -> Tensor:
-        """[B] how well the most likely actions agree with the expert's."""
-        mode = pi.mode()[0]
+        """[T, N] how well the most likely actions agree with the expert's."""
+        mode = pi.mode()
         if self.taught.head.log_std_size:
-            return (
-                -(self.taught.head.to_env(mode) - self.taught.head.to_env(action)).square().flatten(1).mean(1)
-            )
-        return (mode == action).reshape(len(action), -1).all(1).float()
+            wrong: Tensor = self.taught.head.to_env(mode) - self.taught.head.to_env(action)
+            return -wrong.square().flatten(2).mean(2)
+        return (mode == action).reshape(*action.shape[:2], -1).all(2).float()
 
     def predict(self, obs: Obs) -> dict[str, Tensor]:
-        """label [B, ...], the most likely action in the environment's units."""
-        return {"label": self.policy.to_env(self.pi(obs).mode()[0])}
+        """label [B, ...], the most likely action in the environment's units; with a memory: at an episode's start."""
+        rows = len(next(iter(obs.values()))) if isinstance(obs, dict) else len(obs)
+        first = torch.ones(rows, dtype=torch.bool, device=next(self.parameters()).device)
+        return {"label": self.policy.to_env(self.pi(obs, first, 1).mode()[0])}
+
+    def answer(self, batch: Rows) -> dict[str, Tensor]:
+        """label [B, ...], the most likely action, after the rows before it in its sequence."""
+        pi, _ = self._taught(batch)
+        return {"label": self.policy.to_env(by_row(pi.mode()))}
 
     def score(self, batch: Rows) -> Tensor:
-        return self._scores(self.pi(batch["obs"]), self.taught.head.from_env(answers(batch)))
+        return by_row(self._scores(*self._taught(batch)))
 
     def summary(
         self, predictions: Mapping[str, npt.NDArray[np.generic]], label: npt.NDArray[np.generic]
@@ -123,6 +138,16 @@ class Model(model.Model):
             wrong = np.abs(said - true).mean(0).ravel()
             return {f"mean error of number {i}": float(x) for i, x in enumerate(wrong)}
         return {}
+
+
+def by_time(rows: Tensor, length: int) -> Tensor:
+    """[B, ...], sequences one after the other -> [length, B / length, ...]."""
+    return rows.unflatten(0, (-1, length)).transpose(0, 1)
+
+
+def by_row(rows: Tensor) -> Tensor:
+    """Inverse of `by_time`."""
+    return rows.transpose(0, 1).flatten(0, 1)
 
 
 def label(table: Table, config: Config) -> str:
