@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
-from rlkit.options import ConfigError, build, show
 from rlkit.text import clean, quoted
 
 USAGE = """usage: rlkit collect env=NAME out=FOLDER [OPTION=VALUE ...]
@@ -28,29 +28,11 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     from rlkit.config import trust
-    from rlkit.config.compose import compose, to_plain
-    from rlkit.config.edits import parse, put
-    from rlkit.config.registry import env_config
+    from rlkit.config.compose import lists
+    from rlkit.perception.collect import collect, typed
 
-    own: dict[str, object] = {}
-    words: list[str] = []
-    for word, (key, value) in zip(argv, parse(argv), strict=True):
-        group = key.partition(".")[0]
-        if group == "env":
-            words.append(word)
-        elif group in ("agent", "network", "task", "total_steps", "data"):
-            raise ConfigError(f"{key}={show(value)}: nothing is trained here; {USAGE.splitlines()[0]}")
-        elif key == "driver" and not isinstance(value, dict):
-            put(own, "driver.name", value)
-        else:
-            put(own, key, value)
-    if not any(word.startswith("env=") for word in words):
-        raise ConfigError("env: missing; type env=NAME (rlkit list environments shows what there is)")
-    plain = to_plain(compose([*words, "preset=none"]).config)
-    trust.remember(*trust.requests({"env": plain["env"]}))
-    from rlkit.perception.collect import CollectConfig, collect
-
-    config = build(CollectConfig, {"env": plain["env"], **own}, types={"env": env_config()})
+    config = typed(argv)
+    trust.remember(*trust.requests({"env": lists(asdict(config.env))}))
     try:
         table = collect(config, say=lambda text: print(clean(text), flush=True))
     except KeyboardInterrupt:

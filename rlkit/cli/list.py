@@ -121,7 +121,7 @@ def _data(folder: Path) -> list[Row]:
     from rlkit.perception.sets import SETS
     from rlkit.perception.table import open_table
 
-    rows: list[Row] = [*SETS.items()]
+    rows: list[Row] = [*SETS.items(), *(_about("data", name) for name in registry.names("data"))]
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not (path / "table.json").is_file():
             continue

@@ -69,12 +69,13 @@ GROUPS = {  # the plural that people list -> the folder of rlkit.configs
     "networks": "network",
     "sources": "source",
     "explorations": "exploration",
+    "data": "data",
     "presets": "preset",
 }
 
 
 def names(group: str) -> list[str]:
-    """All names of "agents", "environments", "networks", "sources", "explorations" or "presets", sorted."""
+    """All names of "agents", "environments", "networks", "sources", "explorations", "data" or "presets", sorted."""
     if group not in GROUPS:
         raise ValueError(f"no such group {group!r}; {nearest(group, GROUPS)}")
     files = (config_folder() / GROUPS[group]).glob("*.yaml")

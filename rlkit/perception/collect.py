@@ -11,7 +11,7 @@ The row that closes an episode is left out: nobody acts in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,10 +20,11 @@ import torch
 
 from rlkit import __version__
 from rlkit.config import registry
-from rlkit.config.edits import lists
+from rlkit.config.compose import compose, to_plain
+from rlkit.config.edits import lists, parse, put
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Environments, VecEnv
 from rlkit.files import Place
-from rlkit.options import ConfigError, option, show
+from rlkit.options import ConfigError, build, option, show
 from rlkit.perception.drivers import Driver, DriverConfig, make_driver
 from rlkit.perception.table import ACTION, FIRST, GROUP, Array, Column, Table, Writer, open_table
 from rlkit.seeding import Seeds, uniforms
@@ -53,6 +54,28 @@ class CollectConfig:
     frames: int = option(10_000, min=1, help="How many rows the table has in the end")
     seed: int = option(0, min=0, max=2**32 - 1, help="All randomness follows from this number")
     out: str = option("", help="The folder of the table, which is made or continued")
+
+
+def typed(words: Sequence[str]) -> CollectConfig:
+    """What `rlkit collect WORDS` asks for. Raises ConfigError."""
+    own: dict[str, object] = {}
+    env: list[str] = []
+    for word, (key, value) in zip(words, parse(words), strict=True):
+        group = key.partition(".")[0]
+        if group == "env":
+            env.append(word)
+        elif group in ("agent", "network", "task", "total_steps", "data"):
+            raise ConfigError(
+                f"{key}={show(value)}: nothing is trained here; rlkit collect -h shows what is read"
+            )
+        elif key == "driver" and not isinstance(value, dict):
+            put(own, "driver.name", value)
+        else:
+            put(own, key, value)
+    if not any(word.startswith("env=") for word in env):
+        raise ConfigError("env: missing; type env=NAME (rlkit list environments shows what there is)")
+    plain = to_plain(compose([*env, "preset=none"]).config)["env"]
+    return build(CollectConfig, {"env": plain, **own}, types={"env": registry.env_config()})
 
 
 def collect(config: CollectConfig, say: Callable[[str], None] = print) -> Table:

@@ -27,7 +27,7 @@ from rlkit.perception.learner import TaskLearner
 from rlkit.perception.model import Model
 from rlkit.perception.rounds import RoundsHook, scene_of
 from rlkit.perception.saved import Scorer, model_parts, new_model
-from rlkit.perception.sets import open_data
+from rlkit.perception.sets import SETS, open_data
 from rlkit.perception.table import PARTS, Array, Index, Table
 from rlkit.play.evaluate import Episode
 from rlkit.run.build import Built
@@ -105,10 +105,10 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         f"data: {rows:,} rows to learn from, {parts['validation']:,} for validation, {parts['test']:,} for the test, "
         f"in groups that are never shared; {total / rows:.3g} epochs"
     )
-    path = Path(config.data)
+    path = Path(table.name)
     config = replace(
         config,
-        data=str(path.absolute()) if path.exists() else config.data,
+        data=str(path.absolute()) if path.exists() and config.data not in SETS else config.data,
         total_steps=total,
         device=str(device),
         precision=str(precision).removeprefix("torch."),

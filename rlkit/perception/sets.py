@@ -3,6 +3,7 @@
 data=data/cr            a table in a folder (rlkit.perception.table)
 data=digits             a small set that comes with scikit-learn (pip install rlkit[perception]): digits, iris,
                         wine, breast_cancer, diabetes
+data=carracing          a table that is collected into the folder data/carracing on first use (configs/data/*.yaml)
 data=my_pkg.mod:rows    a function of one's own that returns {column: array [rows, ...]}; a label's column is
                         called label.NAME, and whole numbers there are classes
 """
@@ -17,9 +18,12 @@ from typing import Any
 import numpy as np
 
 from rlkit import own
+from rlkit.config import registry
+from rlkit.config.edits import read_plain
 from rlkit.options import ConfigError, nearest
 from rlkit.perception.table import LABEL, Array, Table, TableError, from_arrays, open_table
 from rlkit.spaces import Box, Discrete, Space
+from rlkit.text import clean
 
 SETS = {
     "digits": "1,797 handwritten digits of 8 x 8 pixels, ten classes",
@@ -42,16 +46,31 @@ def open_data(name: str) -> Table:
         return _own(name, found)
     if name in SETS:
         return _scikit(name)
+    collected = registry.names("data")
+    if name in collected:
+        return _collected(name)
+    known = [*SETS, *collected]
     if not name:
         raise ConfigError(
-            f"data: missing; allowed: the folder of a table, {', '.join(SETS)}, or module:function"
+            f"data: missing; allowed: the folder of a table, {', '.join(known)}, or module:function"
         )
     if not Path(name).exists():
         raise ConfigError(
-            f"data={name}: no such folder or data set; {nearest(name, SETS)} (rlkit list data shows what there is, "
+            f"data={name}: no such folder or data set; {nearest(name, known)} (rlkit list data shows what there is, "
             "rlkit collect makes a table)"
         )
     return open_table(name)
+
+
+def _collected(name: str) -> Table:
+    """The table of configs/data/NAME.yaml, of which episodes that are missing are collected first."""
+    from rlkit.perception.collect import collect, typed
+
+    words = read_plain(registry.config_folder() / "data" / f"{name}.yaml")["collect"].split()
+    folder = (Path("data") / name).absolute()
+    return collect(
+        typed([*words, f"out={folder}"]), say=lambda text: print(f"data: {clean(text)}", flush=True)
+    )
 
 
 def _own(name: str, found: object) -> Table:

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from rlkit.config import registry
+from rlkit.config.compose import compose
 from rlkit.config.registry import env_config
 from rlkit.envs.config import EnvConfig
 from rlkit.options import ConfigError, build
 from rlkit.perception import collect as collecting
+from rlkit.perception import run as tasks
+from rlkit.perception import sets
 from rlkit.perception import table as tables
-from rlkit.perception.collect import CollectConfig, collect
+from rlkit.perception.collect import CollectConfig, collect, typed
 from rlkit.perception.drivers import RHO, Driver, DriverConfig, Expert, Mixture, Noisy, Random
 from rlkit.perception.table import Table, TableError, open_table
 from rlkit.run.start import train
@@ -368,3 +372,25 @@ def test_noise_counts_episodes_and_steps_and_nothing_else() -> None:
     np.testing.assert_array_equal(np.stack(drawn), wanted[:70])
     np.testing.assert_array_equal(np.stack(after)[:, 1], wanted[70:, 1])
     np.testing.assert_array_equal(np.stack(after)[1:, 0], uniforms(3, np.array([6]), 0, 2, 2)[:, 0])
+
+
+def test_a_named_table_is_collected_on_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And goes on where it was cut; the run says where it lies."""
+    for name in registry.names("data"):
+        words = sets.read_plain(registry.config_folder() / "data" / f"{name}.yaml")["collect"].split()
+        assert "expert" in typed([*words, "out=x"]).labels
+    words = f"env=gymnasium env.id={ID} env.backend=inprocess labels=[mask,expert] driver=seeker frames=400"
+    monkeypatch.setattr(sets, "read_plain", lambda path: {"collect": words})
+    monkeypatch.chdir(tmp_path)
+    table = sets.open_data("driving")
+    assert table.rows == 400 and (tmp_path / "data" / "driving" / "table.json").exists()
+    before = contents(tmp_path / "data" / "driving")
+    monkeypatch.setattr(sets, "read_plain", lambda path: {"collect": words.replace("400", "500")})
+    assert sets.open_data("driving").rows == 500
+    assert contents(tmp_path / "data" / "driving")["action.npy"].startswith(before["action.npy"][128:-8], 128)
+    assert "goes on after" in capsys.readouterr().out
+    run = compose(["task=segment", "data=driving", "network.encoder=mlp"]).config
+    assert tasks.check(run).config.data == str(tmp_path / "data" / "driving")
+    assert run.run_name == "segment-driving-0"
