@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         print(USAGE)
         return 0
     from rlkit.config import trust
-    from rlkit.config.compose import lists
+    from rlkit.config.edits import lists
     from rlkit.perception.collect import collect, typed
 
     config = typed(argv)

@@ -142,7 +142,7 @@ class Model(model.Model):
 
 def by_time(rows: Tensor, length: int) -> Tensor:
     """[B, ...], sequences one after the other -> [length, B / length, ...]."""
-    return rows.unflatten(0, (-1, length)).transpose(0, 1)
+    return rows.reshape(-1, length, *rows.shape[1:]).transpose(0, 1)
 
 
 def by_row(rows: Tensor) -> Tensor:
