@@ -1,34 +1,37 @@
-"""Rounds of DAgger: a learner that imitates is taught on the states to which it leads itself.
+"""Rounds of DAgger: a model is taught on the states to which acting on it leads.
 
-    D <- rows of the expert
-    for round 1 ... R:    learn pi from D
-                          D <- D + {(s, a*(s)) : s visited by pi}
+    D <- rows that somebody else has driven
+    for round 1 ... R:    learn f from D
+                          D <- D + {(s, label(s)) : s visited by acting on f}
 
 (Ross, Gordon and Bagnell, "A reduction of imitation learning and structured prediction to no-regret online learning",
-AISTATS 2011, with beta = 0 after the first rows.) What a round collects is a table in the run's own folder,
-rounds/1, ..., and its label is always the expert's. It follows from the weights and the seed, so a run that was cut
-collects the same rows again, or goes on with those that are there.
+AISTATS 2011, with beta = 0 after the first rows.) A policy that imitates acts itself, and the label is always what the
+expert would do. An estimator of the state is acted on by an agent that was trained on the true one (rounds.run), and
+the label is the true state. What a round collects is a table in the run's own folder, rounds/1, ...; it follows from
+the weights and the seed, so a run that was cut collects the same rows again, or goes on with those that are there.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
-
-from torch import nn
 
 from rlkit.config import registry, trust
 from rlkit.config.rounds import RoundsConfig
 from rlkit.config.schema import TaskRun
-from rlkit.contracts import Policy, Report, Saved
+from rlkit.contracts import Report, Saved
 from rlkit.device import Say
 from rlkit.files import Place
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.options import ConfigError, build
 from rlkit.perception.collect import CollectConfig, Scene, columns_of, gather, open_scene
 from rlkit.perception.drivers import Run
+from rlkit.perception.eyes import open_eyes
 from rlkit.perception.table import LABEL, Table, TableError, open_table
+from rlkit.play.saved import build_policy
+from rlkit.run.handover import open_source
+from rlkit.space_json import to_json
+from rlkit.spaces import describe
 
 
 def scene_of(table: Table, label: str, config: TaskRun) -> Scene:
@@ -41,8 +44,8 @@ def scene_of(table: Table, label: str, config: TaskRun) -> Scene:
         )
     if not label.startswith(LABEL):
         raise ConfigError(
-            f"{typed}: the learner's states need an expert's answers, and data={config.data} has what was done "
-            f"({label}); collect with labels=[expert], where the environment has one"
+            f"{typed}: new states need answers, and data={config.data} has what was done ({label}); collect with "
+            "labels=[expert], where the environment has one"
         )
     trust.require(*trust.requests({"env": made}))
     plain = {**made, "labels": [label.removeprefix(LABEL)]}
@@ -57,24 +60,50 @@ def scene_of(table: Table, label: str, config: TaskRun) -> Scene:
     return scene
 
 
-class RoundsHook(Hook):
-    """Lets the learner act when a share of the run is over, and hands what it did to `learn`.
+def agent_of(config: TaskRun, table: Table, label: str, scene: Scene, say: Say) -> Saved:
+    """Part `policy` of the run whose agent acts on what a model says. Raises ConfigError where it cannot."""
+    name = config.rounds.run
+    if not name:
+        raise ConfigError(
+            f"rounds={config.rounds.number}: a model of task={config.task_name} does not act; type rounds.run=RUN, an "
+            "agent's that sees what the model says, or use task=imitate agent=NAME"
+        )
+    source = open_source(f"rounds.run={name}", name, say)
+    space = table.columns[label].space
+    assert space is not None, "a label that was chosen has a space"
+    spec = source.spec
+    if "agent" not in source.parts or to_json(spec.observation) != to_json(space):
+        raise ConfigError(
+            f"{source.option}: sees {describe(spec.observation)}, and the model says {describe(space)}; type the run "
+            "of an agent that was trained on that"
+        )
+    if to_json(spec.action) != to_json(scene.spec.action):
+        raise ConfigError(
+            f"{source.option}: acts in {describe(spec.action)}, {scene.env.id} in {describe(scene.spec.action)}"
+        )
+    return source.parts
 
-    learn(table): called with the rows of each round, again in a run that is continued.
+
+class RoundsHook(Hook):
+    """Lets somebody act when a share of the run is over, and hands what was done to `learn`.
+
+    describe(): part `policy` of a checkpoint of the model; agent: that of a run which acts on what the model says,
+    None: the model is a policy; learn(table): called with the rows of each round, again in a run that is continued.
     """
 
     def __init__(
         self,
         config: RoundsConfig,
         scene: Scene,
-        policy: nn.Module,
+        describe: Callable[[], Saved],
+        agent: Saved | None,
         seed: int,
         place: Place,
         learn: Callable[[Table], None],
         say: Say,
     ) -> None:
-        self.config, self.scene, self.policy, self.seed = config, scene, policy, seed
-        self.place, self.learn, self.say = place, learn, say
+        self.config, self.scene, self.describe, self.agent = config, scene, describe, agent
+        self.seed, self.place, self.learn, self.say = seed, place, learn, say
         self.done = 0
 
     def after_update(self, clock: Clock, report: Report) -> None:
@@ -90,11 +119,11 @@ class RoundsHook(Hook):
 
     def _play(self, number: int) -> None:
         """Collect the rows of a round, and learn from them."""
-        self.say(
-            f"round {number} of {self.config.number}: the learner acts for {self.config.frames:,} rows, and the "
-            "expert says what it would do"
-        )
-        policy: Policy = copy.deepcopy(self.policy).cpu().eval()  # type: ignore[assignment]
+        who = f"{self.config.run} acts on what the model says" if self.agent else "the learner acts"
+        self.say(f"round {number} of {self.config.number}: {who}, for {self.config.frames:,} rows")
+        policy = build_policy(self.agent or self.describe())
+        if self.agent:
+            policy.eyes = open_eyes({"source": self.describe(), "gives": "prediction"})
         driver = Run(policy, self.scene.reads, self.config.sample)
         made = self.scene.made({"name": f"the learner in round {number}"}, self._seed(number))
         out = (self.place / "rounds").mkdir() / str(number)
@@ -105,10 +134,10 @@ class RoundsHook(Hook):
         return (self.seed + 1_000_003 * number) % 2**32
 
     def state_dict(self) -> Saved:
-        return {"done": self.done}
+        return {"done": self.done, "agent": self.agent}
 
     def load_state_dict(self, state: Saved) -> None:
-        self.done = state["done"]
+        self.done, self.agent = state["done"], state["agent"]
         for number in range(1, self.done + 1):
             path = self.place / "rounds" / str(number)
             try:

@@ -25,7 +25,7 @@ from rlkit.perception.columns import spec_of
 from rlkit.perception.feed import Reader, TableFeed, try_augment
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.model import Model
-from rlkit.perception.rounds import RoundsHook, scene_of
+from rlkit.perception.rounds import RoundsHook, agent_of, scene_of
 from rlkit.perception.saved import Scorer, model_parts, new_model
 from rlkit.perception.sets import SETS, open_data
 from rlkit.perception.table import PARTS, Array, Index, Table
@@ -57,7 +57,8 @@ class TaskPlan:
     precision: torch.dtype
     notes: tuple[str, ...]  # what was chosen and why, a line each
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
-    scene: Scene | None = None  # where the learner acts itself (rounds)
+    scene: Scene | None = None  # where rounds are played
+    agent: Saved | None = None  # who acts in them on what the model says
 
 
 def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
@@ -86,14 +87,11 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         )
     if label:
         check_labels(table, label, spec)
-    scene = None
+    scene, agent = None, None
     if config.rounds.number:
-        if not task.agent:
-            raise ConfigError(
-                f"rounds={config.rounds.number}: a model of task={config.task_name} does not act; allowed: "
-                "task=imitate agent=NAME"
-            )
         scene = scene_of(table, label, config)
+        if not task.agent and continued is None:
+            agent = agent_of(config, table, label, scene, notes.append)
     found = sources(config, spec, continued, notes.append)
     try_augment(reader, config.augment)
     precision = tested_precision(config, spec, device, notes)
@@ -114,7 +112,9 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, has_pixels(spec)),
     )
-    return TaskPlan(config, spec, task, table, label, device, precision, tuple(notes), tuple(found), scene)
+    return TaskPlan(
+        config, spec, task, table, label, device, precision, tuple(notes), tuple(found), scene, agent
+    )
 
 
 def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
@@ -226,7 +226,9 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
             judge.add(reader, config.evaluate.rows)
             evaluation.best, early.best, early.since = None, -math.inf, 0
 
-        rounds = RoundsHook(config.rounds, plan.scene, model.body, config.seed, place, learn, console.say)
+        rounds = RoundsHook(
+            config.rounds, plan.scene, describe, plan.agent, config.seed, place, learn, console.say
+        )
         hooks.insert(0, rounds)
         state["rounds"] = rounds  # before what it resets
     state |= {"evaluation": evaluation, "early": early}

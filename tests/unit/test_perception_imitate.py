@@ -27,11 +27,11 @@ from rlkit.perception.model import Model
 from rlkit.perception.saved import Scorer, new_model
 from rlkit.perception.table import Table, Writer, from_arrays, open_table
 from rlkit.run.resume import resume
-from rlkit.run.start import start
+from rlkit.run.start import start, train
 from rlkit.spaces import Box, Discrete
 from rlkit.types import Lanes
 from tests.helpers.runs import digest
-from tests.helpers.sights import ID, Sights, sights
+from tests.helpers.sights import ID, OPTIONS, Sights, sights
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -225,17 +225,14 @@ def test_a_run_that_was_stopped_between_rounds_goes_on(
 def test_rounds_that_cannot_be(tmp_path: Path, half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "open_data", lambda name: sights())
     with pytest.raises(
-        ConfigError, match="rounds=1: a model of task=segment does not act; allowed: task=imitate"
-    ):
-        runs.check(compose(["task=segment", "data=x", "rounds=1", *SMALL[2:]]).config)
-    with pytest.raises(
         ConfigError, match="rounds=2: data=x does not say from which environment it is; a table of"
     ):
         runs.check(config("data=x", "rounds=2"))
     table = open_table(half)
     monkeypatch.setattr(runs, "open_data", lambda name: table)
     with pytest.raises(
-        ConfigError, match=r"rounds=2: .* has what was done \(action\); collect with labels=\[expert\]"
+        ConfigError,
+        match=r"rounds=2: new states need answers, and .* has what was done \(action\); collect with labels=\[expert\]",
     ):
         runs.check(config("data=x", "rounds=2", "task.label=action"))
     foreign = Table(table.name, table.columns, table.data, {"env": {"id": "elsewhere.mod:Env"}})
@@ -253,3 +250,80 @@ def test_a_round_whose_rows_are_gone_is_missed(tmp_path: Path, half: Path) -> No
     path.write_text(re.sub(r"total_steps: \d+", "total_steps: 9999", path.read_text()))
     with pytest.raises(ConfigError, match="the run has learned from rows that are gone: .*rounds/1"):
         resume(run)
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The run of an agent that sees the true state, and rows of pictures with that as their label."""
+    folder = tmp_path_factory.mktemp("driven")
+    options = {
+        **OPTIONS,
+        "env.stack": 1,
+        "env.kwargs": {"view": "vector"},
+        "total_steps": 512,
+        "dir": str(folder),
+    }
+    agent = train("ppo", ID, name="agent", **options)
+    env = env_config()(id=ID, lanes=3, backend="inprocess")
+    collect(
+        CollectConfig(env, DriverConfig(), ("vector",), 300, 5, str(folder / "rows")), say=lambda text: None
+    )
+    return agent, folder / "rows"
+
+
+def estimator(tmp_path: Path, driven: tuple[Path, Path], *words: str) -> TaskRun:
+    trust.remember(ID)
+    found = compose(
+        ["task=regress", f"data={driven[1]}", f"dir={tmp_path}", "rounds=1", "rounds.frames=60", "epochs=2", *SMALL[2:],
+         f"rounds.run={driven[0]}", *words]
+    ).config  # fmt: skip
+    assert isinstance(found, TaskRun)
+    return found
+
+
+def test_an_agent_acts_on_what_an_estimator_says(tmp_path: Path, driven: tuple[Path, Path]) -> None:
+    """In a round of an estimator that does not learn: its actions are those of the agent on the estimator's states."""
+    run = start(estimator(tmp_path, driven, "name=a", "optim.lr=1e-12"))
+    model, agent = rlkit.load(run), rlkit.load(driven[0])
+    table = open_table(run / "rounds" / "1")
+    for row in range(60):
+        said = model(table["image"][row])["vector"]
+        assert table["action"][row] == agent(said)[0]
+        x, t = int(table["image"][row][:7].argmax() % 8), int(table["image"][row][:7].argmax() // 8)
+        true = table["label.vector"][row]
+        assert true[0] == x / 4 - 1 and round(10 * true[1]) % 7 == t
+
+
+def test_a_run_whose_agent_is_gone_goes_on(tmp_path: Path, driven: tuple[Path, Path]) -> None:
+    words = ["checkpoint.every=100", "rounds=2"]
+    whole = digest(start(estimator(tmp_path, driven, *words, "name=a")))
+    agent = shutil.copytree(driven[0], tmp_path / "agent")
+    updates, learn = [0], TaskLearner.learn
+
+    def learning(self: TaskLearner, batch: Any, progress: float) -> Any:
+        updates[0] += 1
+        if updates[0] == 11:
+            raise KeyboardInterrupt
+        return learn(self, batch, progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskLearner, "learn", learning)
+        with pytest.raises(KeyboardInterrupt):
+            start(estimator(tmp_path, (agent, driven[1]), *words, "name=b"))
+    shutil.rmtree(agent)
+    resume(tmp_path / "b")
+    assert digest(tmp_path / "b") == whole
+
+
+def test_agents_that_cannot_act_on_a_model(tmp_path: Path, driven: tuple[Path, Path]) -> None:
+    with pytest.raises(
+        ConfigError, match="rounds=1: a model of task=regress does not act; type rounds.run=RUN, an"
+    ):
+        runs.check(estimator(tmp_path, driven, "rounds.run="))
+    other = train("ppo", ID, name="other", **OPTIONS, dir=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"rounds.run=.*: sees Box\(8, 8\) .*, and the model says Box\(2,\) .*"
+    ):
+        runs.check(estimator(tmp_path, driven, f"rounds.run={other}"))
+    with pytest.raises(ConfigError, match="rounds.run=nothing: nothing does not exist"):
+        runs.check(estimator(tmp_path, driven, "rounds.run=nothing"))
