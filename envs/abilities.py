@@ -7,6 +7,7 @@ from dataclasses import dataclass
 SEEN = ("keep", "drop", "codes")  # options that say what the agent sees of an observation
 WRAPPED = (
     "skip",
+    "pixels",
     "gray",
     "size",
     *SEEN,
@@ -32,7 +33,7 @@ ABILITIES = {
     "threads": Ability(
         "as inprocess, drawn by threads (rlkit/CarRacing)",
         workers=True,
-        refused=SEEN,
+        refused=(*SEEN, "pixels"),
         instead="allowed with env.backend=inprocess or workers",
         unmasked="draws pictures, which have no masks beside them",
     ),

@@ -62,8 +62,8 @@ class AtariConfig:
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One environment and how its lanes are run. The order of work per step: skip, then gray, then size, then
-    what is kept of it."""
+    """One environment and how its lanes are run. The order of work per step: skip, then pixels, gray and size,
+    then what is kept of it."""
 
     name: str = option("", help="The configuration's name")
     id: str = option("", help='A Gymnasium id, "module:Id" (imports module first) or "package.module:Class"')
@@ -88,6 +88,13 @@ class EnvConfig:
         min=1,
         max=1000,
         help="Every action is repeated for so many environment steps; their rewards are summed",
+    )
+    pixels: int = option(
+        0,
+        min=0,
+        max=4096,
+        help="The agent sees so many times so many pixels of what render() draws, in RGB, instead of the observation; "
+        "0: the observation",
     )
     gray: bool = option(False, help="Turn RGB frames [H, W, 3] into luminance [H, W]")
     size: int = option(0, min=0, max=4096, help="Shrink frames to size x size pixels; 0: keep their size")

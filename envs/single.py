@@ -18,6 +18,7 @@ from rlkit.envs.wrappers.atari import AtariGame, arguments, is_atari
 from rlkit.envs.wrappers.entries import Entries, changes
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.masks import ActionMask
+from rlkit.envs.wrappers.rendered import Rendered
 from rlkit.envs.wrappers.stuck import Stuck
 from rlkit.spaces import from_gymnasium
 
@@ -26,7 +27,7 @@ OURS = ("lanes", "seed", "evaluation", "first_lane", "device", "render_mode")
 
 
 def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
-    """One environment with its wrappers: time limit, frame skip, gray, size, entries, labels, mask.
+    """One environment with its wrappers: time limit, frame skip, pixels, gray, size, entries, labels, mask.
 
     Frames are stacked by the policy. The environment is made and not reset. With env.action_mask=auto its masks stay in
     info: whether there are any shows in a reset, and `probe` decides that.
@@ -34,6 +35,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
     Raises ValueError for an unknown id, a missing package, wrong arguments, frames that cannot be made gray or
     entries or labels that are not there.
     """
+    if config.pixels:
+        render_mode = "rgb_array"
     prepare_display(render_mode)
     kind = find_class(config.id)
     kwargs = dict(config.kwargs)
@@ -63,6 +66,8 @@ def make_env(config: EnvConfig, render_mode: str | None = None) -> Env:
             env = gymnasium.wrappers.TimeLimit(env, -(-config.time_limit // skip))
     elif skip > 1:
         env = FrameSkip(env, skip, film)
+    if config.pixels:
+        env = Rendered(env, config.id, config.pixels)
     if gray or config.size:
         env = Picture(env, gray, config.size, config.channels)
     if changes(env.observation_space, config):
@@ -88,9 +93,9 @@ def refusal(id: str, kind: Constructor | None, kwargs: dict[str, Any], error: Ty
         known = inspect.signature(kind or constructor(id)).parameters
         wrong = [name for name in kwargs if name not in known]
         if wrong and all(each.kind is not each.VAR_KEYWORD for each in known.values()):
-            detail = (
-                f"no {', '.join(wrong)}; allowed: {', '.join(name for name in known if name not in OURS)}"
-            )
+            undrawn = ", so it draws no pictures" if "render_mode" in wrong else ""
+            allowed = ", ".join(name for name in known if name not in OURS)
+            detail = f"no {', '.join(wrong)}{undrawn}; allowed: {allowed}"
     return ValueError(f"env.kwargs={kwargs}: {id} refuses them: {detail}")
 
 

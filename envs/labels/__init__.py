@@ -22,6 +22,7 @@ from rlkit.options import nearest
 from rlkit.spaces import Box, Space, leaves
 
 LABEL = "label"  # the entry of the observation that holds them
+STATE = "state"  # with env.pixels the label that is the environment's own observation
 
 FAMILIES = {  # the class of an environment -> what it can say, "module:Class"
     "rlkit.envs.driving.batched.driving:Driving": "rlkit.envs.labels.driving:DrivingLabels",
@@ -74,6 +75,8 @@ def family(config: EnvConfig, kind: object) -> type[Family]:
     """The family of an environment of class `kind`. Raises ValueError for labels that it does not have."""
     given = f"env.labels=[{', '.join(config.labels)}]"
     found = family_of(kind)
+    if found is None and set(config.labels) == {STATE}:
+        raise ValueError(f"{given}: is for pictures of an environment; type env.pixels=64, or env.labels=[]")
     if found is None:
         raise ValueError(
             f"{given}: env.id={config.id} says nothing of itself; allowed with {SOME}; type env.labels=[]"

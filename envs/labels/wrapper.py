@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gymnasium import spaces
 
 from rlkit.envs.aliases import Env, GymSpace, Info, Opening, Step, Value, Wrapper
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.labels import LABEL, Labels, entry_of, family, refuse_entry
+from rlkit.envs.labels import LABEL, STATE, Labels, entry_of, family, refuse_entry
+from rlkit.envs.wrappers.rendered import Rendered, rendered
 from rlkit.spaces import from_gymnasium
+
+
+class State(Labels):
+    """Of an environment that is seen as it is drawn: its own observation, and the labels that it has itself."""
+
+    @classmethod
+    def offered(cls, kind: object, id: str) -> tuple[str, ...]:
+        return (STATE,)
+
+    def __init__(self, drawn: Rendered, others: Labels | None, names: tuple[str, ...]) -> None:
+        self.drawn, self.others = drawn, others
+        known = {STATE: drawn.own, **({} if others is None else others.spaces)}
+        self.spaces = {name: known[name] for name in names}
+
+    def read(self, action: Value | None) -> dict[str, Value]:
+        return {STATE: self.drawn.state, **({} if self.others is None else self.others.read(action))}
 
 
 def labels_of(env: Env, config: EnvConfig, shown: GymSpace) -> Labels:
@@ -15,6 +34,11 @@ def labels_of(env: Env, config: EnvConfig, shown: GymSpace) -> Labels:
 
     Raises ValueError for labels that it does not have.
     """
+    drawn = rendered(env)
+    if drawn is not None and STATE in config.labels:
+        others = tuple(name for name in config.labels if name != STATE)
+        own = labels_of(env, replace(config, labels=others), shown) if others else None
+        return State(drawn, own, config.labels)
     kind = family(config, type(env.unwrapped))
     assert issubclass(kind, Labels), f"{kind.__name__} labels one environment"
     return kind(env.unwrapped, config.labels, tuple(shown.shape or ()), config)

@@ -1,10 +1,11 @@
 """Frame skip without drawing is the naive skip; gray and size are what they say."""
 
+import cv2
 import gymnasium
 import numpy as np
 import pytest
 
-from rlkit.envs import EnvConfig, make_env
+from rlkit.envs import EnvConfig, make_env, probe
 from rlkit.envs.wrappers.frames import FrameSkip, Picture
 from rlkit.envs.wrappers.quirks import Pen
 
@@ -125,3 +126,41 @@ def test_frames_of_unknown_order_are_refused_and_bounds_are_kept():
     with pytest.raises(ValueError, match="of shape .* type env.channels=last or env.channels=first"):
         Picture(Still(planes), False, 2)
     assert Picture(Still(planes, high=1), False, 2, "last").observation_space.high.max() == 1
+
+
+def test_what_is_drawn_is_what_is_seen():
+    """A frame is render()'s, made smaller; the label is the observation that it stands for."""
+    config = EnvConfig(id="CartPole-v1", pixels=40, skip=3, labels=("state",))
+    env, plain = make_env(config), gymnasium.make("CartPole-v1", render_mode="rgb_array")
+    assert env.observation_space["image"] == gymnasium.spaces.Box(0, 255, (40, 40, 3), np.uint8)
+    seen, _ = env.reset(seed=2)
+    state, _ = plain.reset(seed=2)
+    for action in (0, 1, 1, 0):
+        wanted = cv2.resize(plain.render(), (40, 40), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(seen["image"], wanted) and np.array_equal(seen["label"]["state"], state)
+        seen = env.step(action)[0]
+        for _ in range(3):
+            state = plain.step(action)[0]
+    gray = make_env(EnvConfig(id="CartPole-v1", pixels=40, gray=True))
+    assert gray.observation_space.shape == gray.reset(seed=0)[0].shape == (40, 40)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"id": "CartPole-v1", "labels": ("state",)}, "env.labels=.state.: is for pictures .*; type env.pixels=64, or"),
+        ({"id": "rlkit.envs.toys:Identity", "pixels": 8}, "no render_mode, so it draws no pictures; allowed"),
+        ({"id": "CartPole-v1", "pixels": 8, "labels": ("mask",)}, "env.id=CartPole-v1 says nothing of itself; allowed"),
+    ],
+)  # fmt: skip
+def test_pictures_that_cannot_be_drawn(options, says):
+    with pytest.raises(ValueError, match=says):
+        make_env(EnvConfig(**options))
+
+
+def test_backends_that_take_an_environment_as_it_is_draw_nothing():
+    for id, backend in (("rlkit/Maze", "batched"), ("CartPole-v1", "native"), ("rlkit/CarRacing", "threads")):
+        with pytest.raises(
+            ValueError, match=f"env.pixels=8: env.backend={backend} takes its environment as it is"
+        ):
+            probe(EnvConfig(id=id, pixels=8, backend=backend))
