@@ -1,4 +1,4 @@
-"""What a run gains from an encoder that a task has learned: PPO from pixels, five ways, the same seeds.
+"""What a run gains from an encoder that a task has learned: PPO from pixels, six ways, the same seeds.
 
     python scripts/handover.py runs/seg --env driving --seeds 10 --dir /tmp/handover
 
@@ -7,6 +7,7 @@
     frozen         the encoder keeps its random weights (network.encoder_lr=0)
     eyes           the agent sees the features of the run's encoder (eyes=RUN)
     encoder_from   the encoder begins with the run's weights and is trained on
+    slow           the same, with a tenth of the learning rate (network.encoder_lr=0.1)
 
 Each run evaluates itself four times. Written to DIR/handover.json: the evaluations, and the CPU seconds of each
 process; printed: medians, and in how many seeds each way is better than scratch. Runs that are there are not made
@@ -34,6 +35,7 @@ def ways(run: str) -> dict[str, list[str]]:
         "frozen": ["network.encoder_lr=0"],
         "eyes": [f"eyes={run}"],
         "encoder_from": [f"network.encoder_from={run}"],
+        "slow": [f"network.encoder_from={run}", "network.encoder_lr=0.1"],
     }
 
 

@@ -7,7 +7,7 @@ environments have started; a thread looks at the parent's number too, for system
 
 The parent sends one byte per request; a JSON object and raw bytes follow where there is more to say (`send`):
     s  step with the action rows                  ->  .
-    m  map the rows: {"lanes"}                    ->  .
+    m  map the rows: {"lanes"}                    ->  .      {"after"}: the episode of each lane, which is over
     r  restore: {"episode", "counts"}, actions    ->  + after every step, then .
     p  picture of a lane: {"lane"}                ->  . {"shape"}, pixels
     q  close                                      ->  (ends)
@@ -184,6 +184,8 @@ def _map(sock: socket.socket, block: Block, shared: int) -> None:
     head, _ = receive(sock)
     size = Rows.size(block.observation, block.action, head["lanes"])
     block.attach(Rows(block.observation, block.action, head["lanes"], mmap.mmap(shared, size)))
+    for lane, episode in zip(block.lanes, head.get("after", ()), strict=False):
+        lane.episode, lane.last = episode, True
 
 
 def _restore(block: Block, head: Head, body: bytes) -> None:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import warnings
 import weakref
 from contextlib import suppress
 from dataclasses import asdict
@@ -32,7 +33,7 @@ from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.rows import Rows
-from rlkit.envs.backends.worker import receive, send
+from rlkit.envs.backends.worker import Head, receive, send
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.labels import label_leaves
 from rlkit.processes import command
@@ -131,21 +132,20 @@ class Workers(VecEnv):
         self.deadline = config.deadline + (watchdog.GRACE if config.max_failures else 0.0)
         self.rows: Rows | None = None
         self.workers: list[Worker] = []
+        self.shared = _anonymous_file("rlkit-rows")
         # also where nobody closes this: before the interpreter takes its time to end
-        weakref.finalize(self, _end, self.workers, os.getpid())
-        shared = _anonymous_file("rlkit-rows")
+        self._ending = weakref.finalize(self, _end, self.workers, os.getpid(), self.shared)
         try:
             bounds = np.linspace(0, config.lanes, config.workers + 1).astype(int)
+            self.starts = bounds[:-1]  # where each worker writes which lane it is at
             for start, stop in pairwise(bounds):
-                self.workers.append(Worker(int(start), int(stop), shared))
-            self._connect(shared, render)
+                self.workers.append(Worker(int(start), int(stop), self.shared))
+            self._connect(render)
         except BaseException:
             self.close()
             raise
-        finally:
-            os.close(shared)
 
-    def _connect(self, shared: int, render: bool) -> None:
+    def _connect(self, render: bool) -> None:
         """Tell every child its lanes, learn the spaces, share the rows."""
         try:
             json.dumps(self.config.kwargs)
@@ -154,22 +154,27 @@ class Workers(VecEnv):
                 f"env.kwargs={self.config.kwargs}: workers take plain values ({error}); "
                 f"type env.backend=inprocess"
             ) from error
-        order = {"config": asdict(self.config), "seeds": asdict(self.seeds), "render": render}
-        for worker in self.workers:
-            send(worker.sock, b"", {**order, "start": worker.start, "stop": worker.stop})
-        self._wait(START + self.config.deadline)
-        heads = [receive(worker.sock)[0] for worker in self.workers]
+        self.order = {"config": asdict(self.config), "seeds": asdict(self.seeds), "render": render}
+        heads = self._begin(self.workers)
         observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
         labels = label_leaves(self.config, observation)
         self.spec = EnvSpec(self.config.id, observation, action, self.config.stack, labels=labels)
         self.fps = heads[0]["fps"]
         size = Rows.size(observation, action, self.lanes)
-        os.ftruncate(shared, size)
-        self.rows = Rows(observation, action, self.lanes, mmap.mmap(shared, size))
-        self.row = rows_step(self.rows, observation)
+        os.ftruncate(self.shared, size)
+        rows = Rows(observation, action, self.lanes, mmap.mmap(self.shared, size))
+        self.row = rows_step(rows, observation)
         for worker in self.workers:
             send(worker.sock, b"m", {"lanes": self.lanes})
         self._wait(START)
+        self.rows = rows
+
+    def _begin(self, workers: list[Worker]) -> list[Head]:
+        """Tell children their lanes; returns what they say of their environments."""
+        for worker in workers:
+            send(worker.sock, b"", {**self.order, "start": worker.start, "stop": worker.stop})
+        self._wait(START + self.config.deadline, workers)
+        return [receive(worker.sock)[0] for worker in workers]
 
     @property
     def failures(self) -> int:
@@ -180,6 +185,7 @@ class Workers(VecEnv):
         """Apply one action per lane ([N, ...]); raises EnvFault."""
         rows = self._open()
         rows.action[:] = action.numpy()
+        rows.cursor[self.starts] = self.starts
         for worker in self.workers:
             with suppress(OSError):  # a dead worker shows in _wait, which knows more
                 worker.sock.send(b"s")
@@ -191,6 +197,7 @@ class Workers(VecEnv):
     def restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> EnvStep:
         """Bring lane n to episode[n] after actions[n]; raises EnvFault."""
         rows = self._open()
+        rows.cursor[self.starts] = self.starts
         for worker in self.workers:
             mine = slice(worker.start, worker.stop)
             head = {
@@ -200,7 +207,7 @@ class Workers(VecEnv):
             body = b"".join(np.ascontiguousarray(part, rows.action.dtype).tobytes() for part in actions[mine])
             with suppress(OSError):
                 send(worker.sock, b"r", head, body)
-        self._wait(self.deadline)
+        self._wait(self.deadline, episode=episode)
         if self.scale != 1.0:
             rows.reward *= self.scale
         return self.row
@@ -217,16 +224,23 @@ class Workers(VecEnv):
 
     def close(self) -> None:
         """End the workers; idempotent."""
-        _end(self.workers, os.getpid())
+        self._ending()
 
     def _open(self) -> Rows:
         if self.rows is None or not self.workers:
             raise ValueError("this vector environment is closed; make a new one with make_vec")
         return self.rows
 
-    def _wait(self, deadline: float, workers: list[Worker] | None = None) -> None:
-        """Wait for the answer of every worker; a "+" (a replayed step) starts the clock anew. Raises
-        EnvFault.
+    def _wait(
+        self,
+        deadline: float,
+        workers: list[Worker] | None = None,
+        episode: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Wait for the answer of every worker; a "+" (a replayed step) starts the clock anew. Raises EnvFault.
+
+        A worker that hangs or dies is replaced while env.max_failures lasts. episode: of each lane, where it is to be
+        restored.
         """
         waiting = {worker.sock.fileno(): worker for worker in (self.workers if workers is None else workers)}
         poll = select.poll()
@@ -236,7 +250,11 @@ class Workers(VecEnv):
         while waiting:
             ready = poll.poll(max(0.0, end - time.monotonic()) * 1e3)
             if not ready:
-                self._fail("hung", next(iter(waiting.values())), f"no answer in {deadline:g} s")
+                number, worker = next(iter(waiting.items()))
+                poll.unregister(number)
+                del waiting[number]
+                self._lose("hung", worker, f"no answer in {deadline:g} s", episode)
+                end = time.monotonic() + deadline
             for number, _ in ready:
                 worker = waiting[number]
                 try:
@@ -251,7 +269,11 @@ class Workers(VecEnv):
                 elif answer == b"!":
                     self._raise(worker)
                 else:
-                    self._fail("exited", worker, f"its process (pid {worker.process.pid}) {{}}")
+                    poll.unregister(number)
+                    del waiting[number]
+                    pid = worker.process.pid
+                    self._lose("exited", worker, f"its process (pid {pid}) {worker.ending()}", episode)
+                    end = time.monotonic() + deadline
 
     def _raise(self, worker: Worker) -> None:
         """Raise what a worker reported, after ending all of them."""
@@ -262,25 +284,71 @@ class Workers(VecEnv):
         if "error" in head:
             self.close()
             raise ValueError(head["error"])
-        self._fail("raised", worker, head["detail"], head["trace"])
-
-    def _fail(self, kind: str, worker: Worker, detail: str, trace: str = "") -> None:
-        """Raise the fault of a worker that cannot report it itself, after ending all of them."""
-        if kind == "hung":
-            trace = worker.where()
-        if kind == "exited":
-            detail = detail.format(worker.ending())
+        fault = self._fault("raised", worker, head["detail"], head["trace"])
         self.close()
+        raise fault
+
+    def _fault(self, kind: str, worker: Worker, detail: str, trace: str = "") -> EnvFault:
+        """What is said of a worker that cannot report it itself."""
         if self.rows is None:  # still starting: no lane has begun
             seed = self.seeds.of(worker.start, 0)
             lane = self.seeds.first_lane + worker.start
-            raise EnvFault(kind, self.config.id, lane, 0, 0, seed, "start", detail, trace)
+            return EnvFault(kind, self.config.id, lane, 0, 0, seed, "start", detail, trace)
         lane = int(self.rows.cursor[worker.start])
-        raise lane_fault(kind, self.config.id, self.seeds, self.rows, lane, "", detail, trace)
+        return lane_fault(kind, self.config.id, self.seeds, self.rows, lane, "", detail, trace)
+
+    def _lose(self, kind: str, worker: Worker, detail: str, episode: npt.NDArray[np.int64] | None) -> None:
+        """Replace a worker that hangs or is gone, whose lanes' episodes are cut, or raise its fault after ending all.
+
+        episode: of each lane, where it was to be restored.
+        """
+        fault = self._fault(kind, worker, detail, worker.where() if kind == "hung" else "")
+        rows, limit = self.rows, self.config.max_failures
+        lost = 0 if rows is None else _cut(rows, worker.start, worker.stop, episode)
+        count = self.failures
+        if rows is None or worker not in self.workers or 0 <= limit < count:
+            self.close()
+            raise fault
+        budget = f"{count} of {limit}" if limit > 0 else f"number {count}"
+        warnings.warn(
+            f"{fault.text}; its process is replaced, and {lost} episodes are cut there ({budget}, env.max_failures)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        worker.close(0.0)
+        new = Worker(worker.start, worker.stop, self.shared)
+        self.workers[self.workers.index(worker)] = new
+        episodes = rows.episode[worker.start : worker.stop].tolist()
+        self.rows = None  # it is starting
+        self._begin([new])
+        send(new.sock, b"m", {"lanes": self.lanes, "after": episodes})
+        self._wait(START, [new])
+        self.rows = rows
 
 
-def _end(workers: list[Worker], owner: int) -> None:
+def _cut(rows: Rows, start: int, stop: int, episode: npt.NDArray[np.int64] | None) -> int:
+    """End the episodes of a block whose process is gone: rows that are `last`; returns how many episodes that were.
+
+    Lanes before the cursor have done what was asked, the one at the cursor has failed, those after it have not begun.
+    episode: of each lane, where they were to be restored.
+    """
+    at = int(rows.cursor[start])
+    here, later = slice(start, stop), slice(at + 1, stop)
+    if episode is not None:
+        rows.episode[later], rows.steps[later], rows.last[later] = episode[later], 0, False
+    rows.last[at] = False
+    lost = ~rows.last[here]  # who waits for the next episode loses nothing
+    rows.failures[here] += lost
+    # as Lane.cut
+    rows.first[at], rows.first[later] = rows.steps[at] == 0, episode is not None
+    rows.reward[at:stop], rows.terminated[at:stop] = 0.0, False
+    rows.last[here] = True
+    return int(lost.sum())
+
+
+def _end(workers: list[Worker], owner: int, shared: int) -> None:
     """End the workers of process `owner`, which close their environments side by side; a forked child leaves them."""
+    os.close(shared)
     if os.getpid() != owner:
         return
     for worker in workers:

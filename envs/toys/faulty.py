@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import gymnasium
@@ -17,6 +18,7 @@ KINDS = (
     "loop",
     "exited",
     "quit",
+    "killed",
     "nan",
     "reward",
     "shape",
@@ -31,8 +33,8 @@ class Faulty(gymnasium.Env[Value, int]):
     """Counts its steps in obs [2]; fails with `kind` in step `at` of episodes with seed `seed` (-1: any).
 
     raised: an exception; hung: sleeps; loop: a Python loop; stuck: C code that keeps the interpreter's
-    lock; exited: the process ends; quit: SystemExit; nan, shape, dtype, space: of the observation; reward:
-    NaN; reset: raises in reset.
+    lock; exited: the process ends; killed: by a signal; quit: SystemExit; nan, shape, dtype, space: of the
+    observation; reward: NaN; reset: raises in reset.
     """
 
     def __init__(self, kind: str = "raised", at: int = 3, seed: int = -1, length: int = 10) -> None:
@@ -69,6 +71,8 @@ class Faulty(gymnasium.Env[Value, int]):
             sum(iter(int, 1))  # adds zeros for ever inside C
         if self.kind == "exited":
             os._exit(7)
+        if self.kind == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == "quit":
             raise SystemExit(3)
         changed = {

@@ -140,3 +140,74 @@ def test_a_run_passes_what_fails_every_time(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match="env.max_failures"):
         run = rlkit.train("ppo", FAULTY, name="b", **{**options, "env.max_failures": -1})
     assert read_metrics(run / "metrics.csv")[-1]["source/failures"] >= 15
+
+
+def block(lane: int, limit: int, kind: str = "killed", **options: Any) -> VecEnv:
+    """Lanes 0 and 1 in a process, 2 and 3 in another one, episodes of 4 steps; `lane` fails in step 2 of episode 1."""
+    config = EnvConfig(
+        id=FAULTY, kwargs={"kind": kind, "at": 2, "seed": episode_seed(9, lane, 1), "length": 4}, lanes=4,
+        backend="workers", workers=2, max_failures=limit, action_mask="none", check="space", **options,
+    )  # fmt: skip
+    return make_vec(config, 9)
+
+
+def told(env: VecEnv, steps: int) -> dict[str, np.ndarray]:
+    """Rows 0 to `steps` of four lanes, [steps + 1, 4, ...] by name."""
+    row = env.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
+    rows = [{name: getattr(row, name).numpy().copy() for name in ROWS}]
+    for _ in range(steps):
+        row = env.step(torch.ones(4, dtype=torch.int64))
+        rows.append({name: getattr(row, name).numpy().copy() for name in ROWS})
+    env.close()
+    return {name: np.stack([each[name] for each in rows]) for name in ROWS}
+
+
+@pytest.mark.parametrize("kind", ["killed", "stuck"])
+@pytest.mark.parametrize("lane", [2, 3])
+def test_a_process_that_dies_is_replaced(kind: str, lane: int) -> None:
+    """Row 7 is the failed step: the lane after the failed one did not step, the one before it did; both begin anew."""
+    env = block(lane, 2, kind, deadline=0.3 if kind == "stuck" else 60.0)
+    with pytest.warns(RuntimeWarning, match=rf"lane {lane}, episode 1 .*step 2.*; its process is replaced, and 2 "
+                      r"episodes are cut there \(2 of 2, env.max_failures\)"):  # fmt: skip
+        rows = told(env, 12)
+    assert env.failures == 2
+    healthy = told(block(lane, 0, "raised", deadline=60.0), 0)
+    whole = play(make("raised", 0, episode=99), 12)
+    for name in ROWS:  # the other process notices nothing
+        wanted = np.stack([row[name].numpy() for row in whole])
+        np.testing.assert_array_equal(rows[name][:, :2], wanted, err_msg=name)
+    assert np.array_equal(healthy["obs"][0], rows["obs"][0])
+    for each in (2, 3):
+        assert [t for t in range(13) if rows["last"][t, each]] == [4, 7, 12]
+        assert [t for t in range(13) if rows["first"][t, each]] == [0, 5, 8]
+        assert [float(r) for r in rows["reward"][5:10, each]] == [0, 1, float(each < lane), 0, 1]
+        assert rows["obs"][7, each, 0] == (2 if each < lane else 1) and not rows["terminated"][:, each].any()
+
+
+def test_a_process_that_dies_where_episodes_open_is_replaced() -> None:
+    """Restored lanes stand at their endings; a lane that waits for its next episode loses nothing."""
+    env = block(3, -1)
+    with pytest.warns(RuntimeWarning, match=r"and 2 episodes are cut there \(number 2, env.max_failures\)"):
+        row = env.restore(np.ones(4, np.int64), [np.ones(2, np.int64)] * 4)
+    assert row.last.tolist() == [False, False, True, True] and row.first.tolist() == [False] * 4
+    assert row.reward.tolist() == [1, 1, 1, 0]
+    row = env.step(torch.ones(4, dtype=torch.int64))
+    assert row.first.tolist() == [False, False, True, True] and row.obs[2:, 0].tolist() == [0, 0]
+    # killed from outside while nothing is asked of it, and lane 2 waits for its next episode
+    for _ in range(4):
+        row = env.step(torch.ones(4, dtype=torch.int64))
+    assert row.last[2:].all()
+    env.workers[1].process.kill()  # type: ignore[attr-defined]
+    with pytest.warns(RuntimeWarning, match="its process is replaced, and 1 episodes are cut there"):
+        row = env.step(torch.ones(4, dtype=torch.int64))
+    assert row.last.tolist()[2:] == [True, True] and row.reward.tolist()[2:] == [0, 0]
+    row = env.step(torch.ones(4, dtype=torch.int64))
+    assert row.first.tolist()[2:] == [True, True]
+    env.close()
+
+
+def test_a_process_that_dies_without_a_budget_ends_the_run() -> None:
+    with pytest.raises(EnvFault, match="killed by SIGKILL"):
+        told(block(2, 0), 12)
+    with pytest.raises(EnvFault, match="killed by SIGKILL"):
+        told(block(2, 1), 12)
