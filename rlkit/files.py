@@ -27,6 +27,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 HELD = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+RUNS = Path("runs")  # where `rlkit train` makes run folders
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _SAFE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _FLAGS = {
@@ -259,6 +260,13 @@ class Place:
 
 class NotRegular(OSError):
     """Something in a folder that is not opened: a link, a pipe, a device, a file that is too long."""
+
+
+def run_named(name: str | Path) -> Path:
+    """What the path of a run means: a bare name that is no folder here is looked for in runs/."""
+    path = Path(name)
+    inside = RUNS / path
+    return inside if len(path.parts) == 1 and not path.exists() and inside.is_dir() else path
 
 
 def named(path: str | Path | Place) -> Place:

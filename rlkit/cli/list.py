@@ -190,7 +190,8 @@ def _run(folder: Place) -> Row:
     except Exception as error:
         words = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         return (clean(folder), "?", "?", "?", "?", clean(" ".join(f"unreadable: {words}".split()), 80))
-    cells = (agent, env, f"{step:,} of {total:,}", last)
+    steps = f"{step:,}" if step >= total else f"{step:,} of {total:,}"
+    cells = (agent, env, steps, last)
     return (clean(folder), *(clean(cell, 40) for cell in cells), state)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rlkit.files import RUNS, run_named
 from rlkit.options import ConfigError, nearest
 
-RUNS = Path("runs")  # where `rlkit train` makes run folders
 # options of the verbs themselves
 OWN = ("checkpoint", "data", "episodes", "eyes", "part", "sample", "seed", "trust", "video")
 
@@ -28,9 +28,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 def find_run(text: str) -> Path:
     """The folder that a run's path, or its bare name, means. Raises ConfigError where that is a folder of runs."""
-    folder = Path(text)
-    if not folder.exists() and len(folder.parts) == 1 and (RUNS / folder).is_dir():
-        folder = RUNS / folder
+    folder = run_named(text)
     inside = [] if _is_run(folder) or (folder / "manifest.json").is_file() else _runs(folder)
     if inside:
         names = ", ".join(str(run) for run in reversed(inside[-10:]))

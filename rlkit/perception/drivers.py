@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from rlkit.contracts import Policy
 from rlkit.distributions import action_head
+from rlkit.files import run_named
 from rlkit.options import ConfigError, option
 from rlkit.perception.table import LABEL
 from rlkit.play.saved import load
@@ -220,7 +220,7 @@ def _one(name: str, config: DriverConfig, spec: EnvSpec, own: Space, expert: str
                 else f"driver={name}: {spec.id} has no expert; type driver=random or driver=RUN"
             )
         return Expert()
-    if not ("/" in name or name.startswith(".") or Path(name).exists()):
+    if not ("/" in name or name.startswith(".") or run_named(name).exists()):
         known = ["random", *([expert] if expert else [])]
         raise ConfigError(
             f"driver={name}: no such driver or run; allowed: {', '.join(known)}, or a run's folder (runs/NAME)"

@@ -24,7 +24,7 @@ from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
 from rlkit.device import Budget, TooLarge
-from rlkit.files import Place, named
+from rlkit.files import Place, named, run_named
 from rlkit.machine import gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, build
@@ -164,10 +164,11 @@ def _build_policy(parts: Saved) -> Policy:
 def find(folder: str | Path | Place, which: str = "") -> list[Place]:
     """The checkpoint folders meant by a run folder or a checkpoint folder: one, and those that may stand in for it.
 
-    which: "best", "last" or a step number; "" is best where there is one, else last. Raises ConfigError.
+    which: "best", "last" or a step number; "" is best where there is one, else last. A bare name that is no folder here
+    is looked for in runs/. Raises ConfigError.
     """
     try:
-        folder = named(folder)
+        folder = folder if isinstance(folder, Place) else named(run_named(folder))
     except OSError as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else "is not a folder"
         raise ConfigError(f"{folder} {what}; rlkit list runs shows what there is") from error

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from rlkit import checkpoint
 from rlkit.config.compose import changes, from_yaml
 from rlkit.config.schema import Common, RunConfig
-from rlkit.files import Place, named
+from rlkit.files import Place, named, run_named
 from rlkit.options import ConfigError
 from rlkit.tensorfile import MALFORMED
 from rlkit.text import quoted
@@ -19,7 +19,7 @@ from rlkit.text import quoted
 def run_folder(path: str | Path | Place) -> Place:
     """The folder of a run, held open. Raises ConfigError where it is none."""
     try:
-        folder = named(path)
+        folder = path if isinstance(path, Place) else named(run_named(path))
     except OSError:
         there = os.path.lexists(str(path))
     else:

@@ -193,7 +193,7 @@ def test_list_runs(
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(["list", "runs"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert re.search(r"ppo +CartPole-v1 +100 of 100 +21\.2 +complete", lines["runs/done"])
+    assert re.search(r"ppo +CartPole-v1 +100 +21\.2 +complete", lines["runs/done"])
     assert lines["runs/early"].endswith("complete")
     assert lines["runs/cut"].endswith("stopped")
     assert lines["runs/busy"].endswith("running")
