@@ -46,14 +46,14 @@ ABILITIES = {
     "envpool": Ability(
         "EnvPool's version of it",
         workers=True,
-        refused=(*(name for name in WRAPPED if name not in SEEN), "labels", "max_failures"),
+        refused=(*(name for name in WRAPPED if name not in SEEN), "labels", "max_failures", "show_agent"),
         instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
         "allowed with env.backend=inprocess or workers",
         unmasked=OWN_MASK,
     ),
     "batched": Ability(
         "its own torch vector",
-        refused=(*WRAPPED, "reward_scale", "channels", "max_failures"),
+        refused=(*WRAPPED, "reward_scale", "channels", "max_failures", "show_agent"),
         instead="its own options go into env.kwargs",
         unmasked=OWN_MASK,
     ),

@@ -125,6 +125,10 @@ class EnvConfig:
         max=4096,
         help="How many bytes the texts in an observation may have; the agent sees rows of so many",
     )
+    show_agent: bool = option(
+        False,
+        help="In a game of several agents an observation also says which of them it is, as an entry agent",
+    )
     action_mask: str = option(
         "auto",
         choices=("auto", "info", "none"),

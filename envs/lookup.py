@@ -13,11 +13,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from functools import lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import gymnasium
+
+from rlkit.own import is_module
 
 if TYPE_CHECKING:
     from rlkit.envs.backends.lane import Block
@@ -54,6 +57,7 @@ PROVIDERS = (
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),
 )
+ZOO = "pettingzoo:"  # what ids in PettingZoo's registry of parallel games begin with
 # ids of environments that step all lanes at once; Gymnasium's registry knows them as `adapters`
 BATCHED = {
     "rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving",
@@ -73,21 +77,13 @@ def find_class(id: str) -> Constructor | None:
             "env.id: missing; allowed: a Gymnasium id or package.module:Class, for example CartPole-v1"
         )
     prepare_display()
+    if id.startswith(ZOO) or (is_module(id) and id not in gymnasium.registry):
+        return _game(id)
     module, _, name = BATCHED.get(id, id).rpartition(":")
     if not module:  # the current directory stays out: a file in it must not pass for a package
         _require_registered(id)
         return None
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
-            raise ValueError(
-                f"env.id={id}: there is no module {error.name}; it is looked for in {os.getcwd()} and in the "
-                f"installed packages"
-            ) from error
-        raise ValueError(f"env.id={id}: {module} needs the package {error.name}; pip install it") from error
+    found = _module(module, id)
     if name in gymnasium.registry:
         return None
     kind: Constructor | None = getattr(found, name, None)
@@ -97,6 +93,65 @@ def find_class(id: str) -> Constructor | None:
     close = difflib.get_close_matches(name, names, n=3)
     nearest = f"; nearest: {', '.join(close)}" if close else ""
     raise ValueError(f"env.id={id}: {module} has no {name}{nearest}")
+
+
+def _module(name: str, id: str) -> Any:
+    """Import a module that an id names, from the user's current directory too. Raises ValueError."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        extra = {"mpe2": "rlkit[multiagent]", "pymunk": "rlkit[multiagent]"}.get(error.name or "")
+        if extra:
+            raise ValueError(f'env.id={id}: needs the package {error.name}; type: pip install "{extra}"') from error
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(
+                f"env.id={id}: there is no module {error.name}; it is looked for in {os.getcwd()} and in the "
+                f"installed packages"
+            ) from error
+        raise ValueError(f"env.id={id}: {name} needs the package {error.name}; pip install it") from error
+
+
+def plays_games(id: str) -> bool:
+    """Whether an id names a game of several agents, with PettingZoo's parallel interface. Raises as `find_class`."""
+    kind = find_class(id)
+    if getattr(kind, "of_games", False):
+        return True
+    parallel = getattr(sys.modules.get("pettingzoo"), "ParallelEnv", None)
+    return parallel is not None and isinstance(kind, type) and issubclass(kind, parallel)
+
+
+@lru_cache(maxsize=256)
+def _game(id: str) -> Constructor:
+    """What makes the parallel games of "pettingzoo:sisl/pursuit-v5", or of a module that has a `parallel_env`."""
+    registered = id.removeprefix(ZOO)
+    if registered == id:
+        make = getattr(_module(id, id), "parallel_env", None)
+        if make is None:
+            raise ValueError(
+                f"env.id={id}: the module has no parallel_env; allowed: a module of PettingZoo's parallel games "
+                "(mpe2.simple_spread_v3), or module:Class"
+            )
+    else:
+        zoo = _module("pettingzoo", id)
+        if not hasattr(zoo, "make"):
+            raise ValueError(
+                f"env.id={id}: this version of pettingzoo has no registry; type the module, for example "
+                "env=pettingzoo.sisl.pursuit_v4"
+            )
+        known = list(zoo.parallel_registry)
+        if registered not in known:
+            close = difflib.get_close_matches(registered, known, n=3)
+            nearest = f"nearest: {', '.join(close)}" if close else f"allowed: {', '.join(known)}"
+            raise ValueError(f"env.id={id}: pettingzoo has no parallel game {registered}; {nearest}")
+        make = partial(zoo.make, "parallel", registered)
+
+    def made(**kwargs: Any) -> Any:
+        return make(**kwargs)
+
+    made.of_games = True  # type: ignore[attr-defined]
+    return made
 
 
 def only_here(id: str) -> bool:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import time
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
@@ -22,21 +20,20 @@ from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
 from rlkit.envs.labels import experts, label_leaves
-from rlkit.envs.lookup import agents_of, find_class, only_here, threaded_block
+from rlkit.envs.lookup import agents_of, find_class, only_here, plays_games, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.atari import is_atari
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
 from rlkit.machine import cores, most
 from rlkit.options import show
 from rlkit.seeding import Seeds
-from rlkit.spaces import MASK, Space, check_mask, from_gymnasium
+from rlkit.spaces import Space, check_mask, from_gymnasium
 
 if TYPE_CHECKING:
     import torch
 
     from rlkit.contracts import Probe, VecEnv
     from rlkit.envs.aliases import Env, GymSpace
-    from rlkit.envs.backends.inprocess import InProcess
     from rlkit.types import EnvSpec
 
 # Seconds; above it a step outweighs the ~50 microseconds that talking to workers costs. A class of environments that
@@ -44,7 +41,6 @@ if TYPE_CHECKING:
 SLOW_STEP = 1e-3
 WORKER = 48 * 2**20  # bytes of memory that a worker process takes at least
 POOLED = ("MiniGrid-", "BabyAI-")  # ids whose rules, rewards and observations EnvPool keeps
-MEASURE = 0.3  # seconds that choosing a backend may take
 
 
 def is_batched(config: EnvConfig) -> bool:
@@ -103,21 +99,7 @@ def settled(config: EnvConfig) -> EnvConfig:
             "training; type env.atari.pool=true, or another rule beside them"
         )
     if config.backend != "envpool":  # which has ids of its own
-        batched = is_batched(config)
-        if batched != (config.backend == "batched") and config.backend != "auto":
-            needed = "auto or batched" if batched else "auto, inprocess, workers or native"
-            raise ValueError(
-                f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
-            )
-        if batched:
-            config = replace(config, backend="batched", action_mask="none")
-            config.validate()  # of what a batched environment does not take
-            agents = agents_of(config.id)
-            if config.lanes % len(agents):
-                raise ValueError(
-                    f"env.lanes={config.lanes}: a game of {config.id} has {len(agents)} agents, each a lane; allowed: "
-                    f"multiples of {len(agents)}"
-                )
+        config = _of_class(config)
     if config.backend == "threads":
         threaded_block(config.id)  # raises where there is none
     if config.backend == "workers" and only_here(config.id):
@@ -137,6 +119,32 @@ def settled(config: EnvConfig) -> EnvConfig:
             f"env.workers={config.workers}: this machine carries {limit} {kind}; type env.workers={limit} or less"
         )
     return replace(config, workers=workers, action_mask="none" if backend.unmasked else config.action_mask)
+
+
+def _of_class(config: EnvConfig) -> EnvConfig:
+    """What follows from the environment's class, which may be batched, or of games. Raises ValueError."""
+    batched = is_batched(config)
+    if batched != (config.backend == "batched") and config.backend != "auto":
+        needed = "auto or batched" if batched else "auto, inprocess, workers or native"
+        raise ValueError(
+            f"env.backend={config.backend}: not possible for env.id={config.id}; allowed: {needed}"
+        )
+    if batched:
+        config = replace(config, backend="batched", action_mask="none")
+        config.validate()  # of what a batched environment does not take
+        agents = agents_of(config.id)
+        if config.lanes % len(agents):
+            raise ValueError(
+                f"env.lanes={config.lanes}: a game of {config.id} has {len(agents)} agents, each a lane; allowed: "
+                f"multiples of {len(agents)}"
+            )
+    if plays_games(config.id):
+        from rlkit.envs.backends.games import settled_game
+
+        config = settled_game(config)
+    elif config.show_agent and not batched:
+        raise ValueError(f"env.show_agent=true: env.id={config.id} has one agent; type env.show_agent=false")
+    return config
 
 
 def probe(config: EnvConfig, *, render: bool = False) -> Probe:
@@ -173,6 +181,8 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         finally:
             vector.close()
         return Probe(vector.spec, config, "")
+    if plays_games(config.id):
+        return _probe_game(config, render)
     simulators = Simulators()
     try:
         with simulators.tracking():
@@ -229,10 +239,12 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     notes = _notes(env, shown, config)
     if config.backend != "auto" and not render:
         return Probe(spec, settled(config), "", notes)
-    lane, why = _lane(env, config), ""
+    from rlkit.envs.backends.trial import lane_of, step_seconds
+
+    lane, why = lane_of(env, config), ""
     try:
         if config.backend == "auto":
-            seconds = _step_seconds(lane)
+            seconds = step_seconds(lane)
             slow = seconds > float(getattr(env.unwrapped, "slow_step", SLOW_STEP)) and os.name == "posix"
             alone = slow and only_here(config.id)
             config = settled(replace(config, backend="workers" if slow and not alone else "inprocess"))
@@ -247,15 +259,41 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     return Probe(spec, settled(config), why, notes)
 
 
+def _probe_game(config: EnvConfig, render: bool) -> Probe:
+    """`probe` of a game of several agents."""
+    from rlkit.contracts import Probe
+    from rlkit.envs.backends.games import agents_in
+    from rlkit.envs.backends.inprocess import InProcess
+    from rlkit.envs.backends.trial import step_seconds
+
+    agents, why = len(agents_in(config)), ""
+    vector = InProcess(replace(config, lanes=agents, check="none"), Seeds(0, False, 0, agents), render)
+    try:
+        _check_mask(vector.spec)
+        if render:
+            _require_picture(vector)
+        if config.backend == "auto":
+            seconds = step_seconds(vector)
+            slow = seconds > SLOW_STEP and config.lanes > agents and not only_here(config.id)
+            config = settled(replace(config, backend="workers" if slow else "inprocess"))
+            where = f"{config.workers} worker processes" if config.workers else "all games in this process"
+            why = f"environment {config.id}: {agents} agents, {seconds * 1e3:.2g} ms per step of a game, so {where}"
+    finally:
+        vector.close()
+    return Probe(vector.spec, settled(config), why)
+
+
 def _notes(env: Env, space: Space, config: EnvConfig) -> tuple[str, ...]:
     """The habits of an environment that a run should know of; one that fails fails again in the run, which tells."""
     found = [*normalizing(env), *_rules(config)]
     if wide(space):
+        from rlkit.envs.backends.trial import lane_of, random_steps
+
         watched = Narrowing(env, space)
-        lane = _lane(watched, config)
+        lane = lane_of(watched, config)
         try:
             with contextlib.suppress(EnvFault):
-                for _, _ in zip(_random_steps(lane), range(10), strict=False):
+                for _, _ in zip(random_steps(lane), range(10), strict=False):
                     pass
         finally:
             lane.guard.close()
@@ -331,48 +369,6 @@ def _require_picture(vector: VecEnv) -> None:
         raise ValueError(no_picture(vector.spec.id, str(error))) from error
     if picture is None:
         raise ValueError(no_picture(vector.spec.id))
-
-
-def _lane(env: Env, config: EnvConfig) -> InProcess:
-    """An environment as the one lane of a vector, which leaves it open."""
-    from rlkit.envs.backends.inprocess import InProcess
-    from rlkit.envs.backends.lane import Block
-
-    one, seeds = replace(config, lanes=1, check="none"), Seeds(0, False, 0, 1)
-    return InProcess(one, seeds, block=Block(one, seeds, 0, 1, envs=[env]))
-
-
-def _step_seconds(lane: InProcess) -> float:
-    """Mean seconds of a random step, resets left out. Raises EnvFault."""
-    spent, count = 0.0, 0
-    for seconds in _random_steps(lane):
-        spent += seconds
-        count += 1
-        if count == 50:
-            break
-    return spent / max(count, 1)
-
-
-def _random_steps(lane: InProcess) -> Iterator[float]:
-    """Seconds of each of a lane's random steps, resets left out, for at most MEASURE seconds. Raises EnvFault."""
-    import numpy as np
-    import torch
-
-    from rlkit.envs.backends.actions import allow, pack
-
-    space, mask, generator = lane.block.action_space, lane.rows.obs.get(MASK), np.random.default_rng(0)
-    space.seed(0)
-    began = time.perf_counter()
-    row = lane.restore(np.zeros(1, np.int64), [lane.rows.action[:0]])
-    while time.perf_counter() - began < MEASURE:
-        sample = pack(space, space.sample())
-        if mask is not None:
-            allow(lane.spec.action, sample, mask[0], generator)
-        action = torch.from_numpy(sample.reshape(lane.rows.action.shape))
-        opens, before = bool(row.last[0]), time.perf_counter()
-        row = lane.step(action)
-        if not opens:
-            yield time.perf_counter() - before
 
 
 def expert(config: EnvConfig) -> str | None:

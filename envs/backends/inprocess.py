@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.games import make_block
 from rlkit.envs.backends.lane import Block
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.watchdog import Guard, Hang
@@ -47,10 +48,10 @@ class InProcess(VecEnv):
         self, config: EnvConfig, seeds: Seeds, render: bool = False, block: Block | None = None
     ) -> None:
         self.lanes, self.device = config.lanes, torch.device("cpu")
-        self.block = Block(config, seeds, 0, config.lanes, render) if block is None else block
+        self.block = make_block(config, seeds, 0, config.lanes, render) if block is None else block
         shown = self.block.observation
         labels = label_leaves(config, shown)
-        self.spec = EnvSpec(config.id, shown, self.block.action, config.stack, labels=labels)
+        self.spec = EnvSpec(config.id, shown, self.block.action, config.stack, self.block.agents, labels)
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.block.attach(self.rows)
         self.row = rows_step(self.rows, self.spec.observation)

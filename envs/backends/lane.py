@@ -243,24 +243,31 @@ class Block:
         render: bool = False,
         envs: list[Env] | None = None,
     ) -> None:
-        from rlkit.envs.single import make_env
-
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
+        self.agents: tuple[str, ...] = ("agent",)  # of one game
         self.envs = envs or []
         self.simulators, self.opened = Simulators(), False
         # called after every step of a replay and every episode that was cut: the time for a step begins anew
         self.beat: Callable[[], object] = lambda: None
         if envs is None:
             with self.simulators.tracking(), apart() as seed:  # for constructors that draw
-                for lane in range(start, stop):
-                    seed(seeds.making(lane))
-                    self.envs.append(make_env(config, mode))
+                self.envs = self.made(mode, seed)
         self.observation: Space = from_gymnasium(self.envs[0].observation_space, config.channels)
         self.action_space: GymSpace = self.envs[0].action_space
         self.action: Space = from_gymnasium(self.action_space)
         self.fps = float(self.envs[0].metadata.get("render_fps", 30)) / config.skip  # decisions per second
         self.lanes: list[Lane] = []
+
+    def made(self, mode: str | None, seed: Callable[[int], object]) -> list[Env]:
+        """New environments of the lanes; seed(number): seeds the global generators that a constructor may draw from."""
+        from rlkit.envs.single import make_env
+
+        found = []
+        for lane in range(self.start, self.stop):
+            seed(self.seeds.making(lane))
+            found.append(make_env(self.config, mode))
+        return found
 
     def attach(self, rows: Rows) -> None:
         """Choose the rows that the lanes write; lane i writes row i."""
@@ -270,6 +277,10 @@ class Block:
             Lane(env, self.config, self.seeds, self.start + i, rows, Draws(verdict, i < LEADERS))
             for i, env in enumerate(self.envs)
         ]
+        self.watch(rows)
+
+    def watch(self, rows: Rows) -> None:
+        """Look at the block's rows after every step."""
         mine = slice(self.start, self.stop)
         views = {name: array[mine] for name, array in rows.obs.items()}
         self.actions = rows.action[mine]
@@ -325,6 +336,10 @@ class Block:
             stacklevel=2,
         )
         self.beat()
+        self.cut(lane)
+
+    def cut(self, lane: Lane) -> None:
+        """End what the failed lane is in."""
         lane.cut()
 
     def hung(self, stack: str, doing: str = "") -> EnvFault:

@@ -142,7 +142,7 @@ def _serve(sock: socket.socket, shared: int) -> None:
 
 
 def _build(order: Head) -> Block:
-    from rlkit.envs.backends.lane import Block
+    from rlkit.envs.backends.games import make_block
     from rlkit.envs.config import EnvConfig
     from rlkit.seeding import Seeds
 
@@ -151,7 +151,7 @@ def _build(order: Head) -> Block:
 
         cv2.setNumThreads(1)  # the other cores belong to the other workers
     config, seeds = EnvConfig(**order["config"]), Seeds(**order["seeds"])
-    return Block(config, seeds, order["start"], order["stop"], order["render"])
+    return make_block(config, seeds, order["start"], order["stop"], order["render"])
 
 
 def _watch(block: Block) -> Callable[[], AbstractContextManager[None]]:

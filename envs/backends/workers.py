@@ -30,12 +30,14 @@ from torch import Tensor
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends import watchdog
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.games import agents_in
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.backends.worker import Head, receive, send
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.labels import label_leaves
+from rlkit.envs.lookup import plays_games
 from rlkit.processes import command
 from rlkit.seeding import Seeds
 from rlkit.space_json import from_json
@@ -136,7 +138,9 @@ class Workers(VecEnv):
         # also where nobody closes this: before the interpreter takes its time to end
         self._ending = weakref.finalize(self, _end, self.workers, os.getpid(), self.shared)
         try:
-            bounds = np.linspace(0, config.lanes, config.workers + 1).astype(int)
+            agents = self.agents = agents_in(config) if plays_games(config.id) else ("agent",)
+            # a game is not shared by processes
+            bounds = np.linspace(0, config.lanes // len(agents), config.workers + 1).astype(int) * len(agents)
             self.starts = bounds[:-1]  # where each worker writes which lane it is at
             for start, stop in pairwise(bounds):
                 self.workers.append(Worker(int(start), int(stop), self.shared))
@@ -158,7 +162,7 @@ class Workers(VecEnv):
         heads = self._begin(self.workers)
         observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
         labels = label_leaves(self.config, observation)
-        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack, labels=labels)
+        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack, self.agents, labels)
         self.fps = heads[0]["fps"]
         size = Rows.size(observation, action, self.lanes)
         os.ftruncate(self.shared, size)

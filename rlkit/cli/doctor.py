@@ -53,6 +53,7 @@ EXTRAS = {  # pip extra -> its modules
     "grid": ("minigrid",),
     "minatar": ("minatar",),
     "perception": ("sklearn",),
+    "multiagent": ("mpe2", "pymunk"),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

@@ -59,6 +59,8 @@ class History:
         if env.exact == "replay":
             histories = [self.of(lane, account.started[lane]) for lane in range(lanes)]
             lost = differing(env.restore(account.episode, histories), row)  # [N]
+            agents = len(env.spec.agents)  # a game begins anew for all of its agents
+            lost = lost.reshape(-1, agents).any(1).repeat(agents)
             if not lost.any():
                 return row, None
         account.open(lost, account.episode + 1, step)

@@ -213,7 +213,7 @@ def _compose_plain(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], st
             edits.append((key, value))
     first: list[tuple[str, Any]] = []
     env, described = choices.get("env", ""), ""
-    if env and env not in registry.names("environments") and _ID.fullmatch(env):
+    if env and env not in registry.names("environments") and (_ID.fullmatch(env) or own.is_module(env)):
         described = registry.configuration_of(env)
         choices["env"], first = described or GENERIC_ENV, [("env.id", env)]
     chosen = defaults() | choices

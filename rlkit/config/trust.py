@@ -53,7 +53,7 @@ def requests(plain: Mapping[str, Any]) -> tuple[str, ...]:
     data = plain.get("data")
     code += [data] if isinstance(data, str) and is_function(data) else []
     ours = _OURS.fullmatch(env)
-    code += [env] if ":" in env and not ours else []
+    code += [env] if (":" in env or is_module(env)) and not ours else []
     code += [name for name in (text("network", "encoder"), text("network", "core")) if ":" in name]
     options = [] if ours else list(_texts("env.kwargs", groups.get("env", {}).get("kwargs")))
     ray = groups.get("ray", {})
