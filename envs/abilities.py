@@ -14,6 +14,7 @@ WRAPPED = (
     "stuck_after",
     "time_limit",
 )  # options that wrap a single environment
+OF_GAMES = ("show_agent", "reward")  # options of games of several agents
 OWN_MASK = "shows masks as an entry action_mask of its observations"
 
 
@@ -46,14 +47,14 @@ ABILITIES = {
     "envpool": Ability(
         "EnvPool's version of it",
         workers=True,
-        refused=(*(name for name in WRAPPED if name not in SEEN), "labels", "max_failures", "show_agent"),
+        refused=(*(name for name in WRAPPED if name not in SEEN), "labels", "max_failures", *OF_GAMES),
         instead="its own options, such as frame_skip or max_episode_steps, go into env.kwargs; "
         "allowed with env.backend=inprocess or workers",
         unmasked=OWN_MASK,
     ),
     "batched": Ability(
         "its own torch vector",
-        refused=(*WRAPPED, "reward_scale", "channels", "max_failures", "show_agent"),
+        refused=(*WRAPPED, "reward_scale", "channels", "max_failures", *OF_GAMES),
         instead="its own options go into env.kwargs",
         unmasked=OWN_MASK,
     ),

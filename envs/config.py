@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlkit.envs.abilities import ABILITIES
-from rlkit.options import build, option
+from rlkit.options import build, option, show
 
 CHECKS = ("warn", "space", "finite", "none")
 
@@ -129,6 +129,11 @@ class EnvConfig:
         False,
         help="In a game of several agents an observation also says which of them it is, as an entry agent",
     )
+    reward: str = option(
+        "own",
+        choices=("own", "team"),
+        help="In a game of several agents: own: each is paid its reward; team: the mean of those who are in the game",
+    )
     action_mask: str = option(
         "auto",
         choices=("auto", "info", "none"),
@@ -191,6 +196,6 @@ class EnvConfig:
         for name in backend.refused:
             if name not in able and getattr(self, name) != getattr(EnvConfig(), name):
                 raise ValueError(
-                    f"env.{name}={getattr(self, name)}: env.backend={self.backend} takes its environment as it is; "
-                    f"{backend.instead}"
+                    f"env.{name}={show(getattr(self, name))}: env.backend={self.backend} takes its environment as it "
+                    f"is; {backend.instead}"
                 )

@@ -104,7 +104,9 @@ def _module(name: str, id: str) -> Any:
     except ModuleNotFoundError as error:
         extra = {"mpe2": "rlkit[multiagent]", "pymunk": "rlkit[multiagent]"}.get(error.name or "")
         if extra:
-            raise ValueError(f'env.id={id}: needs the package {error.name}; type: pip install "{extra}"') from error
+            raise ValueError(
+                f'env.id={id}: needs the package {error.name}; type: pip install "{extra}"'
+            ) from error
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             raise ValueError(
                 f"env.id={id}: there is no module {error.name}; it is looked for in {os.getcwd()} and in the "

@@ -142,8 +142,13 @@ def _of_class(config: EnvConfig) -> EnvConfig:
         from rlkit.envs.backends.games import settled_game
 
         config = settled_game(config)
-    elif config.show_agent and not batched:
-        raise ValueError(f"env.show_agent=true: env.id={config.id} has one agent; type env.show_agent=false")
+    elif not batched:
+        for name in ("show_agent", "reward"):
+            given, usual = getattr(config, name), getattr(EnvConfig(), name)
+            if given != usual:
+                raise ValueError(
+                    f"env.{name}={show(given)}: env.id={config.id} has one agent; type env.{name}={show(usual)}"
+                )
     return config
 
 

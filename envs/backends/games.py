@@ -153,6 +153,7 @@ class Game:
         self.game, self.lanes, self.draws = game, lanes, draws
         self.agents = list(game.possible_agents)
         self.seats: list[Seat] = [lane.env for lane in lanes]  # type: ignore[misc]
+        self.team = lanes[0].config.reward == "team"
         self.episode = 0
 
     def step(self, actions: list[Value]) -> None:
@@ -170,6 +171,9 @@ class Game:
             said = self._split(answer, inside)
         except BaseException as error:
             raise first.blame(error, "step") from error
+        if self.team:
+            mean = float(np.mean([each[1] for each in said]))
+            said = [(obs, mean, *ends) for obs, _, *ends in said]
         for i, each in zip(inside, said, strict=True):
             self.seats[i].said = each
             self.lanes[i].step(actions[i])

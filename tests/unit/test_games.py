@@ -72,6 +72,16 @@ def test_agents_are_told_apart_and_masks_are_read() -> None:
     assert env.step(torch.zeros(6, dtype=torch.int64)).obs[MASK].tolist() == [[1, 1]] * 6  # type: ignore[index]
 
 
+def test_a_team_is_paid_its_mean() -> None:
+    """While both are in the game the mean of both, then what the one who is left gets."""
+    own, team = (play(make_vec(config(reward=kind), 3), 7) for kind in ("own", "team"))
+    for t, (row, other) in enumerate(zip(own, team, strict=True)):
+        reward = row["reward"].reshape(2, 2)
+        wanted = reward.mean(1, keepdim=True).expand(2, 2) if t <= 3 else reward
+        assert torch.allclose(other["reward"].reshape(2, 2)[:, 1], wanted[:, 1])
+        assert torch.allclose(other["reward"].reshape(2, 2)[:, 0], wanted[:, 0]) or t > 3
+
+
 def test_random_numbers_of_games_follow_from_the_seed() -> None:
     found = []
     for seed in (3, 3, 4):
@@ -150,6 +160,11 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"backend": "native"}, "env.backend=native: not possible for a game of several agents; allowed: auto"),
     ({"action_mask": "info"}, "env.action_mask=info: a game of several agents shows masks as an entry"),
     ({"id": "CartPole-v1", "show_agent": True}, "env.show_agent=true: env.id=CartPole-v1 has one agent"),
+    ({"id": "CartPole-v1", "reward": "team"}, "env.reward=team: .* has one agent; type env.reward=own"),
+    (
+        {"id": "rlkit.envs.toys.agents:Lives", "show_agent": True, "backend": "batched"},
+        "env.show_agent=true: env.backend=batched takes",
+    ),
     ({"id": "pettingzoo:sisl/persuit-v5"}, "pettingzoo has no parallel game sisl/persuit-v5; nearest: sisl/pursuit-v5"),
     ({"id": "pettingzoo:classic/tictactoe-v3"}, "pettingzoo has no parallel game classic/tictactoe-v3"),
     ({"id": "tests.helpers.sights"}, "env.id=tests.helpers.sights: the module has no parallel_env; allowed: a module"),
