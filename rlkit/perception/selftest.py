@@ -23,6 +23,7 @@ from rlkit.config.schema import TaskRun
 from rlkit.config.tasks import compose
 from rlkit.perception.columns import spec_of
 from rlkit.perception.feed import Reader, TableFeed
+from rlkit.perception.few import HIDDEN, training_rows
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.model import Model
 from rlkit.perception.saved import Scorer, new_model
@@ -90,9 +91,9 @@ class Bench:
         spec = spec_of(table, table.columns[self.label] if self.label else None, config.stack)
         self.model: Model = new_model(spec, config)
         self.reader = Reader(table, spec, self.label, torch.device("cpu"), self.model.distance)
-        self.training = self.reader.part("training")
+        self.training = training_rows(self.reader, self.model, config.seed)
         self.held_out = np.concatenate([self.reader.part("validation"), self.reader.part("test")])
-        rows = self.reader.rows(self.training)
+        rows = self.reader.rows(self.reader.part("training"))
         label = rows.get("label")
         with torch.no_grad():
             self.model.prepare(rows["obs"], label if isinstance(label, Tensor) else None)
@@ -130,7 +131,10 @@ def ask(task: str, words: dict[str, object] | None = None) -> Iterator[Answer]:
 
 def _overfits(config: TaskRun, table: Table) -> Answer:
     bench = Bench(config, table)
-    few = bench.training[:: max(len(bench.training) // 32, 1)][:32]
+    few = np.unique(bench.training)
+    if bench.model.labels:
+        few = few[bench.reader.table[bench.label][few] != HIDDEN]
+    few = few[:: max(len(few) // 32, 1)][:32]
     before = bench.score(few)
     bench.train(few, UPDATES)
     after, best = bench.score(few), bench.model.perfect

@@ -195,7 +195,7 @@ def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> Non
     with torch.device("meta"):
         built: list[Encoder] = [make_encoder(spec.inputs, spec.stack, each) for each in (other, network)]
     if str(built[0]) != str(built[1]):
-        names = ("encoder", "hidden", "activation", "normalize")
+        names = ("encoder", "hidden", "activation", "normalize", "standardize")
         different = [name for name in names if getattr(other, name) != getattr(network, name)]
         typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
         raise ConfigError(
