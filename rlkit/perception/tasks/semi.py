@@ -52,7 +52,7 @@ class Config:
         10, min=0, help="Of how many training rows per class the label is used; 0: of all rows"
     )
     size: int = option(
-        16, min=1, help="How many numbers z has; with many of them a row is described without y"
+        10, min=1, help="How many numbers z has; with many of them a row is described without y"
     )
     alpha: float = option(10.0, min=0, help="The weight of the classifier's own loss")
     share: float = option(
