@@ -36,7 +36,7 @@ class Describing(model.Model):
         if not isinstance(space, Box) or not (picture or vector):
             raise ConfigError(
                 f"this task learns pictures, and vectors of numbers with stack=1; the table shows {describe(space)}"
-                + (f", stack={spec.stack}" if spec.stack > 1 else "")
+                f"{f', stack={spec.stack}' if spec.stack > 1 else ''}; make one column [rows, numbers] of it"
             )
         super().__init__(spec, network, heads)
         self.pixels: Pixels | None = None

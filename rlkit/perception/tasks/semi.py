@@ -42,7 +42,9 @@ DEFAULTS = {
     "epochs": 30,
 }
 HIDDEN = 128  # the width of the layer between (x, y) and z
-START = 0.25  # s at first: from 1 it would take long to what it is in the end, and little be asked of g until then
+START = (
+    0.25  # s of pixels at first: from 1 it would take long to come down, and little be asked of g until then
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Model(Describing):
         super().__init__(spec, network, {"label": (self.classes, 0.01)}, self.classes + config.size)
         self.labels, self.noise_size = config.labels, config.size
         self.alpha, self.share = config.alpha, config.share
-        self.log_s.data.fill_(math.log(START))
+        if self.pixels is not None:
+            self.log_s.data.fill_(math.log(START))
         self.posterior = nn.Sequential(
             nn.Linear(self.network.width("label") + self.classes, HIDDEN),
             nn.ReLU(),
