@@ -201,9 +201,7 @@ def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> Non
         names = ("encoder", "hidden", "activation", "normalize", "standardize")
         # those without which the source's encoder would be another one
         different = [
-            name
-            for name in names
-            if built(replace(other, **{name: getattr(network, name)})) != built(other)  # type: ignore[arg-type]
+            name for name in names if built(replace(other, **{name: getattr(network, name)})) != built(other)
         ]
         typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
         raise ConfigError(
