@@ -15,6 +15,7 @@ number, with beta = 1 the evidence lower bound.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,7 +96,7 @@ class Model(Describing):
             return -likelihood, torch.zeros_like(likelihood)
         assert noise is not None, "a sample of z is drawn"
         mean, log_std = self.code(obs)
-        z = mean + log_std.exp() * normals(noise)
+        z = mean + log_std.exp() * math.sqrt(2) * torch.erfinv(2 * noise - 1)
         return -self.log_likelihood(obs, z), kl(mean, log_std)
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
