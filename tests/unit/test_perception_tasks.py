@@ -275,27 +275,6 @@ def test_scores_by_hand() -> None:
     np.testing.assert_allclose(model.predict(rows["obs"])["label"], said, atol=1e-5)
 
 
-def test_pairs_by_hand() -> None:
-    """Near ones at distances 1 and 1/2, others at the roots of 9.25 and 10; a frame that is its own later one."""
-    model, reader = opened("contrast-pairs", sights(12), "task.margin=4")
-    z, later = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 0.5]])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "project", lambda obs, later=False: obs)
-        batch = {"obs": z, "later": later}
-        apart = ((4 - 9.25**0.5) ** 2 + (4 - 10**0.5) ** 2) / 2
-        assert model.loss(batch)[0].item() == pytest.approx(((1 + 0.25) / 2 + apart) / 2, rel=1e-5)
-        assert model.score(batch).tolist() == [1, 1]
-        batch["later"] = torch.tensor([[3.0, 0.0], [3.0, 0.0]])
-        assert model.score(batch).tolist() == [0, 0]
-    rows = reader.rows(reader.part("training")[:8])
-    rows["later"] = rows["obs"].flip(0)  # one network for both: each frame is another's later one
-    s = model.similarities(rows)  # type: ignore[operator]
-    torch.testing.assert_close(s, s.flip(0, 1).T)
-    assert s.flip(1).diagonal().abs().max() < 1e-5
-    model.loss(rows)[0].backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-
-
 def test_summaries_by_hand() -> None:
     table = sights(12)
     label = np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 5.0]], np.float32)

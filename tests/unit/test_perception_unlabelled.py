@@ -1,4 +1,4 @@
-"""Models that describe rows, and tables with gaps: against closed forms, and numbers that a broken one cannot reach."""
+"""Tasks that need few labels or none, and tables with gaps: against closed forms, and numbers that a broken one cannot reach."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def opened(table: Table, **options: Any) -> tuple[Model, Reader, Any]:
     torch.manual_seed(0)
     spec = spec_of(table, table.columns[label] if label else None, 1)
     model = new_model(spec, config)
-    reader = Reader(table, spec, label, CPU)
+    reader = Reader(table, spec, label, CPU, model.distance)
     rows = reader.rows(reader.part("training"))
     model.prepare(rows["obs"], rows.get("label"))
     return model, reader, config
@@ -269,3 +269,29 @@ def test_rows_without_labels_help() -> None:
             given = opened(clusters(), task=task, task_labels=2, seed=seed, network_hidden=[32], **options)
             found.append(learned(*given, 100, 0.02))
     assert min(scores["semi"]) > 0.97 and np.mean(scores["classify"]) < 0.87, scores
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def test_pairs_by_hand() -> None:
+    """Near ones at distances 1 and 1/2, others at the roots of 9.25 and 10; a frame that is its own later one."""
+    model, reader, _ = opened(
+        sights(12), task="contrast", task_kind="pairs", task_distance=1, task_margin=4, task_size=8
+    )
+    z, later = torch.tensor([[0.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0], [3.0, 0.5]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "project", lambda obs, later=False: obs)
+        batch = {"obs": z, "later": later}
+        apart = ((4 - 9.25**0.5) ** 2 + (4 - 10**0.5) ** 2) / 2
+        assert model.loss(batch)[0].item() == pytest.approx(((1 + 0.25) / 2 + apart) / 2, rel=1e-5)
+        assert model.score(batch).tolist() == [1, 1]
+        batch["later"] = torch.tensor([[3.0, 0.0], [3.0, 0.0]])
+        assert model.score(batch).tolist() == [0, 0]
+    rows = reader.rows(reader.part("training")[:8])
+    rows["later"] = rows["obs"].flip(0)  # one network for both: each frame is another's later one
+    s = model.similarities(rows)  # type: ignore[operator]
+    torch.testing.assert_close(s, s.flip(0, 1).T)
+    assert s.flip(1).diagonal().abs().max() < 1e-5
+    model.loss(rows)[0].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
