@@ -1,4 +1,4 @@
-"""Tasks that need few labels or none, and tables with gaps: closed forms, and numbers that a broken one cannot reach."""
+"""Tasks that need few labels or none, and tables with gaps: closed forms, and numbers no broken one can reach."""
 
 from __future__ import annotations
 
