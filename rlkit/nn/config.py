@@ -53,6 +53,11 @@ class NetworkConfig:
         None, help="Policy and value share encoder and core; null: shared for pixels, apart for numbers"
     )
     normalize: bool = option(False, help="Scale observations by their running mean and standard deviation")
+    standardize: bool = option(
+        False,
+        help="Numbers in standard units of a table's training rows, in place of normalize; missing ones (NaN) count as "
+        "the mean, and further inputs say which those are",
+    )
     augment: str = option(
         "none",
         choices=("none", "shift"),

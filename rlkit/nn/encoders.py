@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.lookup import FlatCodes
-from rlkit.nn.norm import RunningNorm
+from rlkit.nn.norm import RunningNorm, StandardUnits
 from rlkit.nn.pixels import Pixels, UnitScale
 from rlkit.nn.registry import encoder
 from rlkit.own import is_function
@@ -89,7 +89,7 @@ def _make(space: Space, stack: int, config: NetworkConfig, name: str) -> Encoder
 def mlp(space: Space, stack: int, config: NetworkConfig) -> Encoder:
     """Fully connected layers of widths `config.hidden`."""
     codes = isinstance(space, Box) and space.meaning == "codes"
-    flat = FlatCodes(space, stack) if codes else Flatten(space, stack, config.normalize)
+    flat = FlatCodes(space, stack) if codes else Flatten(space, stack, config.normalize, config.standardize)
     return MLP(flat, config.hidden, ACTIVATIONS[config.activation])
 
 
@@ -227,13 +227,13 @@ class Flatten(nn.Module):
 
     Discrete and MultiDiscrete become one-hot, but a component of more than LARGE values a row of a learned table;
     MultiBinary 0 and 1, uint8 boxes go through a `UnitScale`; `normalize` gives other boxes a `RunningNorm` (one for
-    all frames of a stack).
+    all frames of a stack), `standardize` a `StandardUnits`, which doubles their width.
     """
 
     choice: Tensor
     component: Tensor
 
-    def __init__(self, space: Space, stack: int, normalize: bool = False) -> None:
+    def __init__(self, space: Space, stack: int, normalize: bool = False, standardize: bool = False) -> None:
         super().__init__()
         if isinstance(space, Dict):
             raise ValueError("a Dict observation is encoded entry by entry; got a Dict inside an entry")
@@ -254,7 +254,12 @@ class Flatten(nn.Module):
         component = np.repeat([i for i, _ in small], [n for _, n in small]).astype(np.int64)
         self.register_buffer("component", torch.from_numpy(component), persistent=False)
         numbers = not nvec and self.scale is None and not isinstance(space, MultiBinary)
-        self.norm = RunningNorm((width,)) if normalize and numbers else None
+        self.norm: RunningNorm | StandardUnits | None = None
+        if standardize and numbers:
+            self.norm = StandardUnits(width)
+            width *= 2
+        elif normalize and numbers:
+            self.norm = RunningNorm((width,))
         self.features = stack * (width + EMBEDDING * len(self.embedded))
 
     def frames(self, obs: Tensor) -> Tensor:

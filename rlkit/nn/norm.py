@@ -20,6 +20,7 @@ from rlkit.returns import reverse_scan
 
 EPS = 1e-8
 CLIP = 10.0
+ROUNDING = torch.finfo(torch.float64).eps
 
 
 class RunningNorm(nn.Module):
@@ -71,6 +72,55 @@ class RunningNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., *shape] -> float32 of the same shape."""
         return ((x - self.shift) * self.scale).clamp(-CLIP, CLIP)
+
+
+class StandardUnits(nn.Module):
+    """Numbers of a table [..., D] in standard units, and which of them are missing (NaN): [..., 2 D] float32.
+
+        z_j = (x_j - m_j) / d_j, 0 where x_j is missing,    g_j = 1 where it is, else 0
+
+    m and d are the mean and the deviation (over B, not B - 1) of the rows that `update` is given first, without gaps;
+    later ones change nothing. 0 is the mean, so a gap is filled with it. A column that is constant but for rounding has
+    the deviation 1. Where a column had no gap in those rows, nothing was learned about gaps: its g stays 0.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    told: Tensor
+    fitted: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("mean", torch.zeros(width, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(width, dtype=torch.float64))
+        self.register_buffer("told", torch.zeros(width, dtype=torch.bool))  # columns whose gaps are told
+        self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, valid: Tensor | None = None) -> None:
+        """Take in rows [..., D], all at once; where valid [...] is given, only those it marks."""
+        if bool(self.fitted):
+            return
+        x = rows.reshape(-1, self.width).float().double()
+        x = x if valid is None else x[valid.reshape(-1)]
+        count = (~x.isnan()).sum(0)
+        mean = x.nanmean(0).nan_to_num(0.0)  # 0 of an empty column
+        variance = (x - mean).square().nanmean(0).nan_to_num(0.0)
+        # what rounding alone makes of the variance of a constant column (Chan, Golub and LeVeque, 1983)
+        rounding = count * ROUNDING * variance + (count * mean * ROUNDING).square()
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(variance > rounding, variance.sqrt(), 1.0))
+        self.told.copy_(x.isnan().any(0))
+        self.fitted.fill_(True)
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """z of rows [..., D], float32."""
+        z: Tensor = ((rows.float().double() - self.mean) / self.deviation).nan_to_num(0.0)
+        return z.float()
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return torch.cat([self.scaled(rows), (rows.isnan() & self.told).float()], -1)
 
 
 class ReturnScale(nn.Module):

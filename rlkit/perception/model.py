@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.options import ConfigError
+from rlkit.perception.table import Index
 from rlkit.types import EnvSpec, Obs, tree_map
 
 Rows: TypeAlias = "dict[str, Obs]"  # a batch
@@ -45,6 +46,7 @@ class Model(nn.Module, ABC):
     perfect: float | None = 1.0  # the best score that a row can have; None: there is none
     distance = 0  # rows to the later frame that a batch has for each row, in `later`; 0: none
     length = 1  # rows of the sequences that a model with memory learns from
+    labels = 0  # training rows per class whose label may be used; 0: all. What is not told is -1
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, heads: Mapping[str, Head]) -> None:
         super().__init__()
@@ -76,6 +78,10 @@ class Model(nn.Module, ABC):
     def prepare(self, obs: Obs, label: Tensor | None) -> None:
         """See training rows once, before the first update: means and deviations that travel with the weights."""
         self.network.observe(obs)
+
+    def epoch(self, known: Index, others: Index) -> Index:
+        """The rows that an epoch has, of those whose label may be used and the others; only where `labels` is set."""
+        return known
 
     @abstractmethod
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:

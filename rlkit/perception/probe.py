@@ -66,6 +66,7 @@ def probe(eyes: Eyes, table: Table, label: str, device: torch.device) -> tuple[s
     network = build(NetworkConfig, eyes.parts["source"]["network"], "network")
     torch.manual_seed(0)
     random = make_encoder(eyes.spec.inputs, eyes.spec.stack, network).to(device)
+    random.observe(reader.obs(index["training"]))  # its numbers are scaled like the other's
     kinds: list[tuple[str, Callable[[Obs], Tensor]]] = [
         ("the run's encoder", eyes.look),
         ("a random encoder", random),
@@ -87,9 +88,9 @@ def _features(look: Callable[[Obs], Tensor], reader: Reader, index: Index) -> Fl
 
 
 def _flat(obs: Obs) -> Tensor:
-    """Rows as numbers: pictures are averaged down to at most PIXELS of them."""
+    """Rows as numbers, 0 where one is missing: pictures are averaged down to at most PIXELS of them."""
     assert isinstance(obs, Tensor), "a single input"
-    x = obs.float()
+    x = obs.float().nan_to_num(0.0)
     while x.dim() >= 3 and x[0].numel() > PIXELS:
         flat = x.flatten(1, -3) if x.dim() > 4 else x
         last = flat.dim() == 4 and flat.shape[-1] in (1, 3, 4)

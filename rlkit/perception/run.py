@@ -19,10 +19,13 @@ from rlkit.device import choose_device, choose_threads, keep_memory
 from rlkit.files import Place, at
 from rlkit.learn.trainer import Clock, Hook
 from rlkit.metrics import MetricsWriter
+from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
+from rlkit.own import is_function
 from rlkit.perception.collect import Scene
 from rlkit.perception.columns import spec_of
 from rlkit.perception.feed import Reader, TableFeed, try_augment
+from rlkit.perception.few import training_rows
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.model import Model
 from rlkit.perception.rounds import RoundsHook, agent_of, scene_of
@@ -85,6 +88,7 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
             f"data={config.data}: of {table.rows:,} rows in {len(np.unique(table.groups)):,} groups none is for "
             f"{' and '.join(empty)}; a table needs more groups (episodes): rlkit collect goes on with a larger frames="
         )
+    notes += check_inputs(table, config.network)
     if label:
         check_labels(table, label, spec)
     scene, agent = None, None
@@ -95,14 +99,18 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
     found = sources(config, spec, continued, notes.append)
     try_augment(reader, config.augment)
     precision = tested_precision(config, spec, device, notes)
-    rows = parts["training"]
+    rows = len(training_rows(reader, model, config.seed))
     total = config.total_steps or max(
         round(config.epochs * (rows + config.rounds.number * config.rounds.frames)), 1
     )
     notes.append(
-        f"data: {rows:,} rows to learn from, {parts['validation']:,} for validation, {parts['test']:,} for the test, "
-        f"in groups that are never shared; {total / rows:.3g} epochs"
+        f"data: {parts['training']:,} rows to learn from, {parts['validation']:,} for validation, "
+        f"{parts['test']:,} for the test, in groups that are never shared; {total / rows:.3g} epochs"
     )
+    if model.labels:
+        notes.append(
+            f"task.labels={model.labels}: rows per class whose label is used; an epoch has {rows:,} rows"
+        )
     path = Path(table.name)
     config = replace(
         config,
@@ -115,6 +123,38 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
     return TaskPlan(
         config, spec, task, table, label, device, precision, tuple(notes), tuple(found), scene, agent
     )
+
+
+def check_inputs(table: Table, network: NetworkConfig) -> list[str]:
+    """A line for each input of which numbers are missing (NaN).
+
+    Raises ConfigError where the network reads none such, and for infinite numbers.
+    """
+    found = []
+    for name in table.inputs:
+        values: Array = table[name]
+        if values.dtype.kind != "f":
+            continue
+        wrong = np.isinf(values).reshape(len(values), -1).any(1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ConfigError(
+                f"data={table.name}: {name} has an infinite number in row {row:,}; what is missing is NaN"
+            )
+        gaps = np.isnan(values)
+        if gaps.any():
+            row = int(gaps.reshape(len(values), -1).any(1).argmax())
+            if not network.standardize or is_function(network.encoder):
+                raise ConfigError(
+                    f"data={table.name}: {name} has missing numbers (NaN), the first in row {row:,}; type "
+                    "network.standardize=true, with which rlkit's own encoders fill and tell them, or leave these rows "
+                    "out"
+                )
+            found.append(
+                f"data: {gaps.mean():.1%} of the numbers of {name} are missing: the mean of the training rows stands "
+                "for them, and the network is told which they are"
+            )
+    return found
 
 
 def check_labels(table: Table, label: str, spec: EnvSpec) -> None:
@@ -186,13 +226,15 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     hand_over(list(plan.sources), model, config, console.say)
     reader = Reader.of(plan.table, model, plan.label, plan.device)
     training = reader.part("training")
-    seen = training[:: -(-len(training) // SEEN)]
+    # numbers are taken in exactly, pictures have nothing of which all rows are needed
+    seen = training[:: -(-len(training) // SEEN)] if has_pixels(plan.spec) else training
     rows = reader.rows(seen)
     label = rows.get("label")
     with torch.no_grad():
         model.prepare(rows["obs"], label if isinstance(label, torch.Tensor) else None)
     learner = TaskLearner(model, config.optim, precision=plan.precision, compile=config.compile)
-    feed = TableFeed(reader, training, config.batch, config.seed, model.noise_size, config.augment)
+    learned = training_rows(reader, model, config.seed)
+    feed = TableFeed(reader, learned, config.batch, config.seed, model.noise_size, config.augment)
     clock = Clock(config.total_steps)
 
     def describe() -> Saved:

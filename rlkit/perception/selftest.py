@@ -23,6 +23,7 @@ from rlkit.config.schema import TaskRun
 from rlkit.config.tasks import compose
 from rlkit.perception.columns import spec_of
 from rlkit.perception.feed import Reader, TableFeed
+from rlkit.perception.few import HIDDEN, training_rows
 from rlkit.perception.learner import TaskLearner
 from rlkit.perception.model import Model
 from rlkit.perception.saved import Scorer, new_model
@@ -32,6 +33,7 @@ from rlkit.types import tree_map
 
 SIDE, SQUARE, LENGTH, EPISODES = 16, 6, 8, 60
 UPDATES = 120
+BY_HEART = 300  # updates in which a batch is learned by heart
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Bench:
         spec = spec_of(table, table.columns[self.label] if self.label else None, config.stack)
         self.model: Model = new_model(spec, config)
         self.reader = Reader.of(table, self.model, self.label, torch.device("cpu"))
-        self.training = self.reader.part("training")
+        self.training = training_rows(self.reader, self.model, config.seed)
         self.held_out = np.concatenate([self.reader.part("validation"), self.reader.part("test")])
-        rows = self.reader.rows(self.training)
+        rows = self.reader.rows(self.reader.part("training"))
         label = rows.get("label")
         with torch.no_grad():
             self.model.prepare(rows["obs"], label if isinstance(label, Tensor) else None)
@@ -130,9 +132,13 @@ def ask(task: str, words: dict[str, object] | None = None) -> Iterator[Answer]:
 
 def _overfits(config: TaskRun, table: Table) -> Answer:
     bench = Bench(config, table)
-    few = bench.reader.thinned(bench.training, 32)
+    few = bench.training
+    if bench.model.labels:
+        few = np.unique(few)
+        few = few[bench.reader.table[bench.label][few] != HIDDEN]
+    few = bench.reader.thinned(few, 32)
     before = bench.score(few)
-    bench.train(few, UPDATES)
+    bench.train(few, BY_HEART)
     after, best = bench.score(few), bench.model.perfect
     if best is None:  # how good a score can be is not known
         return Answer("overfits", after > before + 0.5, f"{before:.3g} to {after:.3g}", "at least 0.5 more")

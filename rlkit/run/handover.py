@@ -19,7 +19,7 @@ from rlkit.config.schema import Common, RunConfig
 from rlkit.contracts import Saved
 from rlkit.device import Say
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.encoders import Encoder, make_encoder
+from rlkit.nn.encoders import make_encoder
 from rlkit.nn.network import Network
 from rlkit.options import ConfigError, build
 from rlkit.play.saved import find
@@ -192,11 +192,17 @@ def _check_encoder(source: Source, network: NetworkConfig, spec: EnvSpec) -> Non
     """Raise ConfigError where an encoder reads something else than this run's, or is another one."""
     _same_inputs(source, spec)
     other = build(NetworkConfig, source.parts["network"], "network")
-    with torch.device("meta"):
-        built: list[Encoder] = [make_encoder(spec.inputs, spec.stack, each) for each in (other, network)]
-    if str(built[0]) != str(built[1]):
-        names = ("encoder", "hidden", "activation", "normalize")
-        different = [name for name in names if getattr(other, name) != getattr(network, name)]
+
+    def built(config: NetworkConfig) -> str:
+        with torch.device("meta"):
+            return str(make_encoder(spec.inputs, spec.stack, config))
+
+    if built(other) != built(network):
+        names = ("encoder", "hidden", "activation", "normalize", "standardize")
+        # those without which the source's encoder would be another one
+        different = [
+            name for name in names if built(replace(other, **{name: getattr(network, name)})) != built(other)
+        ]
         typed = " ".join(f"network.{name}={_value(getattr(other, name))}" for name in different)
         raise ConfigError(
             f"{source.option}: another encoder than this run's ({', '.join(different)}); type {typed}"

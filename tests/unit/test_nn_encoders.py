@@ -11,7 +11,7 @@ from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.encoders import CNN, MLP, Encoder, Flatten, Pixels, impala_cnn, make_encoder
 from rlkit.nn.network import Network
-from rlkit.nn.norm import RunningNorm
+from rlkit.nn.norm import RunningNorm, StandardUnits
 from rlkit.spaces import MASK, Box, Dict, Discrete, MultiBinary, MultiDiscrete, row_dtype
 from rlkit.types import EnvSpec
 
@@ -253,6 +253,25 @@ def test_normalizer_is_fed_by_observe_and_shared_by_frames():
     fresh = make_encoder(VECTOR, 2, replace(CONFIG, normalize=True, hidden=()))
     fresh.load_state_dict(net.state_dict())
     assert torch.equal(fresh(stacked), net(stacked))
+
+
+def test_numbers_in_standard_units_tell_their_gaps():
+    """Of every frame of a stack, one after the other; choices and pixels are what they were."""
+    net = make_encoder(VECTOR, 2, replace(CONFIG, standardize=True, normalize=True, hidden=()))
+    obs = 7 + 3 * torch.randn(6, 4, 3, generator=torch.Generator().manual_seed(0))
+    obs[2:, :, 1] = torch.nan
+    net.observe(obs)
+    reference = StandardUnits(3)
+    reference.update(obs)
+    assert net.features == 12
+    stacked = torch.stack((obs[0], obs[2]), 1)
+    torch.testing.assert_close(net(stacked), torch.cat((reference(obs[0]), reference(obs[2])), -1))
+    assert net(stacked)[:, 10].tolist() == [1] * 4 and not net(stacked)[:, 7].any()
+    for space in (PIXELS, Discrete(3), MultiBinary(2)):
+        one, other = (
+            str(make_encoder(space, 1, replace(CONFIG, standardize=each))) for each in (False, True)
+        )
+        assert one == other
 
 
 def test_only_numbers_are_normalized():

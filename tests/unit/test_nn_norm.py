@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from rlkit.nn.norm import CLIP, EPS, ReturnScale, RunningNorm
+from rlkit.nn.norm import CLIP, EPS, ReturnScale, RunningNorm, StandardUnits
 
 
 def randn(*shape, seed=0):
@@ -165,3 +169,62 @@ def test_return_scale_loads_any_number_of_lanes():
     nested, whole = torch.nn.ModuleDict({"scale": ReturnScale(0.9)}), torch.nn.ModuleDict({"scale": other})
     nested.load_state_dict(whole.state_dict())
     assert torch.equal(nested["scale"].running, other.running)
+
+
+# ---------------------------------------------------------------- tables of numbers
+
+
+def gappy(rows=50, seed=0):
+    """Numbers of very different scales; columns 1 and 3 have gaps, column 4 is constant."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 5)) * [1, 1e4, 1e-4, 10, 0] + [0, 1e4, 0, -3, 0.1]
+    x[:, [1, 3]] = np.where(rng.random((rows, 2)) < 0.3, np.nan, x[:, [1, 3]])
+    return torch.from_numpy(x.astype(np.float32))
+
+
+def test_standard_units_and_gaps_are_those_of_scikit_learn():
+    """To 1e-6, on rows that were not fitted to as well; a mean is 0 in standard units."""
+    train, test = gappy(), gappy(seed=1)
+    test[:4, 0] = torch.nan  # a gap in a column that had none is filled and not told
+    units, oracle = StandardUnits(5), make_pipeline(StandardScaler(), SimpleImputer(add_indicator=True))
+    units.update(train)
+    oracle.fit(train.double().numpy())
+    for rows in (train, test):
+        found, expected = units(rows).numpy(), oracle.transform(rows.double().numpy())
+        np.testing.assert_allclose(found[:, :5], expected[:, :5], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(found[:, [6, 8]], expected[:, 5:])
+        assert found.dtype == np.float32 and not found[:, [5, 7, 9]].any()
+    for rows in (load_wine().data, load_breast_cancer().data, load_diabetes().data):
+        x = torch.from_numpy(rows.astype(np.float32))
+        units = StandardUnits(x.shape[1])
+        units.update(x)
+        np.testing.assert_allclose(
+            units.scaled(x), StandardScaler().fit_transform(x.double().numpy()), rtol=1e-6, atol=1e-6
+        )
+
+
+def test_standard_units_of_columns_that_are_constant_or_empty():
+    x = torch.full((1000, 2), 0.1)
+    x[:, 1] = torch.nan
+    units = StandardUnits(2)
+    assert torch.equal(units(x[:1])[0], torch.tensor([0.1, 0, 0, 0])), "nothing was fitted"
+    units.update(x)
+    assert units.deviation.tolist() == [1, 1] and units.mean.tolist() == [pytest.approx(0.1), 0]
+    assert units(torch.tensor([[1.1, 3.0], [0.1, torch.nan]])).tolist() == [
+        pytest.approx([1, 3, 0, 0]), pytest.approx([0, 0, 0, 1]),
+    ]  # fmt: skip
+
+
+def test_standard_units_are_of_the_first_rows_and_travel():
+    """What a network was learned with stays, whatever is seen later, here and where its weights are loaded."""
+    x, valid = gappy(), torch.arange(50) < 30
+    units, part, loaded = StandardUnits(5), StandardUnits(5), StandardUnits(5)
+    units.update(x.view(5, 10, 5), valid.view(5, 10))
+    part.update(x[:30])
+    loaded.load_state_dict(units.state_dict())
+    assert torch.equal(units(x), part(x)) and not torch.equal(units(x), StandardUnits(5)(x))
+    for each in (units, loaded):
+        each.update(7 * x)
+        assert torch.equal(each(x), part(x))
+    assert all(value.isfinite().all() for value in units.state_dict().values())
+    assert torch.equal(units(x[None, 7:9])[0], units(x)[7:9])

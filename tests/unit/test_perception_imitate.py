@@ -120,7 +120,7 @@ def test_a_sequence_is_what_the_policy_sees_step_by_step(core: str) -> None:
                 torch.tensor([bool(table["first"][row])]),
             )
             pi, _, _ = policy.evaluate(obs[None], first[None], state)  # type: ignore[operator]
-            total -= float(pi.log_prob(torch.tensor([[int(table["action"][row])]])))
+            total -= float(pi.log_prob(torch.tensor([[int(table["action"][row])]])).detach())
             action, state, _ = policy.act(obs, first, state, None)  # type: ignore[operator]
             assert int(action) == said[list(index).index(row)]
     assert float(model.loss(batch)[0].detach()) == pytest.approx(total / 21, abs=1e-5)

@@ -27,7 +27,7 @@ from rlkit.run.resume import resume
 from rlkit.run.start import start
 from rlkit.spaces import Box, Discrete
 from tests.helpers.runs import digest
-from tests.helpers.sights import sights
+from tests.helpers.sights import SIDE, sights
 
 CPU = torch.device("cpu")
 DATA = "tests.helpers.sights:sights"
@@ -41,12 +41,16 @@ TASKS = {
     "segment": "task=segment",
     "imitate": "task=imitate agent=ppo",
     "contrast": "task=contrast task.distance=1 task.size=8",
+    "contrast-pairs": "task=contrast task.kind=pairs task.distance=1 task.size=8",
     "autoencode": "task=autoencode task.size=8",
     "autoencode-plain": "task=autoencode task.kind=plain task.size=8",
+    "autoencode-denoise": "task=autoencode task.kind=denoise task.noise=0.1 task.size=8",
+    "semi": "task=semi task.labels=0 task.size=8",
 }
 GOOD = {  # the score of a batch that was learned by heart
-    "classify": 0.99, "regress": -0.02, "segment": 0.95, "imitate": 0.99, "contrast": 0.99, "autoencode": 0.5,
-    "autoencode-plain": -0.01,
+    "classify": 0.99, "regress": -0.02, "segment": 0.95, "imitate": 0.99, "contrast": 0.99,
+    "contrast-pairs": 0.95,  # the frame itself is among the others' later ones
+    "autoencode": 0.5, "autoencode-plain": -0.01, "autoencode-denoise": -0.01, "semi": 0.99,
 }  # fmt: skip
 
 
@@ -64,6 +68,10 @@ def opened(name: str, table: Table, *words: str) -> tuple[Model, Reader]:
     torch.manual_seed(0)
     model = new_model(spec, given)
     return model, Reader.of(table, model, label, CPU)
+
+
+def test_every_task_is_asked() -> None:
+    assert {name.partition("-")[0] for name in TASKS} == set(registry.tasks())
 
 
 def learned(model: Model, reader: Reader, index: np.ndarray, updates: int, lr: float = 3e-3) -> None:
@@ -88,7 +96,7 @@ def test_a_batch_is_learned_by_heart_and_rows_are_on_their_own(name: str) -> Non
         frames = table["image"][index + distance].reshape(len(index), -1)
         index = index[np.unique(frames, axis=0, return_index=True)[1]]
     index = index[:16]
-    if name == "classify":
+    if name in ("classify", "semi"):
         before = Scorer(model, reader).scores(index).mean()
         assert before < 0.5
     learned(model, reader, index, 200, 1e-2)
@@ -100,7 +108,7 @@ def test_a_batch_is_learned_by_heart_and_rows_are_on_their_own(name: str) -> Non
         for part, array in together.items():
             assert alone[part].dtype == array.dtype
             np.testing.assert_allclose(alone[part][0], array[i], rtol=1e-4, atol=1e-5)
-    if name != "contrast":  # whose score compares rows
+    if not name.startswith("contrast"):  # whose score compares rows
         np.testing.assert_allclose(
             [scorer.scores(np.array([row]))[0] for row in index[:3]],
             scorer.scores(index)[:3], atol=1e-4 if name != "autoencode" else 5.0,
@@ -121,7 +129,7 @@ def shuffled() -> Table:
     return from_arrays("shuffled", columns)
 
 
-@pytest.mark.parametrize("name", ["classify", "regress", "imitate"])
+@pytest.mark.parametrize("name", ["classify", "regress", "imitate", "semi"])
 def test_what_cannot_be_learned_is_not(name: str) -> None:
     """Labels of other rows: held-out rows are answered as well as without looking, within three standard errors.
 
@@ -130,7 +138,8 @@ def test_what_cannot_be_learned_is_not(name: str) -> None:
     torch.set_num_threads(1)
     table = shuffled()
     model, reader = opened(name, table)
-    learned(model, reader, reader.part("training"), 60)
+    index = reader.part("training")
+    learned(model, reader, index[:200] if name == "semi" else index, 60)
     held_out = np.concatenate([reader.part("validation"), reader.part("test")])
     score = Scorer(model, reader).scores(held_out)
     if name == "regress":
@@ -174,12 +183,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path: Path
     assert one["weights"] != other["weights"] and one["best"] != other["best"]
 
 
-@pytest.mark.parametrize("at", [3, 12])
+@pytest.mark.parametrize(
+    ("at", "kind"),
+    [
+        (3, "task=autoencode"),
+        (12, "task=autoencode task.kind=denoise"),
+        (5, "task=semi task.labels=4 epochs=1"),
+    ],
+)
 def test_a_run_that_was_stopped_in_an_epoch_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, kind: str
 ) -> None:
     """After any update: an epoch has 11 of them; with augmentation and noise of its own."""
-    words = ["task=autoencode", "augment.shift=1", "evaluate.every=200", "checkpoint.every=5000"]
+    words = [*kind.split(), "augment.shift=1", "evaluate.every=200", "checkpoint.every=5000"]
     whole = digest(trained(tmp_path, *words, "name=a"))
     real, count = TaskLearner.learn, [0]
 
@@ -289,6 +305,14 @@ def changed(**columns: Any) -> Table:
     return from_arrays("t", parts)
 
 
+def gaps(number: float) -> Table:
+    """Vectors with a number that is none in row 7, classes and actions."""
+    x, kind = np.random.default_rng(0).normal(size=(99, 2)).astype(np.float32), np.arange(99) % 2
+    x[7, 1] = number
+    kinds = (kind, Discrete(2))
+    return from_arrays("t", {"x": (x, Box((2,), "float32")), "label.y": kinds, "action": kinds})
+
+
 def put(row: int, value: Any) -> Any:
     def change(array: np.ndarray, space: Any) -> Any:
         array[row] = value
@@ -318,6 +342,13 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "mirrored": ("task=regress augment.flip=true augment.mirrored=[99]", sights, r"mirrored=\[99\]: the label has"),
     "episodes": ("task=contrast", lambda: from_arrays("t", {
         "x": (np.zeros((99, 2), np.float32), Box((2,), "float32"))}), r"its rows do not follow each other"),
+    "gaps": ("task=classify network.standardize=false", lambda: gaps(np.nan),
+             r"x has missing numbers \(NaN\), the first in row 7; type network.standardize=true"),
+    "gaps of an agent": ("task=imitate agent=ppo", lambda: gaps(np.nan), "type network.standardize=true"),
+    "infinite": ("task=classify", lambda: gaps(np.inf), "x has an infinite number in row 7; what is missing is NaN"),
+    "describes": ("task=semi", lambda: changed(image=lambda x, s: (x // 90, Box(
+        (SIDE, SIDE), "uint8", 0.0, 3.0, meaning="codes"))),
+        "this task learns pictures, and vectors of numbers with stack=1; the table shows"),
     "stack": ("task=classify stack=2", lambda: from_arrays("t", {
         "x": (np.zeros((99, 2), np.float32), Box((2,), "float32")), "y": (np.zeros((99, 2), np.float32), Box(
             (2,), "float32")), "label.z": (np.arange(99) % 2, Discrete(2))}), "stack=2|stacked"),

@@ -1,12 +1,16 @@
 """What a row looks like, through a bottleneck of few numbers.
 
-    kind=plain    z = f(x),                        L = -log N(x; g(z), s^2)
-    kind=vae      z ~ q(z|x) = N(mu(x), sigma(x)^2),   L = -E log N(x; g(z), s^2) + beta KL(q || N(0, I))
+    kind=plain     z = f(x),                            L = -log N(x; g(z), s^2)
+    kind=denoise   z = f(x + noise e),  e ~ N(0, I),    L = -log N(x; g(z), s^2)
+    kind=vae       z ~ q(z|x) = N(mu(x), sigma(x)^2),   L = -E log N(x; g(z), s^2) + beta KL(q || N(0, I))
 
-(Kingma and Welling, 2014, arXiv:1312.6114; one learned s for all numbers, so that no weight between both terms is to
-be chosen: Rybkin, Daniilidis and Levine, 2021, arXiv:2006.13202.) Sums run over the numbers of a row, pixels between 0
-and 1. Score of a row: plain: the negative mean of (x - g(z))^2; vae: the negative loss per number, with beta = 1 the
-evidence lower bound.
+(denoise: Vincent, Larochelle, Bengio and Manzagol, "Extracting and composing robust features with denoising
+autoencoders", 2008; vae: Kingma and Welling, 2014, arXiv:1312.6114.) Pictures are between 0 and 1, vectors in standard
+units: the noise is a share of these. Disturbed pixels are rounded and cut to what pixels can be; what is missing stays
+missing. How x, g and s are made: `rlkit.perception.likelihood`.
+
+Score of a row, which is not disturbed: plain and denoise: the negative mean of (x - g(z))^2; vae: the negative loss per
+number, with beta = 1 the evidence lower bound.
 """
 
 from __future__ import annotations
@@ -15,116 +19,104 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlkit.nn.config import NetworkConfig
-from rlkit.nn.pixels import Pixels
-from rlkit.options import ConfigError, option
-from rlkit.perception import model
-from rlkit.perception.decoders import Decoder
+from rlkit.options import option
+from rlkit.perception.likelihood import Describing, kl, normals
 from rlkit.perception.model import Rows
 from rlkit.perception.table import Table
-from rlkit.spaces import Box, describe
+from rlkit.spaces import Box
 from rlkit.types import EnvSpec, Obs
 
-DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "epochs": 10}
+DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "network.standardize": True, "epochs": 10}
 
 
 @dataclass(frozen=True)
 class Config:
-    kind: Literal["plain", "vae"] = option(
-        "vae", help="plain: z is a function of the row; vae: a distribution"
+    kind: Literal["plain", "denoise", "vae"] = option(
+        "vae", help="plain: z is a function of the row; denoise: of the disturbed row; vae: a distribution"
     )
     size: int = option(32, min=1, help="How many numbers z has")
     beta: float = option(1.0, min=0, help="vae: the weight of the KL divergence (Higgins et al., 2017)")
+    noise: float = option(
+        0.3,
+        above=0,
+        help="denoise: the deviation of the noise, as a share of the pixels' range, in standard units",
+    )
 
 
-class Model(model.Model):
+class Model(Describing):
     """Encoder, bottleneck, decoder."""
 
     METRICS = ("loss/likelihood", "loss/kl", "loss/deviation")
+    low: Tensor
+    high: Tensor
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
+        self.kind, self.z = config.kind, config.size
+        outputs = config.size * (2 if config.kind == "vae" else 1)
+        super().__init__(spec, network, {"label": (outputs, 1.0)}, config.size)
+        self.perfect = None if self.kind == "vae" else 0.0
+        self.beta, self.noise = config.beta, config.noise
         space = spec.observation
-        if not isinstance(space, Box) or space.meaning:
-            raise ConfigError(
-                f"this task learns pictures and vectors of numbers; the table shows {describe(space)}"
-            )
-        self.vae, self.z = config.kind == "vae", config.size
-        super().__init__(spec, network, {"label": (config.size * (2 if self.vae else 1), 1.0)})
-        self.perfect = None if self.vae else 0.0
-        self.beta, self.noise_size = config.beta, config.size if self.vae else 0
-        self.pixels: Pixels | None = None
-        self.decoder: nn.Module
-        if space.image:
-            self.pixels = Pixels(space, spec.stack, "autoencode")
-            self.decoder = Decoder(config.size, self.pixels.size, self.pixels.channels)
-        elif len(space.shape) == 1 and spec.stack == 1:
-            self.decoder = nn.Linear(config.size, space.shape[0])
-        else:
-            raise ConfigError(f"this task learns pictures and vectors; the table shows {describe(space)}")
-        self.log_s = nn.Parameter(torch.zeros(()))
+        assert isinstance(space, Box), "pictures and vectors are boxes"
+        numbers = spec.stack * int(np.prod(space.shape))
+        self.noise_size = {"plain": 0, "denoise": numbers, "vae": config.size}[self.kind]
+        for name in ("low", "high"):
+            bound = torch.tensor(np.clip(getattr(space, name), 0, 255), dtype=torch.float32)
+            self.register_buffer(name, bound, persistent=False)
 
-    def target(self, obs: Obs) -> Tensor:
-        """What is to be seen again: [B, C, H, W] in [0, 1], or the vector [B, d]."""
+    def disturbed(self, obs: Obs, noise: Tensor) -> Tensor:
+        """obs [B, ...] with noise, in its dtype; noise: uniforms [B, d]."""
         assert isinstance(obs, Tensor), "a single input"
-        if self.pixels is None:
-            return obs.float()
-        with torch.autocast(obs.device.type, enabled=False):
-            found: Tensor = self.pixels(obs)
-        return found
+        e = self.noise * normals(noise).view(obs.shape)
+        if self.units is not None:
+            return (obs + e * self.units.deviation).float()
+        x = obs.float() + e * (self.high - self.low)
+        return x.round().clamp(self.low, self.high).to(obs.dtype)
 
     def code(self, obs: Obs) -> tuple[Tensor, Tensor]:
-        """obs [B, ...] -> mean and log standard deviation of z, each [B, size]; plain: the latter is not learned."""
+        """obs [B, ...] -> mean and log standard deviation of z, each [B, size]; the latter is learned by vae alone."""
         outputs = self.outputs(obs)
-        if not self.vae:
+        if self.kind != "vae":
             return outputs, torch.zeros_like(outputs)
         mean, log_std = outputs[:, : self.z], outputs[:, self.z :]
         return mean, log_std.clamp(-10, 10)
 
-    def terms(self, obs: Obs, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        """-log N(x; g(z), s^2) and KL of each row, [B]; noise: uniforms [B, size], None for the mean of z."""
+    def terms(self, batch: Rows) -> tuple[Tensor, Tensor]:
+        """-log N(x; g(z), s^2) and KL of each row, [B]."""
+        obs, noise = batch["obs"], batch.get("noise")
+        assert noise is None or isinstance(noise, Tensor), "uniforms"
+        if self.kind != "vae":
+            seen = obs if noise is None else self.disturbed(obs, noise)
+            likelihood = self.log_likelihood(obs, self.code(seen)[0])
+            return -likelihood, torch.zeros_like(likelihood)
+        assert noise is not None, "a sample of z is drawn"
         mean, log_std = self.code(obs)
-        z = mean
-        if self.vae and noise is not None:
-            z = mean + log_std.exp() * math.sqrt(2) * torch.erfinv(2 * noise - 1)
-        x = self.target(obs)
-        away = (x - self.decoder(z).float()) * torch.exp(-self.log_s)
-        numbers = x[0].numel()
-        likelihood = 0.5 * away.square().flatten(1).sum(1) + numbers * (
-            self.log_s + 0.5 * math.log(2 * math.pi)
-        )
-        if not self.vae:
-            return likelihood, torch.zeros_like(likelihood)
-        # KL(N(m, v) || N(0, 1)) = (m^2 + v - 1 - log v) / 2
-        kl = 0.5 * (mean.square() + torch.exp(2 * log_std) - 1 - 2 * log_std).sum(1)
-        return likelihood, kl
+        z = mean + log_std.exp() * math.sqrt(2) * torch.erfinv(2 * noise - 1)
+        return -self.log_likelihood(obs, z), kl(mean, log_std)
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        noise = batch.get("noise")
-        assert noise is None or isinstance(noise, Tensor), "uniforms"
-        likelihood, kl = self.terms(batch["obs"], noise)
-        numbers = self.target(batch["obs"][:1])[0].numel()  # type: ignore[index]
-        loss = (likelihood + self.beta * kl).mean() / numbers
-        terms = torch.stack([likelihood.mean() / numbers, kl.mean(), self.log_s.exp()])
+        likelihood, divergence = self.terms(batch)
+        loss = (likelihood + self.beta * divergence).mean() / self.numbers
+        terms = torch.stack([likelihood.mean() / self.numbers, divergence.mean(), self.log_s.exp()])
         return loss, terms.detach()
 
     def predict(self, obs: Obs) -> dict[str, Tensor]:
-        """z [B, size] (its mean); picture [B, C, H, W] in [0, 1], or the vector [B, d]."""
+        """z [B, size] (its mean); picture [B, C, H, W] in [0, 1], or the vector [B, d] in its units."""
         mean, _ = self.code(obs)
-        return {"z": mean, "picture": self.decoder(mean).float()}
+        return {"z": mean, "picture": self.shown(self.decoder(mean).float())}
 
     def score(self, batch: Rows) -> Tensor:
-        obs = batch["obs"]
-        x = self.target(obs)
-        if not self.vae:
-            wrong: Tensor = (x - self.decoder(self.code(obs)[0]).float()).square()
-            return -wrong.flatten(1).mean(1)
-        noise = batch.get("noise")
-        assert isinstance(noise, Tensor), "uniforms"
-        likelihood, kl = self.terms(obs, noise)
-        return -(likelihood + self.beta * kl) / x[0].numel()
+        if self.kind != "vae":
+            obs = batch["obs"]
+            wrong = self.errors(obs, self.code(obs)[0]).square().sum(1)
+            return -wrong / torch.as_tensor(self.present(obs)).clamp(min=1)
+        likelihood, divergence = self.terms(batch)
+        return -(likelihood + self.beta * divergence) / self.numbers
 
 
 def label(table: Table, config: Config) -> str:

@@ -25,12 +25,19 @@ from rlkit.perception.table import Table
 from rlkit.spaces import Discrete
 from rlkit.types import EnvSpec, Obs
 
-DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "network.activation": "relu", "epochs": 30}
+DEFAULTS = {
+    "optim.lr": 1e-3,
+    "optim.lr_schedule": "cosine",
+    "network.standardize": True,
+    "network.activation": "relu",
+    "epochs": 30,
+}
 
 
 @dataclass(frozen=True)
 class Config:
     label: str = option("", help="The label to learn; empty: the only one that names classes")
+    labels: int = option(0, min=0, help="How many training rows of each class are learned from; 0: all")
 
 
 class Model(model.Model):
@@ -41,7 +48,7 @@ class Model(model.Model):
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
         head = action_head(spec.action)
         super().__init__(spec, network, {"label": (head.size, 0.01)})
-        self.head = head
+        self.head, self.labels = head, config.labels
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
         logits, label = self.outputs(batch["obs"]), answers(batch)

@@ -1,18 +1,27 @@
-"""Which frame comes next: features that tell times and places apart, learned without labels.
+"""Which frames belong together: features that tell times and places apart, learned without labels.
 
-    z = P f(o) / |...|,   z' = P' f(o') / |...|,   s_ij = z_i . z'_j / tau,   o' the frame `distance` rows later
-    L = -mean_i [ log softmax_j(s_ij)_{j=i} + log softmax_j(s_ji)_{j=i} ] / 2
+o_i is the frame of row i, o'_i the one `distance` rows later, f the encoder.
 
-(van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", 2018, arXiv:1807.03748;
-the cosine and projections P of two layers as in SimCLR, Chen et al., 2020, arXiv:2002.05709. P and P' are two: with one
-a frame would be most similar to itself, and it is among the later frames where the row `distance` before it is.)
+    kind=nce      z_i = P f(o_i) / |...|,   z'_i = P' f(o'_i) / |...|,   s_ij = z_i . z'_j / tau
+                  L = -mean_i [ log softmax_j(s_ij)_{j=i} + log softmax_j(s_ji)_{j=i} ] / 2
+    kind=pairs    z_i = P f(o_i),   z'_i = P f(o'_i),   d_ij = |z_i - z'_j|
+                  L = mean_i d_ii^2 / 2 + mean_{i != j} max(0, margin - d_ij)^2 / 2
 
-Score of a row: 1 if among the later frames of 256 rows its own is the most similar one, else 0; by chance 0.004.
+(nce: van den Oord, Li and Vinyals, "Representation learning with contrastive predictive coding", 2018,
+arXiv:1807.03748; the cosine and projections P of two layers as in SimCLR, Chen et al., 2020, arXiv:2002.05709. pairs:
+Hadsell, Chopra and LeCun, "Dimensionality reduction by learning an invariant mapping", 2006.)
+
+Score of a row: nce: 1 if among the later frames of 256 rows its own is the most similar one, else 0; by chance 0.004.
+P and P' are two: with one a frame would be most similar to itself, and it is among the later frames where the row
+`distance` before it is. pairs has one P, and d has no direction: a frame is nearest to itself, and the frames of
+`distance` rows before and after are equally near, and any of them may be among the 256. So not the nearest frame counts
+but the order: the score is the share of the other rows' later frames that are farther away than its own, 0.5 by chance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +34,27 @@ from rlkit.perception.model import Rows
 from rlkit.perception.table import FIRST, Table
 from rlkit.types import EnvSpec, Obs
 
-DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "epochs": 10, "batch": 256}
+DEFAULTS = {
+    "optim.lr": 1e-3,
+    "optim.lr_schedule": "cosine",
+    "network.standardize": True,
+    "epochs": 10,
+    "batch": 256,
+}
+SMALL = 1e-6  # added to a squared distance: a frame that is there twice has a distance of 0, whose root has no slope
 
 
 @dataclass(frozen=True)
 class Config:
+    kind: Literal["nce", "pairs"] = option(
+        "nce",
+        help="nce: the later frame is found among those of the batch; pairs: near ones near, others apart",
+    )
     distance: int = option(4, min=1, help="How many rows later the frame is that belongs to one")
     temperature: float = option(
-        0.1, above=0, help="tau: the smaller, the more the nearest wrong frames count"
+        0.1, above=0, help="nce: tau: the smaller, the more the nearest wrong frames count"
     )
+    margin: float = option(1.0, above=0, help="pairs: how far apart is far enough")
     size: int = option(128, min=1, help="The width of z")
 
 
@@ -44,36 +65,54 @@ class Model(model.Model):
 
     def __init__(self, spec: EnvSpec, network: NetworkConfig, config: Config) -> None:
         super().__init__(spec, network, {"label": None})
-        self.distance, self.temperature = config.distance, config.temperature
+        self.distance, self.temperature, self.margin = config.distance, config.temperature, config.margin
+        self.pairs = config.kind == "pairs"
         width = self.network.width("label")
 
         def projection() -> nn.Module:
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.size))
 
-        self.now, self.later = projection(), projection()
+        self.now = projection()
+        self.later = None if self.pairs else projection()
 
-    def project(self, obs: Obs, by: nn.Module) -> Tensor:
-        """obs [B, ...] -> z [B, size], of length 1."""
-        return F.normalize(by(self.encode(obs)["label"]).float(), dim=-1)
+    def project(self, obs: Obs, later: bool = False) -> Tensor:
+        """obs [B, ...] -> z [B, size], with nce of length 1; later: z' of later frames."""
+        by = self.later if later and self.later is not None else self.now
+        z: Tensor = by(self.encode(obs)["label"]).float()
+        return z if self.pairs else F.normalize(z, dim=-1)
 
     def similarities(self, batch: Rows) -> Tensor:
-        """[B, B] of each row with each later frame."""
-        return self.project(batch["obs"], self.now) @ self.project(batch["later"], self.later).T
+        """[B, B] of each row with each later frame: the cosine, or -d^2 of pairs."""
+        z, later = self.project(batch["obs"]), self.project(batch["later"], later=True)
+        if not self.pairs:
+            return z @ later.T
+        with torch.autocast(z.device.type, enabled=False):  # differences of large numbers
+            return -(z.square().sum(1)[:, None] + later.square().sum(1) - 2 * z @ later.T).clamp(min=0)
 
     def loss(self, batch: Rows) -> tuple[Tensor, Tensor]:
-        s = self.similarities(batch) / self.temperature
+        s = self.similarities(batch)
         own = torch.arange(len(s), device=s.device)
-        loss = (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
-        right = (s.argmax(1) == own).float().mean()
-        return loss, torch.stack([loss, right]).detach()
+        if self.pairs:
+            others = ~torch.eye(len(s), dtype=torch.bool, device=s.device)
+            short = (self.margin - (SMALL - s).sqrt()).clamp(min=0).square() * others
+            loss = (short.sum() / others.sum().clamp(min=1) - s.diagonal().mean()) / 2
+        else:
+            s = s / self.temperature
+            loss = (F.cross_entropy(s, own) + F.cross_entropy(s.T, own)) / 2
+        return loss, torch.stack([loss, self._right(s).mean()]).detach()
+
+    def _right(self, s: Tensor) -> Tensor:
+        """The score of each row, [B]."""
+        if self.pairs:
+            return (s < s.diagonal()[:, None]).float().sum(1) / max(len(s) - 1, 1)
+        return (s.argmax(1) == torch.arange(len(s), device=s.device)).float()
 
     def predict(self, obs: Obs) -> dict[str, Tensor]:
         """z [B, size]."""
-        return {"z": self.project(obs, self.now)}
+        return {"z": self.project(obs)}
 
     def score(self, batch: Rows) -> Tensor:
-        s = self.similarities(batch)
-        return (s.argmax(1) == torch.arange(len(s), device=s.device)).float()
+        return self._right(self.similarities(batch))
 
 
 def label(table: Table, config: Config) -> str:

@@ -26,7 +26,13 @@ from rlkit.perception.table import Table
 from rlkit.spaces import Box, Space, row_dtype
 from rlkit.types import EnvSpec, Obs
 
-DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "network.activation": "relu", "epochs": 20}
+DEFAULTS = {
+    "optim.lr": 1e-3,
+    "optim.lr_schedule": "cosine",
+    "network.standardize": True,
+    "network.activation": "relu",
+    "epochs": 20,
+}
 
 
 @dataclass(frozen=True)

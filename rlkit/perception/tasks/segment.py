@@ -30,7 +30,7 @@ from rlkit.perception.table import Table
 from rlkit.spaces import Box, Space
 from rlkit.types import EnvSpec, Obs
 
-DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "epochs": 6}
+DEFAULTS = {"optim.lr": 1e-3, "optim.lr_schedule": "cosine", "network.standardize": True, "epochs": 6}
 
 
 @dataclass(frozen=True)
