@@ -270,10 +270,12 @@ def _compare(out: str | Place, made: dict[str, Any]) -> Table | None:
     except ConfigError:
         return None  # none, or damaged: the writer says so
     before = there.made
+    # an option that did not exist yet had the value that it has by default
+    usual = {"env": _plain(registry.env_config()()), "driver": asdict(DriverConfig())}
     for group in ("env", "driver", "seed"):
         old, new = before.get(group), made[group]
         pairs = (
-            [(f"{group}.{name}", old.get(name), new.get(name)) for name in new]
+            [(f"{group}.{name}", {**usual[group], **old}.get(name), new[name]) for name in new]
             if isinstance(old, dict) and isinstance(new, dict)
             else [(group, old, new)]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -394,3 +395,16 @@ def test_a_named_table_is_collected_on_first_use(
     run = compose(["task=segment", "data=driving", "network.encoder=mlp"]).config
     assert tasks.check(run).config.data == str(tmp_path / "data" / "driving")
     assert run.run_name == "segment-driving-0"
+
+
+def test_a_table_from_before_an_option_existed_goes_on(tmp_path: Path) -> None:
+    quiet(config(tmp_path / "t"))
+    path = tmp_path / "t" / "table.json"
+    plain = json.loads(path.read_text())
+    del plain["made"]["env"]["pixels"], plain["made"]["driver"]["sample"]
+    path.write_text(json.dumps(plain))
+    assert quiet(config(tmp_path / "t", frames=80)).rows == 80
+    with pytest.raises(
+        ConfigError, match="collected with driver.sample=true, not false; choose another folder"
+    ):
+        quiet(config(tmp_path / "t", frames=90, driver_sample=False))
