@@ -4,9 +4,10 @@
 
 A command so started is a process like any other (its own pid, session, signals, exit code, memory), but costs
 milliseconds where a new interpreter spends seconds on importing torch. DESCRIPTOR is a Unix socket that listens. A
-request is a JSON object (argv, cwd, env) with three descriptors beside it: the command's stdout, its stderr, and a pipe
-that gets the wait status as decimal digits once it has ended. The answer is the process id, as digits. The server ends
-with process PID, the test run, and removes the folder of its socket.
+request is a JSON object (argv, cwd, env; program: Python text that runs instead of the command) with three descriptors
+beside it: the command's stdout, its stderr, and a pipe that gets the wait status as decimal digits once it has ended.
+The answer is the process id, as digits. The server ends with process PID, the test run, and removes the folder of its
+socket.
 
 The process has one thread, as forking demands: no tensor is computed before a fork.
 """
@@ -138,15 +139,18 @@ def become(request: dict[str, Any], installed: list[str]) -> None:
         forked_ranks.install(setattr)
 
 
-def run_to_end() -> NoReturn:
-    """What `python -m rlkit` does, up to the destruction of what is loaded.
+def run_to_end(program: str) -> NoReturn:
+    """What `python -m rlkit` does, or `python -c PROGRAM`, up to the destruction of what is loaded.
 
     That would take half a second, to write to every page that is shared with the server, and the operating system does
     it as well.
     """
     code: object = 0
     try:
-        runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
+        if program:
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -170,5 +174,5 @@ if __name__ == "__main__":
     address = listening.getsockname()
     if (request := serve(listening, int(sys.argv[2]))) is not None:
         become(request, without)
-        run_to_end()
+        run_to_end(request["program"])
     shutil.rmtree(os.path.dirname(address), ignore_errors=True)

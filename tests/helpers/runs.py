@@ -129,11 +129,21 @@ def launch(folder: Path, *arguments: str, errors_only: bool = False) -> Process:
     """Start one command in a folder; its stdout has both of its streams, or its stderr only."""
     if not FORK:
         return start(folder, *arguments, errors_only=errors_only)
+    return _fork(folder, arguments, "", errors_only)
+
+
+def program(folder: Path, text: str) -> Process:
+    """Start `python -c TEXT` in a folder, with torch and rlkit loaded; its stdout has both of its streams."""
+    return _fork(folder, (), text, False) if FORK else _popen(folder, ["-c", text], False)
+
+
+def _fork(folder: Path, arguments: tuple[str, ...], text: str, errors_only: bool) -> Command:
     server = next(_servers())
     output, theirs = os.pipe()
     status, report = os.pipe()
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    request = {"argv": arguments, "cwd": str(folder.resolve()), "env": environment()}
+    cwd = str(folder.resolve())
+    request = {"argv": arguments, "cwd": cwd, "env": environment(), "program": text}
     try:
         descriptors = [nowhere if errors_only else theirs, theirs, report]
         socket.send_fds(server, [json.dumps(request).encode()], descriptors)
@@ -147,8 +157,12 @@ def launch(folder: Path, *arguments: str, errors_only: bool = False) -> Process:
 
 def start(folder: Path, *arguments: str, errors_only: bool = False) -> subprocess.Popen[str]:
     """As `launch`, in a new interpreter: what a person gets, imports included."""
+    return _popen(folder, ["-m", "rlkit", *arguments], errors_only)
+
+
+def _popen(folder: Path, words: list[str], errors_only: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "rlkit", *arguments],
+        [sys.executable, *words],
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL if errors_only else subprocess.PIPE,
