@@ -20,7 +20,7 @@ CARTPOLE = [
 ]  # fmt: skip
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=32", "agent.epochs=2", "agent.minibatch=32",
-    "total_steps=320", "evaluate.every=100000", "evaluate.episodes=1", "env.time_limit=60", "log.every=50",
+    "total_steps=256", "evaluate.every=100000", "evaluate.episodes=1", "env.time_limit=60", "log.every=50",
     "threads=1", "network.augment=shift",
 ]  # fmt: skip
 
