@@ -174,7 +174,7 @@ class AdamOfTensors:
     @torch.no_grad()
     def __call__(self, loss: Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
         """One step on a loss; what it does not depend on stays."""
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for p, g, state in zip(self.parameters, gradients, self.state, strict=True):
             if g is None:
                 continue
