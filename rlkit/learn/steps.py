@@ -124,7 +124,7 @@ class SGD:
         if momentum and first:
             self.state["momentum_buffer"] = torch.empty_like(self.flat)
         torch._fused_sgd_(
-            [self.flat], [gradient], [*self.state.values()], lr=lr, momentum=momentum,
+            [self.flat], [gradient], [self.state["momentum_buffer"]] if momentum else [], lr=lr, momentum=momentum,
             weight_decay=self.config.weight_decay, dampening=0.0, nesterov=False, maximize=False,
             is_first_step=bool(momentum) and first,
         )  # fmt: skip
@@ -142,9 +142,9 @@ class RMSprop:
             self.state["momentum_buffer"] = torch.zeros_like(flat)
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a value of `state`; a run that was saved before its first step has none."""
-        for name, value in state.items():
-            self.state[name].copy_(value)
+        """Continue from a value of `state`; versions that kept nothing before the first step saved an empty one."""
+        for name, value in self.state.items() if state else ():
+            value.copy_(state[name])
 
     def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
         gradient = gradient if divisor is None else gradient.div_(divisor)
@@ -189,5 +189,5 @@ class AdamOfTensors:
     def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Continue from `state`, in which each tensor has its number."""
         for number, saved in state.items():
-            for name, value in saved.items():
-                self.state[int(number)][name].copy_(value)
+            for name, value in self.state[int(number)].items():
+                value.copy_(saved[name])
