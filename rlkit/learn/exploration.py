@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rlkit.config.schema import ExplorationConfig, RunConfig
 from rlkit.contracts import Saved
+from rlkit.learn.steps import AdamOfTensors
 from rlkit.nn.encoders import make_encoder
 from rlkit.nn.norm import ReturnScale
 from rlkit.options import ConfigError
@@ -145,7 +146,7 @@ class RND(Exploration):
             self.networks = nn.ModuleList(Features(inputs, run, depth) for depth in (0, 1)).to(device)
         self.target, self.predictor = (each for each in self.networks if isinstance(each, Features))
         self.target.requires_grad_(False)
-        self.optim = torch.optim.Adam(self.predictor.parameters(), config.rnd_lr)
+        self.optim = AdamOfTensors(self.predictor.parameters(), config.rnd_lr)
         self.scale = ReturnScale(config.rnd_gamma).to(device)
 
     def bonus(self, rollout: Rollout) -> Tensor:
@@ -163,9 +164,7 @@ class RND(Exploration):
             )
             error = (self.predictor(rows) - self.target(rows)).square().mean(-1)  # [B]
             step = (error * real).sum() / real.sum().clamp(min=1)
-            self.optim.zero_grad()
-            step.backward()
-            self.optim.step()
+            self.optim(step)
             errors.append(error.detach())
             loss += float(step.detach()) / len(chunks)
         error = torch.cat(errors).view_as(rollout.reward)
@@ -179,17 +178,14 @@ class RND(Exploration):
     def state_dict(self) -> Saved:
         return {
             "networks": tree_map(torch.clone, dict(self.networks.state_dict())),
-            "optim": tree_map(torch.clone, self.optim.state_dict()["state"]),
+            "optim": tree_map(torch.clone, dict(enumerate(self.optim.state))),
             "scale": tree_map(torch.clone, dict(self.scale.state_dict())),
         }
 
     def load_state_dict(self, state: Saved) -> None:
         self.networks.load_state_dict(state["networks"])
         self.scale.load_state_dict(state["scale"])
-        steps = self.optim.state_dict()
-        self.optim.load_state_dict(
-            steps | {"state": {int(key): each for key, each in state["optim"].items()}}
-        )
+        self.optim.load(state["optim"])
 
 
 class Features(nn.Module):

@@ -1,8 +1,11 @@
-"""The steps of optimisers on one flat vector: Adam by torch's own kernel, RMSprop and SGD as torch.optim has them."""
+"""The steps of optimisers, by torch's own kernels and with the numbers of torch.optim.
+
+torch.optim itself is not used: making one of its optimisers imports torch's compiler, which takes seconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +17,7 @@ from rlkit.options import ConfigError
 
 def make_step(
     flat: nn.Parameter, vector: Tensor, parameters: Sequence[nn.Parameter], config: OptimConfig
-) -> Adam | Torch:
+) -> Adam | SGD | RMSprop:
     """The step that `config` names. vector: the same memory as `flat`, into which `parameters` are views.
 
     Raises ConfigError where weights have learning rates of their own (network.encoder_lr) and the step has one for all.
@@ -27,7 +30,7 @@ def make_step(
             f"network.encoder_lr={min(scales):g}: with optim.name={config.name} all weights have one learning rate; "
             "type optim.name=adam or network.encoder_lr=1"
         )
-    return Torch(flat, config)
+    return SGD(vector, config) if config.name == "sgd" else RMSprop(vector, config)
 
 
 def require_own(flat: nn.Parameter, parameters: Sequence[nn.Parameter]) -> bool:
@@ -104,30 +107,87 @@ class Adam:
             )
 
 
-class Torch:
-    """RMSprop or SGD as torch.optim has them."""
+class SGD:
+    """Stochastic gradient descent, with momentum, by torch's fused kernel."""
 
-    def __init__(self, flat: nn.Parameter, config: OptimConfig) -> None:
-        self.flat = flat
-        if config.name == "rmsprop":
-            self.torch: torch.optim.Optimizer = torch.optim.RMSprop(
-                [flat], config.lr, eps=config.eps, momentum=config.momentum, weight_decay=config.weight_decay
-            )
-        else:
-            self.torch = torch.optim.SGD(
-                [flat], config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-            )
-
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """What torch.optim keeps of the past gradients, by its names."""
-        return {name: x for name, x in self.torch.state.get(self.flat, {}).items() if isinstance(x, Tensor)}
+    def __init__(self, flat: Tensor, config: OptimConfig) -> None:
+        self.flat, self.config = flat, config
+        self.state: dict[str, Tensor] = {}  # the momentum, once there was a step
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a value of `state`."""
-        self.torch.state[self.flat] = state
+        self.state = dict(state)
 
     def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
-        self.flat.grad = gradient if divisor is None else gradient.div_(divisor)
-        self.torch.param_groups[0]["lr"] = lr
-        self.torch.step()
+        gradient = gradient if divisor is None else gradient.div_(divisor)
+        momentum, first = self.config.momentum, not self.state
+        if momentum and first:
+            self.state["momentum_buffer"] = torch.empty_like(self.flat)
+        torch._fused_sgd_(
+            [self.flat], [gradient], [self.state["momentum_buffer"]] if momentum else [], lr=lr, momentum=momentum,
+            weight_decay=self.config.weight_decay, dampening=0.0, nesterov=False, maximize=False,
+            is_first_step=bool(momentum) and first,
+        )  # fmt: skip
+
+
+class RMSprop:
+    """RMSprop as torch.optim has it: v <- a v + (1 - a) g^2,  theta <- theta - lr g / (sqrt(v) + eps)."""
+
+    DECAY = 0.99  # a
+
+    def __init__(self, flat: Tensor, config: OptimConfig) -> None:
+        self.flat, self.config = flat, config
+        self.state = {"step": torch.zeros(()), "square_avg": torch.zeros_like(flat)}
+        if config.momentum:
+            self.state["momentum_buffer"] = torch.zeros_like(flat)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continue from a value of `state`; versions that kept nothing before the first step saved an empty one."""
+        for name, value in self.state.items() if state else ():
+            value.copy_(state[name])
+
+    def __call__(self, gradient: Tensor, lr: float, divisor: Tensor | None) -> None:
+        gradient = gradient if divisor is None else gradient.div_(divisor)
+        if self.config.weight_decay:
+            gradient = gradient.add(self.flat, alpha=self.config.weight_decay)
+        self.state["step"] += 1
+        square = self.state["square_avg"]
+        square.mul_(self.DECAY).addcmul_(gradient, gradient, value=1 - self.DECAY)
+        deviation = square.sqrt().add_(self.config.eps)
+        if self.config.momentum:
+            momentum = self.state["momentum_buffer"].mul_(self.config.momentum).addcdiv_(gradient, deviation)
+            self.flat.add_(momentum, alpha=-lr)
+        else:
+            self.flat.addcdiv_(gradient, deviation, value=-lr)
+
+
+class AdamOfTensors:
+    """Adam on separate tensors, rounded as torch.optim rounds it on a CPU, with its names of what is kept."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        self.parameters, self.lr = [*parameters], lr
+        self.state = [
+            {"step": torch.zeros(()), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            for p in self.parameters
+        ]
+
+    @torch.no_grad()
+    def __call__(self, loss: Tensor, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        """One step on a loss; what it does not depend on stays."""
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for p, g, state in zip(self.parameters, gradients, self.state, strict=True):
+            if g is None:
+                continue
+            step, mean, square = state.values()
+            step += 1
+            mean.lerp_(g, 1 - betas[0])
+            square.mul_(betas[1]).addcmul_(g, g, value=1 - betas[1])
+            unbiased = (1 - betas[1] ** step.item()) ** 0.5
+            deviation = (square.sqrt() / unbiased).add_(eps)
+            p.addcdiv_(mean, deviation, value=-self.lr / (1 - betas[0] ** step.item()))
+
+    def load(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Continue from `state`, in which each tensor has its number."""
+        for number, saved in state.items():
+            for name, value in self.state[int(number)].items():
+                value.copy_(saved[name])

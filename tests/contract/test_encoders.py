@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +10,7 @@ from rlkit.nn import registry
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.encoders import Encoder, make_encoder
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, row_dtype
+from tests.helpers.runs import ROOT, program
 
 ENCODERS = ["auto", *registry.names("encoder"), "outside.nets:wide"]
 SPACES = {
@@ -98,17 +95,13 @@ def test_it_reads_something_and_travels_with_its_state(name: str) -> None:
 
 def test_a_new_encoder_is_a_new_set_of_tests() -> None:
     """As many as any other has, and nobody wrote its name anywhere but in its decorator."""
-    code = (
+    text = (
         "import sys, pytest\nfrom rlkit.nn.registry import encoder\n"
         "encoder('brand_new')(lambda space, stack, config: None)\n"
-        "sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', sys.argv[1]]))"
+        f"sys.exit(pytest.main(['--collect-only', '-q', '-p', 'no:cacheprovider', {__file__!r}]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, __file__],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    counts = [sum(f"[{name}" in line for line in done.stdout.splitlines()) for name in ("brand_new", "mlp")]
+    process = program(ROOT, text)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    counts = [sum(f"[{name}" in line for line in output.splitlines()) for name in ("brand_new", "mlp")]
     assert counts[0] == counts[1] == 2 * len(SPACES) + 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.runs import digest, launch, rlkit, start, wait_for
+from tests.helpers.runs import digest, launch, rlkit, wait_for
 
 CARTPOLE = [
     "train", "agent=ppo", "env=cartpole", "preset=none", "total_steps=3000", "env.backend=inprocess", "env.lanes=4",
@@ -20,7 +20,7 @@ CARTPOLE = [
 ]  # fmt: skip
 CARRACING = [
     "train", "agent=ppo", "env=carracing", "env.lanes=2", "agent.steps=32", "agent.epochs=2", "agent.minibatch=32",
-    "total_steps=320", "evaluate.every=100000", "evaluate.episodes=1", "env.time_limit=60", "log.every=50",
+    "total_steps=256", "evaluate.every=100000", "evaluate.episodes=1", "env.time_limit=60", "log.every=50",
     "threads=1", "network.augment=shift",
 ]  # fmt: skip
 
@@ -40,10 +40,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, s
 
 
 def kill_and_resume(folder: Path, arguments: list[str], every: int, at: int, fresh: bool = False) -> None:
-    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it. fresh: in new interpreters."""
-    process = (start if fresh else launch)(
-        folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100"
-    )
+    """Train run `b` with a SIGKILL once it has its `at`-th checkpoint, then resume it. fresh: in a new interpreter."""
+    process = launch(folder, *arguments, "name=b", f"checkpoint.every={every}", "checkpoint.keep=100")
     saved = folder / "runs" / "b" / "checkpoints"
     wait_for(lambda: saved.is_dir() and len(list(saved.glob("step-*"))) >= at, process)
     os.kill(process.pid, signal.SIGKILL)

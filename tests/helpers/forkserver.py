@@ -1,12 +1,13 @@
 """A process that has loaded what every rlkit command loads, and forks a command from itself on request.
 
-    python -m tests.helpers.forkserver DESCRIPTOR
+    python -m tests.helpers.forkserver DESCRIPTOR PID
 
 A command so started is a process like any other (its own pid, session, signals, exit code, memory), but costs
-milliseconds where a new interpreter spends seconds on importing torch. DESCRIPTOR is a connected Unix socket. A request
-is a JSON object (argv, cwd, env) with three descriptors beside it: the command's stdout, its stderr, and a pipe that
-gets the wait status as decimal digits once it has ended. The answer is the process id, as digits. The server ends with
-the other end of its socket.
+milliseconds where a new interpreter spends seconds on importing torch. DESCRIPTOR is a Unix socket that listens. A
+request is a JSON object (argv, cwd, env; program: Python text that runs instead of the command) with three descriptors
+beside it: the command's stdout, its stderr, and a pipe that gets the wait status as decimal digits once it has ended.
+The answer is the process id, as digits. The server ends with process PID, the test run, and removes the folder of its
+socket.
 
 The process has one thread, as forking demands: no tensor is computed before a fork.
 """
@@ -22,12 +23,15 @@ import os
 import pkgutil
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sys
 import threading
 import traceback
 from typing import Any, NoReturn
+
+from tests.helpers import forked_ranks
 
 LEFT_OUT = (
     "rlkit.__main__",
@@ -67,38 +71,52 @@ def preload() -> None:
     gc.freeze()  # a collection in a child would write to, and so copy, every page
 
 
-def serve(control: socket.socket) -> dict[str, Any] | None:
-    """Fork for every request. Returns the request in the child, and None in the server once nobody asks any more."""
-    running = selectors.DefaultSelector()  # a pidfd of every command, with its process id and status pipe
-    running.register(control, selectors.EVENT_READ)
+def serve(listener: socket.socket, whole: int) -> dict[str, Any] | None:
+    """Fork for every request. Returns the request in the child, and None in the server once process `whole` ended."""
+    # sockets, with None; the pidfd of every command, with its process id and status pipe
+    asking = selectors.DefaultSelector()
+    asking.register(listener, selectors.EVENT_READ)
+    end = os.pidfd_open(whole)
+    asking.register(end, selectors.EVENT_READ)
     while True:
-        for key, _ in running.select():
+        for key, _ in asking.select():
+            if key.fd == end:
+                return None
             if key.data is not None:
                 pid, pipe = key.data
                 _, status = os.waitpid(pid, 0)
-                running.unregister(key.fd)
+                asking.unregister(key.fd)
                 os.close(key.fd)
-                os.write(pipe, str(status).encode())
+                with contextlib.suppress(BrokenPipeError):  # who asked is gone
+                    os.write(pipe, str(status).encode())
                 os.close(pipe)
                 continue
+            if key.fileobj is listener:
+                asking.register(listener.accept()[0], selectors.EVENT_READ)
+                continue
+            control = key.fileobj
+            assert isinstance(control, socket.socket), "all that is not a number"
             data, descriptors, _, _ = socket.recv_fds(control, 1 << 20, 3)
             if not data:
-                return None
+                asking.unregister(control)
+                control.close()
+                continue
             request = json.loads(data)
             pid = os.fork()
             if pid == 0:
-                for other in running.get_map().values():
-                    os.close(other.fd)
+                for other in asking.get_map().values():
+                    held = other.fileobj
+                    os.close(held.detach() if isinstance(held, socket.socket) else other.fd)
                     if other.data is not None:
                         os.close(other.data[1])
-                running.close()
+                asking.close()
                 os.close(descriptors[2])
-                control.detach()
                 return request | {"stdout": descriptors[0], "stderr": descriptors[1]}
             os.close(descriptors[0])
             os.close(descriptors[1])
-            running.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[2]))
-            control.send(str(pid).encode())
+            asking.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, descriptors[2]))
+            with contextlib.suppress(OSError):  # who asked is gone
+                control.send(str(pid).encode())
 
 
 def become(request: dict[str, Any], installed: list[str]) -> None:
@@ -117,17 +135,22 @@ def become(request: dict[str, Any], installed: list[str]) -> None:
     sys.path[:] = [request["cwd"], *added, *installed]
     sys.path_importer_cache.clear()
     sys.argv = ["rlkit", *request["argv"]]
+    if forked_ranks.ASKED in os.environ:
+        forked_ranks.install(setattr)
 
 
-def run_to_end() -> NoReturn:
-    """What `python -m rlkit` does, up to the destruction of what is loaded.
+def run_to_end(program: str) -> NoReturn:
+    """What `python -m rlkit` does, or `python -c PROGRAM`, up to the destruction of what is loaded.
 
     That would take half a second, to write to every page that is shared with the server, and the operating system does
     it as well.
     """
     code: object = 0
     try:
-        runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
+        if program:
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module("rlkit", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -147,6 +170,9 @@ if __name__ == "__main__":
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     without = [path for path in sys.path[1:] if path not in given]  # [0] is the current folder, for -m
     preload()
-    if (request := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    address = listening.getsockname()
+    if (request := serve(listening, int(sys.argv[2]))) is not None:
         become(request, without)
-        run_to_end()
+        run_to_end(request["program"])
+    shutil.rmtree(os.path.dirname(address), ignore_errors=True)

@@ -13,7 +13,7 @@ REPLAY = (
     "network.hidden=[16] checkpoint.every=130 agent.replay.warmup=100 agent.replay.ratio=0.1 "
     "agent.replay.capacity=400"
 )
-SEQUENCES = f"{REPLAY} agent.replay.batch=32 agent.replay.sequence=8 agent.replay.burn_in=4"
+SEQUENCES = f"{REPLAY} agent.steps=4 agent.replay.batch=32 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalize=true agent.normalize_reward=true total_steps=700",
     "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} exploration=count total_steps=700",
@@ -27,12 +27,12 @@ CASES = {  # options of each run
     "dqn": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 network.normalize=true "
     "agent.dueling=true agent.replay.n_step=3 exploration=rnd total_steps=700",
     "dqn-lstm-stack": f"agent=dqn {SEQUENCES} env=cartpole_novel env.stack=2 network=lstm agent.replay.alpha=0.6 "
-    "total_steps=700",
+    "total_steps=560",
     "dqn-transformer-thread": f"agent=dqn {SEQUENCES} env=cartpole network=transformer network.window=8 source=thread "
-    "total_steps=700",
+    "total_steps=560",
     "ddpg": f"agent=td3 env=pendulum {REPLAY} agent.replay.alpha=0.6 agent.noise=ou network.normalize=true "
     "agent.replay.n_step=2 total_steps=700",
-    "ddpg-lstm-stack": f"agent=td3 {SEQUENCES} env=pendulum_novel env.stack=2 network=lstm total_steps=700",
+    "ddpg-lstm-stack": f"agent=td3 {SEQUENCES} env=pendulum_novel env.stack=2 network=lstm total_steps=560",
     "ddpg-transformer-thread": f"agent=ddpg {SEQUENCES} env=pendulum network=transformer network.window=8 "
-    "agent.noise=ou source=thread total_steps=700",
+    "agent.noise=ou source=thread total_steps=560",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import itertools
@@ -13,7 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,32 +91,59 @@ def _servers() -> itertools.cycle[socket.socket]:
     Strings hash differently in the two, as in any two processes, so that what depends on the order of a set differs
     between two runs that are compared.
     """
-    return itertools.cycle([_server(), _server()])
+    return itertools.cycle([_server("first"), _server("second")])
 
 
-def _server() -> socket.socket:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
+def _server(name: str) -> socket.socket:
+    """A connection to the fork server of this name, which serves all workers of a test run and ends with it."""
+    run, whole = os.environ.get("PYTEST_XDIST_TESTRUNUID"), os.getppid()
+    if run is None:  # there is this process alone
+        run, whole = uuid.uuid4().hex, os.getpid()
+    folder = Path(tempfile.gettempdir()) / f"rlkit-forks-{run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / name).exists():
+            _start_server(folder / name, whole)
+        ours.connect(str(folder / name))
+    return ours
+
+
+def _start_server(address: Path, whole: int) -> None:
+    """Start a fork server, which ends with process `whole`. Who connects before it is ready waits for its answer."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(address))
+        listener.listen()
         subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.forkserver", str(theirs.fileno())],
+            [sys.executable, "-m", "tests.helpers.forkserver", str(listener.fileno()), str(whole)],
             cwd=ROOT,
             env=environment() | {"OPENBLAS_NUM_THREADS": "1", "GOMP_SPINCOUNT": "30000"},
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[listener.fileno()],
             start_new_session=True,
         )
-    return ours
 
 
 def launch(folder: Path, *arguments: str, errors_only: bool = False) -> Process:
     """Start one command in a folder; its stdout has both of its streams, or its stderr only."""
     if not FORK:
         return start(folder, *arguments, errors_only=errors_only)
+    return _fork(folder, arguments, "", errors_only)
+
+
+def program(folder: Path, text: str) -> Process:
+    """Start `python -c TEXT` in a folder, with torch and rlkit loaded; its stdout has both of its streams."""
+    return _fork(folder, (), text, False) if FORK else _popen(folder, ["-c", text], False)
+
+
+def _fork(folder: Path, arguments: tuple[str, ...], text: str, errors_only: bool) -> Command:
     server = next(_servers())
     output, theirs = os.pipe()
     status, report = os.pipe()
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    request = {"argv": arguments, "cwd": str(folder.resolve()), "env": environment()}
+    cwd = str(folder.resolve())
+    request = {"argv": arguments, "cwd": cwd, "env": environment(), "program": text}
     try:
         descriptors = [nowhere if errors_only else theirs, theirs, report]
         socket.send_fds(server, [json.dumps(request).encode()], descriptors)
@@ -127,8 +157,12 @@ def launch(folder: Path, *arguments: str, errors_only: bool = False) -> Process:
 
 def start(folder: Path, *arguments: str, errors_only: bool = False) -> subprocess.Popen[str]:
     """As `launch`, in a new interpreter: what a person gets, imports included."""
+    return _popen(folder, ["-m", "rlkit", *arguments], errors_only)
+
+
+def _popen(folder: Path, words: list[str], errors_only: bool) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "rlkit", *arguments],
+        [sys.executable, *words],
         cwd=folder,
         env=environment(),
         stdout=subprocess.DEVNULL if errors_only else subprocess.PIPE,

@@ -29,20 +29,12 @@ from rlkit.spaces import (
     from_gymnasium,
     native_action,
 )
+from tests.helpers.composite import NESTED, PAIR, Checked
 from tests.helpers.masked import Masked
 
-NESTED = spaces.Dict(
-    {
-        "a": spaces.Discrete(3, start=5),
-        "b": spaces.Tuple((spaces.MultiBinary((2, 2)), spaces.Box(-1.0, 1.0, (), np.float64))),
-        "c": spaces.Dict(
-            {"d": spaces.MultiDiscrete([[2, 3]]), "e": spaces.Box(0.0, 9.0, (2, 1), np.float32)}
-        ),
-    }
-)
 SPACES = [
     NESTED,
-    spaces.Tuple((spaces.Discrete(2), NESTED)),
+    PAIR,
     spaces.Discrete(4, start=-2),
     spaces.MultiDiscrete([3, 2], start=[1, -1]),
     spaces.MultiBinary(3),
@@ -87,25 +79,6 @@ def test_a_row_by_hand() -> None:
     assert same(action, {"a": 6, "b": (bits, np.array(0.5)), "c": {"d": np.array([[1, 2]]), "e": numbers}})
 
 
-class Checked(gymnasium.Env[Any, Any]):
-    """obs = the row of the last action, which must belong to NESTED; episodes of 3 steps."""
-
-    def __init__(self, tuple_first: bool = False) -> None:
-        self.action_space = SPACES[1] if tuple_first else NESTED
-        self.observation_space = spaces.Box(-9.0, 9.0, (11 if tuple_first else 10,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(self.observation_space.shape, np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        if not self.action_space.contains(action):
-            raise ValueError(f"{action!r} is no action")
-        self.t += 1
-        return pack(self.action_space, action).astype(np.float32), 0.0, self.t == 3, False, {}
-
-
 def make(kind: str, env: type, config: EnvConfig) -> Any:
     """A vector of 4 lanes."""
     config = EnvConfig(**{**vars(config), "lanes": 4})
@@ -123,9 +96,11 @@ BACKENDS = ["inprocess", "workers", *AutoresetMode.__members__]
 @pytest.mark.parametrize("tuple_first", [False, True])
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_composite_actions_arrive(kind: str, tuple_first: bool) -> None:
-    config = EnvConfig(id=f"{__name__}:Checked", kwargs={"tuple_first": tuple_first}, action_mask="none")
+    config = EnvConfig(
+        id="tests.helpers.composite:Checked", kwargs={"tuple_first": tuple_first}, action_mask="none"
+    )
     vector = make(kind, Checked, config)
-    space = SPACES[1] if tuple_first else NESTED
+    space = PAIR if tuple_first else NESTED
     space.seed(0)
     width = action_row(vector.spec.action)[0][0]
     assert width == vector.rows.action.shape[1] == 10 + tuple_first
@@ -141,7 +116,7 @@ def test_composite_actions_arrive(kind: str, tuple_first: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["inprocess", "workers"])
 def test_composite_actions_are_replayed(kind: str) -> None:
-    config = EnvConfig(id=f"{__name__}:Checked", lanes=2, workers=2, backend=kind)
+    config = EnvConfig(id="tests.helpers.composite:Checked", lanes=2, workers=2, backend=kind)
     NESTED.seed(0)
     actions = [np.stack([pack(NESTED, NESTED.sample()) for _ in range(k)]) for k in (2, 1)]
     vector = make_vec(config, 3)

@@ -1,5 +1,6 @@
 """EnvPool's rows: the row rule against Gymnasium's environments stepped one by one; seeds, threads, errors."""
 
+import importlib.util
 import sys
 
 import gymnasium
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("envpool")
+if importlib.util.find_spec("envpool") is None:  # which takes seconds to import
+    pytest.skip("EnvPool is not installed", allow_module_level=True)
 
 from rlkit.envs import EnvConfig, make_vec, probe
 from rlkit.seeding import episode_seed

@@ -24,8 +24,9 @@ from rlkit.learn import learners
 from rlkit.options import ConfigError
 from rlkit.run.probe import probe_env
 from rlkit.run.start import prepare
+from tests.helpers import forked_ranks
 from tests.helpers.processes import all_gone, children
-from tests.helpers.runs import Process, digest, launch, rlkit, wait_for
+from tests.helpers.runs import FORK, Process, digest, launch, rlkit, wait_for
 
 SMALL = {
     "env": "cartpole", "preset": "none", "env.backend": "inprocess", "env.lanes": 6, "threads": 1, "device": "cpu",
@@ -52,24 +53,34 @@ def learners_of(pid: int) -> list[int]:
     found = []
     for child in children(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if b"rlkit.learn.learners" in Path(f"/proc/{child}/cmdline").read_bytes():
+            started = b"rlkit.learn.learners" in Path(f"/proc/{child}/cmdline").read_bytes()
+            if started or Path(f"/proc/{child}/comm").read_text() == f"{forked_ranks.NAME}\n":
                 found.append(child)
     return found
 
 
+@pytest.fixture
+def forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks are forked in this test, unless its parameter says that they are started."""
+    if FORK and getattr(request, "param", True):
+        monkeypatch.setenv(forked_ranks.ASKED, "1")
+        forked_ranks.install(monkeypatch.setattr)
+
+
 @pytest.mark.parametrize(
-    ("options", "workers"),
+    ("options", "workers", "forked"),
     [
-        (PPO | {"agent.target_kl": 0.004, "agent.value_clip": 0.2}, 2),
-        (PPO | {"agent.recompute_advantage": True, "optim.name": "sgd", "source": "thread"}, 3),
-        (PPO | {"network.core": "lstm", "env.stack": 3}, 2),
-        (REINFORCE, 2),
-        (REINFORCE | {"agent.baseline": "mean", "network.core": "gru", "agent.reward_to_go": False}, 2),
+        (PPO | {"agent.target_kl": 0.004, "agent.value_clip": 0.2}, 2, True),
+        (PPO | {"agent.recompute_advantage": True, "optim.name": "sgd", "source": "thread"}, 3, False),
+        (PPO | {"network.core": "lstm", "env.stack": 3}, 2, True),
+        (REINFORCE, 2, True),
+        (REINFORCE | {"agent.baseline": "mean", "network.core": "gru", "agent.reward_to_go": False}, 2, True),
     ],
     ids=["ppo", "ppo-thread", "ppo-lstm-stack", "reinforce", "reinforce-gru"],
+    indirect=["forked"],
 )
 def test_a_run_of_several_ranks_has_the_weights_of_one(
-    tmp_path: Path, options: dict[str, Any], workers: int
+    tmp_path: Path, options: dict[str, Any], workers: int, forked: None
 ) -> None:
     """Whole runs: minibatches, advantages, normalizers, reward scale, clipping, target_kl and episodes alike."""
     one, several = (
@@ -114,7 +125,10 @@ def pair() -> Any:
     agent, alone = make_agent(config), make_agent(config)
     found = learners.Learners(agent, agent.policy, config, torch.device("cpu"))
     try:
-        found.start()
+        with pytest.MonkeyPatch.context() as patch:
+            if FORK:
+                forked_ranks.install(patch.setattr)
+            found.start()
         yield found, agent, one_rollout(config, agent.policy), alone
     finally:
         found.close()
@@ -221,9 +235,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return digest(folder / "runs" / "b")
 
 
-@pytest.mark.parametrize("how", ["ctrl-c", "ctrl-c-at-start", "kill", "rank-dies"])
+@pytest.mark.parametrize(
+    ("how", "forked"),
+    [("ctrl-c", True), ("ctrl-c-at-start", False), ("kill", True), ("rank-dies", True)],
+    ids=["ctrl-c", "ctrl-c-at-start", "kill", "rank-dies"],
+    indirect=["forked"],
+)
 def test_a_run_that_was_ended_leaves_no_process_and_continues_exactly(
-    tmp_path: Path, whole: dict[str, str], how: str
+    tmp_path: Path, whole: dict[str, str], how: str, forked: None
 ) -> None:
     every = "checkpoint.every=400" if how == "kill" else "checkpoint.every=1000000"
     process, pids = start_long(tmp_path, how != "ctrl-c-at-start", every, "log.every=190")

@@ -20,7 +20,7 @@ from rlkit.envs.backends import watchdog
 from rlkit.seeding import episode_seed
 from rlkit.sources.thread import ThreadSource
 from tests.helpers.processes import all_gone, below, children, gone
-from tests.helpers.runs import environment
+from tests.helpers.runs import program
 
 FAULTY = "rlkit.envs.toys:Faulty"
 
@@ -155,12 +155,12 @@ def play():
         ),
     ],
 )
-def test_unstoppable_hangs_end_the_process(kind, call, code, words):
-    script = UNSTOPPABLE.format(kind=kind, call=call)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == code
-    assert words in done.stderr
-    assert "faulty.py" in done.stderr
+def test_unstoppable_hangs_end_the_process(tmp_path, kind, call, code, words):
+    process = program(tmp_path, UNSTOPPABLE.format(kind=kind, call=call))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert words in output
+    assert "faulty.py" in output
 
 
 def test_a_hang_in_another_thread_is_handed_to_the_one_that_waits(monkeypatch):
@@ -297,22 +297,13 @@ while True:
 def test_no_orphan_survives_the_parent(tmp_path, number):
     """Neither a worker that waits, nor one whose environment sleeps or is stuck in C code."""
     (tmp_path / "endless.py").write_text(ENDLESS)
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=tmp_path,
-        env=environment(),
-        # as in a terminal, also where these tests run in the background of a shell, which ignores SIGINT there
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    parent = program(tmp_path, PARENT)
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     try:
         assert len(pids) == 3
         time.sleep(0.3)
         assert not any(gone(pid) for pid in pids)
-        parent.send_signal(number)
+        os.kill(parent.pid, number)
         assert all_gone(pids, 3.0)
         parent.wait(10.0)
     finally:

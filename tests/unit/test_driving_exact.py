@@ -1,6 +1,10 @@
 """rlkit/CarRacing is CarRacing-v3: every pixel, reward and ending; its vector is its lanes."""
 
+import zlib
+from pathlib import Path
+
 import gymnasium
+import numba
 import numpy as np
 import pygame
 import pytest
@@ -111,6 +115,27 @@ def test_it_is_registered_like_carracing_v3():
     assert np.array_equal(env.render(), other.render())
 
 
+def entries(sources):
+    """Both fillers as machine code that is kept on disk; sources: of what files, which numba looks at for a change."""
+
+    def gfx(tags, pool, free, pixels, cells, spans, meets, x, y, color, lowest):
+        return sources, polygons.gfx_polygon(
+            tags, pool, free, pixels, cells, spans, meets, x, y, color, lowest
+        )
+
+    def draw(tags, pool, free, pixels, cells, spans, points, count, color, blended, height):
+        return sources, polygons.draw_polygon(
+            tags, pool, free, pixels, cells, spans, points, count, color, blended, height
+        )
+
+    return (numba.njit(nogil=True, _nrt=False, cache=True)(function) for function in (gfx, draw))
+
+
+gfx_polygon, draw_polygon = entries(
+    zlib.crc32(b"".join(Path(each.__file__).read_bytes() for each in (canvas, polygons)))
+)
+
+
 @pytest.mark.parametrize("rule", ["gfx", "draw"])
 def test_polygons_are_filled_as_pygame_fills_them(rule):
     """Random quadrilaterals, crossed ones too, small, large and beyond the picture."""
@@ -129,14 +154,12 @@ def test_polygons_are_filled_as_pygame_fills_them(rule):
             x, y = corners.astype(np.int64).T.copy()
             pygame.gfxdraw.aapolygon(surface, corners.tolist(), color.tolist())
             pygame.gfxdraw.filled_polygon(surface, corners.tolist(), color.tolist())
-            polygons.gfx_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.meets, x, y, packed, 0)
+            gfx_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.meets, x, y, packed, 0)
             want = pygame.transform.flip(surface, False, True)
         else:
             c.points[:2, :4] = corners.astype(np.int64).T
             pygame.draw.polygon(surface, color.tolist(), corners.tolist())
-            polygons.draw_polygon(
-                c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800
-            )
+            draw_polygon(c.tags, c.pool, c.free, c.pixels, c.cells, c.spans, c.points, 4, packed, False, 800)
             want = surface
         picture = np.empty((96, 96, 3), np.uint8)
         canvas.reduce(c.tags, c.pool, c.cells, c.table, c.sums, c.shift, picture)

@@ -14,6 +14,7 @@ from rlkit.compile import Compiled
 from rlkit.config.schema import OptimConfig
 from rlkit.device import choose_device, choose_precision
 from rlkit.learn.optim import Optimiser, flatten
+from rlkit.learn.steps import AdamOfTensors, make_step
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
 from rlkit.perception.learner import TaskLearner
@@ -67,6 +68,46 @@ def test_equals_torch_with_its_own_clipping(config: OptimConfig) -> None:
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "weight_decay": 0.01}], ids=["plain", "momentum"])
+@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+def test_steps_on_one_vector_are_those_of_torch_to_the_last_bit(name: str, options: dict[str, float]) -> None:
+    """Continued from what is saved after five of ten steps, too."""
+    config = OptimConfig(name, lr=0.01, **options)  # type: ignore[arg-type]
+    start = torch.randn(37)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    step = make_step(ours, ours.detach(), [ours], config)
+    fused = {"fused": True} if name == "sgd" else {"eps": config.eps}
+    reference = {"sgd": torch.optim.SGD, "rmsprop": torch.optim.RMSprop}[name](
+        [theirs], 0.01, **options, **fused
+    )
+    for k in range(10):
+        theirs.grad = torch.randn(37)
+        with torch.no_grad():
+            step(theirs.grad * 2, 0.01, torch.tensor(2.0))
+        reference.step()
+        assert torch.equal(ours, theirs)
+        if k == 4:
+            saved = {key: value.clone() for key, value in step.state.items()}
+            step = make_step(ours, ours.detach(), [ours], config)
+            step.load(saved)
+
+
+def test_adam_of_tensors_is_that_of_torch_to_the_last_bit() -> None:
+    ours, theirs = make_net(), make_net()
+    step, reference = AdamOfTensors(ours.parameters(), 0.01), torch.optim.Adam(theirs.parameters(), 0.01)
+    for k in range(10):
+        x = torch.randn(5, 3)
+        step(ours(x).square().mean())
+        reference.zero_grad()
+        theirs(x).square().mean().backward()
+        reference.step()
+        assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+        if k == 4:
+            saved = {str(i): {key: x.clone() for key, x in each.items()} for i, each in enumerate(step.state)}
+            step = AdamOfTensors(ours.parameters(), 0.01)
+            step.load(saved)
 
 
 def test_parameters_and_gradients_are_views_of_one_vector() -> None:
