@@ -3,10 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from rlkit.nn.norm import CLIP, EPS, ReturnScale, RunningNorm, StandardUnits
 
@@ -184,6 +180,11 @@ def gappy(rows=50, seed=0):
 
 def test_standard_units_and_gaps_are_those_of_scikit_learn():
     """To 1e-6, on rows that were not fitted to as well; a mean is 0 in standard units."""
+    from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     train, test = gappy(), gappy(seed=1)
     test[:4, 0] = torch.nan  # a gap in a column that had none is filled and not told
     units, oracle = StandardUnits(5), make_pipeline(StandardScaler(), SimpleImputer(add_indicator=True))

@@ -1,12 +1,23 @@
 """Metrics: equal to scikit-learn's, ties and absent classes included."""
 
+import importlib
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
 from rlkit.perception import metrics
+
+
+class Sklearn:
+    """sklearn.metrics, imported with the first test that asks it: not where tests are collected."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("sklearn.metrics"), name)
+
+
+sk = Sklearn()
 
 CLOSE = {"rtol": 0, "atol": 1e-9}
 CASES = {
