@@ -13,7 +13,9 @@ import torch
 from rlkit.config import registry
 from rlkit.config.compose import compose
 from rlkit.contracts import VecEnv
+from rlkit.envs.backends.games import agents_in
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.lookup import plays_games
 from rlkit.envs.make import is_batched, make_vec, probe
 from rlkit.spaces import Box, Discrete, MultiBinary, MultiDiscrete, Space, action_row, leaves, row_dtype
 from rlkit.types import EnvSpec, EnvStep, mask_of, tree_map
@@ -37,6 +39,9 @@ def configure(name: str) -> EnvConfig:
     config: EnvConfig = replace(compose([*typed, "preset=none"]).config.env, lanes=N)
     if is_batched(config):
         return config
+    if plays_games(config.id):
+        config = replace(config, kwargs={"max_cycles": LIMIT}, backend="inprocess")
+        return replace(config, lanes=len(agents_in(config)))
     skip = 1 if config.id.startswith("ALE/") else config.skip  # the emulator skips by itself, within a step
     return replace(config, backend="inprocess", time_limit=LIMIT * skip)
 
@@ -63,17 +68,17 @@ def sample(space: Space, mask: npt.NDArray[Any] | None, g: np.random.Generator) 
 def actions(env: VecEnv, row: EnvStep, g: np.random.Generator) -> npt.NDArray[Any]:
     masks = mask_of(row.obs)
     return np.stack(
-        [sample(env.spec.action, None if masks is None else masks[n].numpy(), g) for n in range(N)]
+        [sample(env.spec.action, None if masks is None else masks[n].numpy(), g) for n in range(env.lanes)]
     )
 
 
 def check_row(spec: EnvSpec, row: EnvStep, before: EnvStep | None) -> None:
     """Shapes, dtypes and bounds; what `first`, `last`, `reward` and `terminated` may be after the row before."""
-    flat = row.obs if isinstance(row.obs, dict) else {"": row.obs}
+    flat, lanes = row.obs if isinstance(row.obs, dict) else {"": row.obs}, len(row.reward)
     assert list(flat) == [name for name, _ in leaves(spec.observation)]
     for name, leaf in leaves(spec.observation):
         x = flat[name]
-        assert x.shape == (N, *leaf.shape) and x.dtype == getattr(torch, row_dtype(leaf)), name
+        assert x.shape == (lanes, *leaf.shape) and x.dtype == getattr(torch, row_dtype(leaf)), name
         if isinstance(leaf, Box):
             assert x.float().isfinite().all(), f"{name} is not finite"
             low, high = (np.broadcast_to(np.float32(bound), leaf.shape) for bound in (leaf.low, leaf.high))
@@ -83,8 +88,8 @@ def check_row(spec: EnvSpec, row: EnvStep, before: EnvStep | None) -> None:
     masks = mask_of(row.obs)
     assert masks is None or masks.any(-1).all(), "a mask allows nothing"
     assert row.reward.dtype == torch.float32 and row.reward.isfinite().all()
-    assert all(x.dtype == torch.bool and x.shape == (N,) for x in (row.terminated, row.first, row.last))
-    assert torch.equal(row.first, torch.ones(N, dtype=torch.bool) if before is None else before.last)
+    assert all(x.dtype == torch.bool and x.shape == (lanes,) for x in (row.terminated, row.first, row.last))
+    assert torch.equal(row.first, torch.ones(lanes, dtype=torch.bool) if before is None else before.last)
     assert not row.reward[row.first].any() and not row.terminated[row.first].any()
     assert not (row.terminated & ~row.last).any(), "what is terminated closes its episode"
 
@@ -99,26 +104,30 @@ def copied(row: EnvStep) -> EnvStep:
 
 @pytest.mark.parametrize("name", [*CONFIGS, *FAMILIES, "outside.line:Line"])
 def test_lanes_follow_the_row_rule_and_come_back(name: str) -> None:
-    config, g = configure(name), np.random.default_rng(0)
     try:
+        config, g = configure(name), np.random.default_rng(0)
         spec = probe(config).spec
     except ValueError as error:
         if "pip install" in str(error):
             pytest.skip(str(error))
         raise
     env, other = (make_vec(config, 3) for _ in range(2))
+    lanes = env.lanes
     try:
         assert env.spec == spec or env.spec.to_json() == spec.to_json()
         shape, dtype = action_row(spec.action)
         nothing = np.zeros((0, *shape), dtype)
-        row = env.restore(np.zeros(N, np.int64), [nothing] * N)
+        row = env.restore(np.zeros(lanes, np.int64), [nothing] * lanes)
         check_row(spec, row, None)
-        episode, since = np.zeros(N, np.int64), [[] for _ in range(N)]  # of each lane: number, actions so far
+        episode, since = (
+            np.zeros(lanes, np.int64),
+            [[] for _ in range(lanes)],
+        )  # of each lane: number, actions so far
         for _ in range(STEPS):
             before, action = copied(row), actions(env, row, g)
             row = env.step(torch.from_numpy(action))
             check_row(spec, row, before)
-            for n in range(N):
+            for n in range(lanes):
                 if before.last[n]:
                     episode[n], since[n] = episode[n] + 1, []
                 else:
@@ -129,7 +138,7 @@ def test_lanes_follow_the_row_rule_and_come_back(name: str) -> None:
             history = [np.stack(each) if each else nothing for each in since]
             same(other.restore(episode, history), row)
         elif env.exact == "snapshot":
-            other.restore(np.zeros(N, np.int64), [nothing] * N)
+            other.restore(np.zeros(lanes, np.int64), [nothing] * lanes)
             other.load_snapshot(env.snapshot())
         if env.exact != "none":
             for _ in range(2):  # and both go on alike

@@ -200,7 +200,7 @@ def test_entries_of_a_vector_that_are_not_there_are_refused(config, message):
 
 def test_a_native_vector_keeps_everything():
     with pytest.raises(
-        ValueError, match=r"env\.keep=\(0,\): env\.backend=native takes its environment as it is"
+        ValueError, match=r"env\.keep=\[0\]: env\.backend=native takes its environment as it is"
     ):
         EnvConfig(id="CartPole-v1", backend="native", keep=(0,)).validate()
 

@@ -144,7 +144,7 @@ def test_whoever_names_a_block_has_threads() -> None:
         ValueError, match=r"env\.backend=threads: .*given env\.id=tests\.helpers\.counted:Counted"
     ):
         probe(replace(config, id=HERE + "Counted"))
-    with pytest.raises(ValueError, match=r"env\.keep=\(0,\): env\.backend=threads"):
+    with pytest.raises(ValueError, match=r"env\.keep=\[0\]: env\.backend=threads"):
         probe(replace(config, keep=(0,)))
     with pytest.raises(ValueError, match=r"env\.action_mask=info: env\.backend=threads draws pictures"):
         probe(replace(config, action_mask="info"))
