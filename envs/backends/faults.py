@@ -55,3 +55,8 @@ class EnvFault(RuntimeError):
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         """Lets transports that copy exceptions (Ray) hand it over whole."""
         return EnvFault, tuple(self.to_json().values())
+
+
+def spent(count: int, limit: int) -> str:
+    """How much of env.max_failures is used up, in words; a limit below 0 allows any number."""
+    return f"{count} of {limit}, env.max_failures" if limit > 0 else f"number {count}, env.max_failures"

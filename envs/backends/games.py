@@ -55,7 +55,7 @@ def make_game(config: EnvConfig, mode: str | None = None) -> Core:
         game = make(**kwargs)
     except TypeError as error:
         raise refusal(config.id, make, kwargs, error) from error
-    except ImportError as error:
+    except Exception as error:  # a package that is missing is one of PettingZoo's own errors
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
     agents = getattr(game, "possible_agents", None)
     if not agents:

@@ -21,7 +21,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from rlkit.envs.aliases import Env, GymSpace, Value
 from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.draws import LEADERS, Draws, Verdict, apart
-from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.faults import EnvFault, spent
 from rlkit.envs.backends.interface import FLAGS, NUMBERS, Misuse, check_info, flag, misuse, number, own
 from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.rows import Check, Rows
@@ -329,9 +329,8 @@ class Block:
         count = int(failures.sum())  # of all lanes: the rows may be shared by several processes
         if 0 <= limit < count:
             raise fault
-        budget = f"{count} of {limit}" if limit > 0 else f"number {count}"
         warnings.warn(
-            f"{fault.text}; the episode is cut there ({budget}, env.max_failures)",
+            f"{fault.text}; the episode is cut there ({spent(count, limit)})",
             RuntimeWarning,
             stacklevel=2,
         )

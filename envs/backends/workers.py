@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rlkit.contracts import VecEnv
 from rlkit.envs.backends import watchdog
-from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.faults import EnvFault, spent
 from rlkit.envs.backends.games import agents_in
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
@@ -313,9 +313,8 @@ class Workers(VecEnv):
         if rows is None or worker not in self.workers or 0 <= limit < count:
             self.close()
             raise fault
-        budget = f"{count} of {limit}" if limit > 0 else f"number {count}"
         warnings.warn(
-            f"{fault.text}; its process is replaced, and {lost} episodes are cut there ({budget}, env.max_failures)",
+            f"{fault.text}; its process is replaced, and {lost} episodes are cut there ({spent(count, limit)})",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -86,3 +86,10 @@ class Unknown(Lives):
     def __init__(self) -> None:
         super().__init__()
         self.possible_agents = []
+
+
+class Lacking(Lives):
+    """A game whose package lacks another one, which it says in an error of its own."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("you may need to install more")

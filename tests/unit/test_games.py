@@ -154,6 +154,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"lanes": 1}, "env.lanes=1: a game of .* has 2 agents, each a lane; type env.lanes=2"),
     ({"kwargs": {"wrong": "spaces"}}, r"observation spaces of its agents differ \(a0: .*, a1: .*\); allowed: games"),
     ({"kwargs": {"lifes": [1]}}, "env.kwargs=.*refuses them: no lifes; allowed: lives"),
+    ({"id": "tests.helpers.parallel:Lacking"}, "Lacking: cannot be made: you may need to install more"),
     ({"id": "tests.helpers.parallel:Unknown"}, "has no possible_agents; allowed: games whose agents are known"),
     ({"skip": 4}, "env.skip=4: a game of several agents is taken as it is; its own options go into env.kwargs"),
     ({"stack": 2}, "env.stack=2: a game of several agents is taken as it is"),
