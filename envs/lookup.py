@@ -60,6 +60,7 @@ PROVIDERS = (
 ZOO = "pettingzoo:"  # what ids in PettingZoo's registry of parallel games begin with
 # ids of environments that step all lanes at once; Gymnasium's registry knows them as `adapters`
 BATCHED = {
+    "rlkit/Board": "rlkit.envs.boards.board:Board",
     "rlkit/Driving": "rlkit.envs.driving.batched.driving:Driving",
     "rlkit/Maze": "rlkit.envs.navigation.maze:Maze",
     "rlkit/Nav": "rlkit.envs.navigation.nav:Nav",

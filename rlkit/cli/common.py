@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; {self.prog} --help says more")
 
 
-def run_parser(verb: str, description: str, newest: bool = False) -> argparse.ArgumentParser:
+def run_parser(verb: str, description: str, newest: bool = False) -> Parser:
     """A parser for `rlkit VERB RUN`, with --trust. newest: RUN may be left out."""
     parser = Parser(prog=f"rlkit {verb}", description=description)
     parser.add_argument(
@@ -48,7 +48,7 @@ def run_parser(verb: str, description: str, newest: bool = False) -> argparse.Ar
     return parser
 
 
-def episode_parser(verb: str, description: str) -> argparse.ArgumentParser:
+def episode_parser(verb: str, description: str) -> Parser:
     """A `run_parser` with the arguments of the verbs that play episodes."""
     parser = run_parser(
         verb, f"{description} Options may be typed as KEY=VALUE, too: episodes=5.", newest=True

@@ -5,20 +5,46 @@ from __future__ import annotations
 import csv
 import io
 
-from rlkit.cli.common import elsewhere, episode_parser, open_run, open_task
+from rlkit.cli.common import Parser, elsewhere, episode_parser, open_run, open_task, positive
 from rlkit.cli.words import parse
 from rlkit.text import clean, quoted
 
 
-def main(argv: list[str]) -> int:
-    """Evaluate, print the table, write the CSV."""
+def _parser() -> Parser:
     parser = episode_parser(
         "evaluate",
         "Run episodes on seeds that training never used, or score a task's model on rows that it never learned from; "
-        "report mean, median and inter-quartile mean with their 95% intervals; write RUN/eval/*.csv.",
+        "report mean, median and inter-quartile mean with their 95% intervals; write RUN/eval/*.csv. Of a game of "
+        "turns: won, drawn and lost games against each opponent.",
     )
     # another default seed than training's own evaluations, which chose best/
     parser.set_defaults(seed=1_000_000)
+    parser.add_argument(
+        "--opponent",
+        metavar="X",
+        action="append",
+        default=[],
+        help="of a game of turns: league (default), random, first, the game's own players (perfect, minimax:4), "
+        "another run, or module:function; may be given several times",
+    )
+    parser.add_argument(
+        "--games", type=positive, metavar="N", dest="episodes", help="how many games against each opponent"
+    )
+    parser.add_argument(
+        "--tournament",
+        action="store_true",
+        help="several runs: every pair of them plays, and gets Elo ratings",
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate, print the table, write the CSV."""
+    parser = _parser()
+    if "--tournament" in argv:
+        from rlkit.cli.matches import tournament
+
+        return tournament(parser, argv)
     arguments = parse(parser, argv)
     config_of_task = open_task(arguments)
     if config_of_task is not None:
@@ -29,8 +55,13 @@ def main(argv: list[str]) -> int:
 
     from rlkit.play.evaluate import evaluate_policy
     from rlkit.play.statistics import summarise, table
+    from rlkit.turns import seated
 
     folder, config, agent = open_run(arguments)
+    if arguments.opponent or seated(agent.policy.spec):
+        from rlkit.cli.matches import evaluate_matches
+
+        return evaluate_matches(arguments, folder, config, agent)
     episodes, seed = arguments.episodes or 100, arguments.seed
     sample = config.evaluate.sample if arguments.sample is None else arguments.sample
     played = evaluate_policy(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlkit.cli.common import elsewhere, episode_parser, open_run, open_task
+from rlkit.cli.common import Parser, elsewhere, episode_parser, open_run, open_task
 from rlkit.cli.words import parse
 from rlkit.files import at
 from rlkit.options import ConfigError
@@ -16,17 +18,29 @@ if TYPE_CHECKING:
     from rlkit.config.schema import RunConfig
     from rlkit.contracts import Policy
     from rlkit.play.evaluate import Episode
+    from rlkit.play.matches import Opponent
 
 
-def main(argv: list[str]) -> int:
-    """Play episodes and report their returns."""
+def _parser() -> Parser:
     parser = episode_parser(
         "watch",
         "Show episodes in a window; without a display, with --video, or in EnvPool write an MP4 "
         "(RUN/videos/watch-*.mp4). Of a task's run: its worst held-out rows, or with --video all of them.",
     )
     parser.add_argument("--video", metavar="FILE", help="write this .mp4 instead of opening a window")
+    parser.add_argument(
+        "--opponent",
+        metavar="X",
+        help="of a game of turns: human, who types moves at the terminal; or random, perfect, another run, ... as of "
+        "rlkit evaluate",
+    )
     parser.set_defaults(seed=0)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Play episodes and report their returns."""
+    parser = _parser()
     arguments = parse(parser, argv)
     if arguments.video and not arguments.video.endswith(".mp4"):
         raise ConfigError(f"--video {arguments.video}: allowed: a file that ends in .mp4")
@@ -44,6 +58,12 @@ def main(argv: list[str]) -> int:
     )  # before an environment changes the current directory
     folder, config, agent = open_run(arguments)
     sample = config.evaluate.sample if arguments.sample is None else arguments.sample
+    if arguments.opponent == "human":
+        from rlkit.play.people import play_person
+
+        play_person(agent.policy, config, arguments.episodes or 1000, seed=arguments.seed, greedy=not sample)
+        return 0
+    against = _against(arguments.opponent, agent.policy)
     obstacle = ""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         obstacle = "no display here"
@@ -52,7 +72,7 @@ def main(argv: list[str]) -> int:
     windowed = not (arguments.video or obstacle)
     episodes = arguments.episodes or (3 if windowed else 1)
     if windowed:
-        _tell(_window(agent.policy, config, episodes, arguments.seed, not sample))
+        _tell(_window(agent.policy, config, episodes, arguments.seed, not sample, against))
         return 0
     if not arguments.video:
         print(f"{obstacle}, so a video is written instead")
@@ -67,6 +87,7 @@ def main(argv: list[str]) -> int:
             device=torch.device("cpu"),
             episodes=episodes,
             greedy=not sample,
+            only=against,
         )
     )
     print(f"video:       {clean(path)}\nevaluate it: rlkit evaluate {quoted(folder)}")
@@ -78,11 +99,28 @@ def _tell(episodes: list[Episode]) -> None:
         print(f"episode {episode.number}: return {episode.result:.1f} in {episode.length} steps")
 
 
-def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy: bool) -> list[Episode]:
+def _against(name: str | None, policy: Policy) -> list[Opponent]:
+    """Who takes the other seat; [] for the policy's league. Raises ConfigError."""
+    if name is None:
+        return []
+    from rlkit.play.matches import opponent, seated_only
+
+    seated_only(policy)
+    return [opponent(name, policy, lambda text: print(clean(text), file=sys.stderr))]
+
+
+def _window(
+    policy: Policy,
+    config: RunConfig,
+    episodes: int,
+    seed: int,
+    greedy: bool,
+    against: Sequence[Opponent],
+) -> list[Episode]:
     """Episodes in the environment's own window (render_mode human)."""
     import torch
 
-    from rlkit.collect.eyes import see
+    from rlkit.collect.make import meeting
     from rlkit.config import registry
     from rlkit.play.evaluate import run_episodes
 
@@ -96,7 +134,7 @@ def _window(policy: Policy, config: RunConfig, episodes: int, seed: int, greedy:
     )
     device = torch.device("cpu")
     made = registry.env_package().make_vec(env_config, seed, evaluation=True, device=device)
-    env = see(made, policy)
+    env = meeting(made, policy, only=against)
     try:
         return run_episodes(policy, env, episodes, seed=seed, device=device, greedy=greedy)
     finally:

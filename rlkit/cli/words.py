@@ -9,7 +9,19 @@ from rlkit.files import RUNS, run_named
 from rlkit.options import ConfigError, nearest
 
 # options of the verbs themselves
-OWN = ("checkpoint", "data", "episodes", "eyes", "part", "sample", "seed", "trust", "video")
+OWN = (
+    "checkpoint",
+    "data",
+    "episodes",
+    "eyes",
+    "games",
+    "opponent",
+    "part",
+    "sample",
+    "seed",
+    "trust",
+    "video",
+)
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -17,7 +29,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
     `run` is the path of an existing run: the newest one of runs/ where none was typed. Raises ConfigError.
     """
-    words = [dashed for word in argv for dashed in _dashed(word, parser.prog)]
+    words = [each for word in argv for each in dashed(word, parser.prog)]
     arguments = parser.parse_intermixed_args(words)
     typed = [word for word in (arguments.run, *arguments.env) if word is not None]
     run = next((word for word in typed if "=" not in word or _exists(word)), None)
@@ -66,7 +78,7 @@ def _of_env(word: str) -> bool:
     return bool(equals) and (key == "env" or key.startswith("env."))
 
 
-def _dashed(word: str, prog: str) -> list[str]:
+def dashed(word: str, prog: str) -> list[str]:
     """A word as argparse reads it: episodes=5 as --episodes=5. Raises ConfigError for a name that nothing has."""
     key, equals, value = word.partition("=")
     if not equals or word.startswith("-") or "." in key or "/" in key or _of_env(word):

@@ -1,16 +1,20 @@
-"""Makes the actor of some of a run's lanes."""
+"""Environments and policies, brought together: the actor of some of a run's lanes, the lanes of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from rlkit.collect.actor import Actor
 from rlkit.collect.eyes import see
+from rlkit.collect.league import League, seat
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
+from rlkit.turns import Player
+from rlkit.types import Lanes
 
 
 def make_actor(
@@ -30,8 +34,10 @@ def make_actor(
     if vector is None:
         env = replace(config.env, lanes=lanes or config.env.lanes)
         vector = registry.env_package().make_vec(env, config.seed, first_lane=first_lane, device=device)
+    numbers = Lanes(vector.lanes, first_lane, config.env.lanes)
+    openings, group = config.league.openings, config.source.group
     return Actor(
-        see(vector, policy, config.source.group),
+        see(seat(vector, policy, numbers, openings=openings, group=group), policy, group),
         policy,
         registry.algorithm(config.agent_name).feed(config.agent).steps,
         seed=config.seed,
@@ -41,5 +47,18 @@ def make_actor(
         reward_scale=config.env.reward_scale,
         buffers=buffers,
         compile=config.compile,
-        group=config.source.group,
+        group=group,
     )
+
+
+def meeting(
+    vector: VecEnv,
+    policy: Policy,
+    league: League | None = None,
+    only: Sequence[str | Player | Policy] = (),
+) -> VecEnv:
+    """An evaluation's environment as a policy meets it: seen through its eyes, its other seats taken by its league.
+
+    league: instead of the one that the policy carries; only: who plays instead of a league's members.
+    """
+    return see(seat(vector, policy, Lanes(vector.lanes), league=league, only=only), policy)

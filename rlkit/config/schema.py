@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from rlkit.config.augment import AugmentConfig
+from rlkit.config.league import LeagueConfig
 from rlkit.config.rounds import RoundsConfig
 from rlkit.config.seen import EyesConfig, RowsConfig
 from rlkit.nn.config import NetworkConfig
@@ -337,6 +338,7 @@ class RunConfig(Common):
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     video: VideoConfig = field(default_factory=VideoConfig)
     eyes: EyesConfig = field(default_factory=EyesConfig)
+    league: LeagueConfig = field(default_factory=LeagueConfig)
     init_from: str = option(
         "",
         help="A run, RUN, RUN:best, RUN:last or RUN:STEP, whose weights this one begins with: of the same agent, "

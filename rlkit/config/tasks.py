@@ -14,7 +14,7 @@ from rlkit.config.schema import TaskRun
 from rlkit.options import ConfigError, build, describe, nearest, show
 
 # groups of options that only the run of an agent has
-_OF_AGENTS = ("env", "source", "ray", "learner", "exploration", "video", "preset")
+_OF_AGENTS = ("env", "source", "ray", "learner", "exploration", "league", "video", "preset")
 
 
 def compose(pairs: Iterable[tuple[str, Any]]) -> TaskRun:

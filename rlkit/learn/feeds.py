@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from rlkit.collect.league import League
 from rlkit.contracts import (
     Feed,
     RolloutSource,
@@ -29,6 +30,7 @@ class RolloutFeed(Feed):
         self.recent: deque[tuple[float, int]] = deque(maxlen=window)  # (return, length) of finished episodes
         self.episodes = 0
         self.bounds: Bounds | None = None  # looks at every rollout that is handed out
+        self.league: League | None = None  # counts the games that ended in it
         self.exploration: Exploration | None = None  # adds rewards to it
 
     def next(self) -> tuple[Rollout, int]:
@@ -37,6 +39,8 @@ class RolloutFeed(Feed):
         self.episodes += len(finished.returns)
         if self.bounds is not None:
             self.bounds.look(rollout)
+        if self.league is not None:
+            self.league.count(rollout)
         if self.exploration is not None:
             rollout = self.exploration(rollout)
         return rollout, int(rollout.valid.sum())

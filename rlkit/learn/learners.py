@@ -38,6 +38,7 @@ from torch import Tensor
 from rlkit import processes, ranks
 from rlkit.buffers import pieces
 from rlkit.checkpoint import pack, unpack
+from rlkit.collect.league import without_league
 from rlkit.config import registry
 from rlkit.config.schema import OptimConfig, RunConfig
 from rlkit.contracts import Experience, LaneShares, Learner, Minibatches, Policy, Replayed, Saved, Sharing
@@ -169,7 +170,9 @@ class Learners:
             for process in self.processes:
                 process.wait_ready(config.env.deadline)
             ranks.join(0, config.learner.workers, self.device, self.folder / "ranks")
-            self._tell("load", {"policy": policy.state_dict(), "agent": self.agent.state_dict()})
+            self._tell(
+                "load", {"policy": without_league(policy.state_dict()), "agent": self.agent.state_dict()}
+            )
 
     def learn(self, batch: Rollout, progress: float) -> dict[str, Tensor]:
         """One update of the agent, by all ranks. Raises LearnerFault where another rank failed."""

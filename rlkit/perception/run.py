@@ -14,7 +14,7 @@ from rlkit.checkpoint import BEST
 from rlkit.config import registry
 from rlkit.config.compose import to_yaml
 from rlkit.config.schema import TaskRun
-from rlkit.contracts import Saved, Stateful, Task
+from rlkit.contracts import Report, Saved, Stateful, Task
 from rlkit.device import choose_device, choose_threads, keep_memory
 from rlkit.files import Place, at
 from rlkit.learn.trainer import Clock, Hook
@@ -211,6 +211,10 @@ class RowEvaluator:
                 index, scorer.reader.table.groups[index], scorer.scores(index), strict=True
             )
         ]
+
+    def worth(self, episodes: list[Episode], step: int, report: Report) -> float:
+        """The mean score."""
+        return sum(each.result for each in episodes) / len(episodes)
 
     def close(self) -> None:
         """Nothing is held open."""

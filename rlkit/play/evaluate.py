@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rlkit.collect.eyes import see
+from rlkit.collect.league import League, league_of
+from rlkit.collect.make import meeting
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
-from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, VecEnv
+from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, Report, VecEnv
 from rlkit.seeding import Seeds, uniforms
+from rlkit.turns import OPPONENT, SEAT, Player, seated
 from rlkit.types import Lanes, tree_map
 
 # options of an environment that change how it is run, or its training, and no score of an evaluation
@@ -41,6 +43,8 @@ class Episode:
     seed: int  # of the environment's reset
     result: float  # undiscounted return
     length: int
+    opponent: int = 0  # of a game of turns: the member of the league that it was played against
+    seat: int = 0  # ... and which seat was held
 
 
 @torch.no_grad()
@@ -67,6 +71,7 @@ def run_episodes(
     total, length = np.zeros(lanes), np.zeros(lanes, np.int64)
     seeds = Seeds(seed, True, 0, lanes)
     finished: list[Episode] = []
+    seats = seated(env.spec)
     step = 0
     while len(finished) < episodes:
         _show(env, frame)
@@ -91,7 +96,11 @@ def run_episodes(
             if done[lane] < quota[lane]:
                 number = int(lane + done[lane] * lanes)
                 reset_seed = seeds.of(int(lane), int(done[lane]))
-                finished.append(Episode(number, reset_seed, float(total[lane]), int(length[lane])))
+                episode = Episode(number, reset_seed, float(total[lane]), int(length[lane]))
+                if seats and isinstance(row.obs, dict):
+                    opponent, seat = (int(row.obs[name][lane]) for name in (OPPONENT, SEAT))
+                    episode = replace(episode, opponent=opponent, seat=seat)
+                finished.append(episode)
             done[lane] += 1
             total[lane], length[lane] = 0.0, 0
     _show(env, frame)
@@ -107,7 +116,8 @@ def _show(env: VecEnv, frame: Callable[[npt.NDArray[np.uint8]], None] | None) ->
 class Evaluator:
     """Episodes of a policy on held-out seeds, in the run's environment as it is without reward scaling.
 
-    Its environments are made at the first `play` and used again by every later one.
+    Its environments are made at the first `play` and used again by every later one. Games of turns are played against
+    every member of the league (the one given, or that of the policy) or of `only`, `episodes` against each.
     """
 
     def __init__(
@@ -119,7 +129,11 @@ class Evaluator:
         seed: int,
         device: torch.device,
         greedy: bool = True,
+        league: League | None = None,
+        only: Sequence[str | Player | Policy] = (),
     ) -> None:
+        self.only = only
+        self.league = league or league_of(policy)
         self.policy, self.episodes, self.seed, self.device, self.greedy = (
             policy,
             episodes,
@@ -148,15 +162,30 @@ class Evaluator:
             made = registry.env_package().make_vec(
                 self._config, self.seed, evaluation=True, device=self.device
             )
-            self._env = see(made, self.policy)
+            self._env = meeting(made, self.policy, self.league, self.only)
         return run_episodes(
             self.policy,
             self._env,
-            self.episodes,
+            self.episodes * self._opponents,
             seed=self.seed,
             device=self.device,
             greedy=self.greedy if greedy is None else greedy,
         )
+
+    @property
+    def _opponents(self) -> int:
+        """How many opponents there are to play against; 1 in an environment that has none."""
+        return len(self.only) or (1 if self.league is None else len(self.league.present()))
+
+    def worth(self, episodes: list[Episode], step: int, report: Report) -> float:
+        """How good the policy is: the mean of its episodes; in a league its Elo rating, and it joins as a snapshot."""
+        if self.league is None:
+            return float(np.mean([each.result for each in episodes]))
+        members = np.array([each.opponent for each in episodes])
+        self.league.record(members, np.array([0.5 + 0.5 * np.sign(each.result) for each in episodes]))
+        report["evaluate/elo"] = elo = float(self.league.elo()[0])
+        self.league.join(self.policy, step)
+        return elo
 
     def close(self) -> None:
         """Close the environments; idempotent."""

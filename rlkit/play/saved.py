@@ -19,7 +19,9 @@ import numpy as np
 import torch
 
 from rlkit import checkpoint
+from rlkit.collect.league import league_of, with_league
 from rlkit.config import registry, trust
+from rlkit.config.league import LeagueConfig
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
@@ -122,6 +124,7 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
         "spec": policy.spec.to_json(),
         "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
         **({"eyes": policy.eyes.parts} if policy.eyes is not None else {}),
+        **({"league": asdict(config.league)} if league_of(policy) else {}),
     }
 
 
@@ -151,6 +154,8 @@ def _build_policy(parts: Saved) -> Policy:
     try:
         with Budget(2 * size + SPARE):  # whoever wrote the widths may have meant to fill the memory
             policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+            if "league" in parts:
+                policy = with_league(policy, build(LeagueConfig, parts["league"], "league"))
     except TooLarge as error:
         raise ConfigError(
             f"policy.json describes a network that is larger than its weights ({gib(size)}): it is not the saved one"

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import struct
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from rlkit.collect.eyes import see
+from rlkit.collect.make import meeting
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
@@ -141,8 +141,9 @@ def record(
     device: torch.device,
     episodes: int = 1,
     greedy: bool = True,
+    only: Sequence[Any] = (),
 ) -> list[Episode]:
-    """Record episodes on held-out seeds.
+    """Record episodes on held-out seeds. only: who takes the other seat in a game of turns; (): the policy's league.
 
     Raises ConfigError where the environment draws nothing or the file cannot be written.
     """
@@ -151,7 +152,13 @@ def record(
         video = VideoWriter(path, env.picture_rate or env.fps)
         try:
             played = run_episodes(
-                policy, see(env, policy), episodes, seed=seed, device=device, greedy=greedy, frame=video.add
+                policy,
+                meeting(env, policy, only=only),
+                episodes,
+                seed=seed,
+                device=device,
+                greedy=greedy,
+                frame=video.add,
             )
         except BaseException as error:
             video.close(keep=False)

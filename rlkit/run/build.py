@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rlkit.collect.league import league_of, with_league
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
 from rlkit.files import Place, at
@@ -53,7 +54,7 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     def new_policy() -> Policy:
         made = algorithm.Policy(plan.spec, config.network, config.agent).to(device)
         made.eyes = plan.eyes
-        return made
+        return with_league(made, config.league)
 
     policy = new_policy()
     hand_over(list(plan.sources), policy, config, console.say)
@@ -65,6 +66,7 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
         stack.callback(source.close)
         feed = make_feed(plan.experience, source, policy, config, place.path, console.say)
         stack.callback(feed.close)
+        feed.league = league_of(policy)
         learner: Learner[Any] = agent
         if config.learner.workers > 1:
             learner = Learners(agent, policy, config, device)

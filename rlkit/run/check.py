@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
 from rlkit.collect.eyes import Eyes
 from rlkit.config import registry
+from rlkit.config.league import LeagueConfig
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Algorithm, Experience, Replayed, Saved
 from rlkit.device import choose_device, choose_threads
 from rlkit.learn import learners
-from rlkit.options import ConfigError
+from rlkit.options import ConfigError, show
 from rlkit.run.handover import Source, sources, through_eyes
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
+from rlkit.turns import seated
 from rlkit.types import EnvSpec
 
 
@@ -45,6 +47,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
     config, spec, eyes = through_eyes(config, probe.spec, continued, device, notes.append)
+    check_league(config, spec)
     algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
     check_source(config, experience)
@@ -68,6 +71,21 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         env=probe.config,
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
+
+
+def check_league(config: RunConfig, spec: EnvSpec) -> None:
+    """Raise ConfigError where options of self-play stand without a game of turns, or do not go together with others."""
+    usual = LeagueConfig()
+    for each in fields(LeagueConfig):
+        given = getattr(config.league, each.name)
+        if given != getattr(usual, each.name) and not seated(spec):
+            raise ConfigError(
+                f"league.{each.name}={show(given)}: {spec.id} is no game of turns, and has no league; leave it out"
+            )
+    if seated(spec) and config.eyes.run:
+        raise ConfigError(
+            f"eyes={config.eyes.run}: not in a game of turns, whose other seats have no eyes; leave it out"
+        )
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:

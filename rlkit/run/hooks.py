@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rlkit import checkpoint
 from rlkit.checkpoint import BEST, CheckpointError
+from rlkit.collect.league import league_of
 from rlkit.config.compose import to_yaml
 from rlkit.contracts import EndlessEpisode, Feed, Policy, Report, Saved, Stateful
 from rlkit.device import Say
@@ -88,6 +89,9 @@ class Judge(Protocol):
     def play(self, greedy: bool | None = None) -> list[Episode]:
         """All of them; greedy: instead of its own choice. Raises EndlessEpisode."""
 
+    def worth(self, episodes: list[Episode], step: int, report: Report) -> float:
+        """The number by which best/ is chosen, once for every evaluation; `report` hears what else there is to say."""
+
     def close(self) -> None:
         """Free what is held; idempotent."""
 
@@ -135,14 +139,15 @@ class EvaluateHook(Hook):
         returns = torch.tensor([episode.result for episode in episodes], dtype=torch.float64)
         mean = float(returns.mean())
         report["evaluate/mean"], report["evaluate/std"] = mean, float(returns.std(correction=0))
-        if not math.isfinite(mean):
+        worth = self.evaluator.worth(episodes, clock.step, report)
+        if not math.isfinite(worth):
             self.say(
                 f"warning: the evaluation's mean return at step {clock.step:,} is {mean}: not kept as best/"
             )
-        elif self.best is None or mean >= self.best:  # of equal ones the later, which has seen more
-            self.best = mean
+        elif self.best is None or worth >= self.best:  # of equal ones the later, which has seen more
+            self.best = worth
             with shielded():
-                self.folder.keep(clock.step, mean)
+                self.folder.keep(clock.step, worth)
         if self.best is not None:
             report["evaluate/best"] = self.best
 
@@ -362,6 +367,7 @@ def make_hooks(
             seed=config.seed,
             device=plan.device,
             greedy=not config.evaluate.sample,
+            league=league_of(policy),
         ),
         Best(folder / BEST, lambda: policy_parts(judged, config)),
         say,

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from rlkit.learn import trainer
+
 COMMON = [
     "preset=none", "env.backend=inprocess", "env.lanes=4", "threads=1", "evaluate.every=400", "evaluate.episodes=1",
     "env.time_limit=60", "log.every=100", "log.tensorboard=false", "checkpoint.every=130", "checkpoint.keep=100",
@@ -36,3 +43,19 @@ CASES = {  # options of each run
     "ddpg-transformer-thread": f"agent=ddpg {SEQUENCES} env=pendulum network=transformer network.window=8 "
     "agent.noise=ou source=thread total_steps=560",
 }
+
+
+@contextmanager
+def interrupted_at(monkeypatch: pytest.MonkeyPatch, update: int) -> Iterator[None]:
+    """Runs that are trained in this block are interrupted in their update of this number."""
+    count, advance = [0], trainer.Clock.advance
+
+    def stop(self: trainer.Clock, steps: int) -> None:
+        count[0] += 1
+        if count[0] == update:
+            raise KeyboardInterrupt
+        advance(self, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Clock, "advance", stop)
+        yield

@@ -18,6 +18,7 @@ from rlkit.options import ConfigError
 from rlkit.run.resume import resume
 from rlkit.spaces import MASK
 from tests.helpers.parallel import ID
+from tests.helpers.resumed import interrupted_at
 from tests.helpers.runs import digest
 
 ROWS = ("reward", "terminated", "first", "last")
@@ -97,26 +98,14 @@ def test_random_numbers_of_games_follow_from_the_seed() -> None:
 def test_a_run_with_games_goes_on_exactly(
     tmp_path: Path, agent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlkit.learn import trainer
-
     options = {
         "env.lanes": 4, "env.backend": "inprocess", "threads": 1, "log.tensorboard": False, "dir": str(tmp_path),
         "total_steps": 200, "evaluate.episodes": 4, "checkpoint.every": 30, "network.hidden": [8], "preset": "none",
         **({"agent.steps": 5, "agent.minibatch": 10} if agent == "ppo" else {"agent.replay.warmup": 20}),
     }  # fmt: skip
     whole = rlkit.train(agent, ID, name="a", **options)
-    count, advance = [0], trainer.Clock.advance
-
-    def stop(self: trainer.Clock, steps: int) -> None:
-        count[0] += 1
-        if count[0] == 8:
-            raise KeyboardInterrupt
-        advance(self, steps)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.Clock, "advance", stop)
-        with pytest.raises(KeyboardInterrupt):
-            rlkit.train(agent, ID, name="b", **options)
+    with interrupted_at(monkeypatch, 8), pytest.raises(KeyboardInterrupt):
+        rlkit.train(agent, ID, name="b", **options)
     resume(tmp_path / "b")
     assert digest(tmp_path / "b") == digest(whole)
 

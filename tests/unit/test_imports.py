@@ -12,7 +12,7 @@ FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
     ("space_json",),
     ("types", "device", "seeding"),
-    ("compile", "returns", "contracts"),
+    ("compile", "returns", "turns", "contracts"),
     ("nn", "distributions", "checkpoint", "envs"),
     ("buffers", "config"),
     ("collect", "replay"),

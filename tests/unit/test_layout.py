@@ -51,6 +51,7 @@ def test_environments_know_the_ground_floor_alone() -> None:
         "processes",
         "files",
         "own",
+        "turns",
     }
     for path in (ROOT / "envs").rglob("*.py"):
         found = {name.split(".")[1] for name in imports(path) if name.startswith("rlkit.")}

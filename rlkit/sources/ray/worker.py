@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rlkit.collect.league import with_league
 from rlkit.collect.make import make_actor
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
@@ -60,7 +61,8 @@ class Worker:
         device = torch.device("cuda" if wanted else "cpu")
         try:
             algorithm = registry.algorithm(config.agent_name)
-            self.policy = algorithm.Policy(self.spec, config.network, config.agent).to(device)
+            policy = algorithm.Policy(self.spec, config.network, config.agent).to(device)
+            self.policy = with_league(policy, config.league)
             spec = self.spec  # of what environments emit
             if self.eyes is not None:
                 self.policy.eyes = registry.open_eyes(tensors(self.eyes), device)
