@@ -134,6 +134,12 @@ class EnvConfig:
         choices=("own", "team"),
         help="In a game of several agents: own: each is paid its reward; team: the mean of those who are in the game",
     )
+    seats: str = option(
+        "auto",
+        choices=("auto", "all", "one"),
+        help="In a game of several agents: all: every agent is a lane; one: a lane is one seat, and the league plays "
+        "the other; auto: one where agents move in turns",
+    )
     action_mask: str = option(
         "auto",
         choices=("auto", "info", "none"),

@@ -57,7 +57,7 @@ PROVIDERS = (
     ("gymnasium.envs.phys2d", "jax", "jax"),
     ("gymnasium.envs.tabular", "jax", "jax"),
 )
-ZOO = "pettingzoo:"  # what ids in PettingZoo's registry of parallel games begin with
+ZOO = "pettingzoo:"  # what ids in PettingZoo's registry begin with
 # ids of environments that step all lanes at once; Gymnasium's registry knows them as `adapters`
 BATCHED = {
     "rlkit/Board": "rlkit.envs.boards.board:Board",
@@ -116,24 +116,50 @@ def _module(name: str, id: str) -> Any:
         raise ValueError(f"env.id={id}: {name} needs the package {error.name}; pip install it") from error
 
 
-def plays_games(id: str) -> bool:
-    """Whether an id names a game of several agents, with PettingZoo's parallel interface. Raises as `find_class`."""
+def plays_games(config: EnvConfig) -> bool:
+    """Whether every agent of an environment's games is a lane: those with PettingZoo's parallel interface.
+
+    Raises as `find_class`.
+    """
+    return config.seats != "one" and _interface(config.id) == "ParallelEnv"
+
+
+def plays_turns(config: EnvConfig) -> bool:
+    """Whether a lane is one seat of a game of PettingZoo's. Raises as `find_class`."""
+    interface = _interface(config.id)
+    if interface == "AECEnv" and config.seats == "all":
+        raise ValueError(f"env.seats=all: in {config.id} agents move in turns; type env.seats=one")
+    return interface == "AECEnv" or (config.seats == "one" and interface == "ParallelEnv")
+
+
+def _interface(id: str) -> str:
+    """Which of PettingZoo's interfaces an environment has: ParallelEnv, AECEnv, or none: ""."""
     kind = find_class(id)
-    if getattr(kind, "of_games", False):
-        return True
-    parallel = getattr(sys.modules.get("pettingzoo"), "ParallelEnv", None)
-    return parallel is not None and isinstance(kind, type) and issubclass(kind, parallel)
+    told = str(getattr(kind, "interface_of_games", ""))
+    if told:
+        return told
+    for name in ("ParallelEnv", "AECEnv"):
+        known = getattr(sys.modules.get("pettingzoo"), name, None)
+        if known is not None and isinstance(kind, type) and issubclass(kind, known):
+            return name
+    return ""
 
 
 @lru_cache(maxsize=256)
 def _game(id: str) -> Constructor:
-    """What makes the parallel games of "pettingzoo:sisl/pursuit-v5", or of a module that has a `parallel_env`."""
-    registered = id.removeprefix(ZOO)
+    """What makes the games of "pettingzoo:sisl/pursuit-v5", or of a module that has a `parallel_env` or an `env`.
+
+    Where a game has both interfaces it is a parallel one.
+    """
+    registered, interface = id.removeprefix(ZOO), "ParallelEnv"
     if registered == id:
-        make = getattr(_module(id, id), "parallel_env", None)
+        module = _module(id, id)
+        make = getattr(module, "parallel_env", None)
+        if make is None:
+            make, interface = getattr(module, "env", None), "AECEnv"
         if make is None:
             raise ValueError(
-                f"env.id={id}: the module has no parallel_env; allowed: a module of PettingZoo's parallel games "
+                f"env.id={id}: the module has neither parallel_env nor env; allowed: a module of PettingZoo's games "
                 "(mpe2.simple_spread_v3), or module:Class"
             )
     else:
@@ -145,15 +171,18 @@ def _game(id: str) -> Constructor:
             )
         known = list(zoo.parallel_registry)
         if registered not in known:
+            interface = "AECEnv"
+            known = list(dict.fromkeys((*known, *zoo.aec_registry)))
+        if registered not in known:
             close = difflib.get_close_matches(registered, known, n=3)
             nearest = f"nearest: {', '.join(close)}" if close else f"allowed: {', '.join(known)}"
-            raise ValueError(f"env.id={id}: pettingzoo has no parallel game {registered}; {nearest}")
-        make = partial(zoo.make, "parallel", registered)
+            raise ValueError(f"env.id={id}: pettingzoo has no game {registered}; {nearest}")
+        make = partial(zoo.make, "parallel" if interface == "ParallelEnv" else "aec", registered)
 
     def made(**kwargs: Any) -> Any:
         return make(**kwargs)
 
-    made.of_games = True  # type: ignore[attr-defined]
+    made.interface_of_games = interface  # type: ignore[attr-defined]
     return made
 
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from gymnasium import spaces
 
-from rlkit.envs.abilities import ABILITIES
+from rlkit.envs.abilities import ABILITIES, OF_GAMES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
 from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
 from rlkit.envs.labels import experts, label_leaves
-from rlkit.envs.lookup import agents_of, find_class, only_here, plays_games, threaded_block
+from rlkit.envs.lookup import agents_of, find_class, only_here, plays_games, plays_turns, threaded_block
 from rlkit.envs.single import make_env
 from rlkit.envs.wrappers.atari import is_atari
 from rlkit.envs.wrappers.masks import ActionMask, gives_mask
@@ -138,12 +138,16 @@ def _of_class(config: EnvConfig) -> EnvConfig:
                 f"env.lanes={config.lanes}: a game of {config.id} has {len(agents)} agents, each a lane; allowed: "
                 f"multiples of {len(agents)}"
             )
-    if plays_games(config.id):
+    if plays_turns(config):
+        from rlkit.envs.backends.turns import settled_turns
+
+        config = settled_turns(config)
+    elif plays_games(config):
         from rlkit.envs.backends.games import settled_game
 
         config = settled_game(config)
     elif not batched:
-        for name in ("show_agent", "reward"):
+        for name in OF_GAMES:
             given, usual = getattr(config, name), getattr(EnvConfig(), name)
             if given != usual:
                 raise ValueError(
@@ -177,8 +181,9 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         if render:
             _draw_alone(replace(config, lanes=1, workers=1))
         return Probe(spec, config, why, tuple(_rules(config)))
-    if config.backend == "batched":
-        vector = _alone(replace(config, lanes=len(agents_of(config.id))))
+    if config.backend == "batched" or plays_turns(config):
+        lanes = len(agents_of(config.id)) if config.backend == "batched" else 1
+        vector = _alone(replace(config, lanes=lanes), render and config.backend != "batched")
         try:
             _check_mask(vector.spec)
             if render:
@@ -186,7 +191,7 @@ def probe(config: EnvConfig, *, render: bool = False) -> Probe:
         finally:
             vector.close()
         return Probe(vector.spec, config, "")
-    if plays_games(config.id):
+    if plays_games(config):
         return _probe_game(config, render)
     simulators = Simulators()
     try:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def _inprocess(config: EnvConfig, seeds: Seeds, render: bool, device: torch.device) -> VecEnv:
     from rlkit.envs.backends.inprocess import InProcess
+    from rlkit.envs.lookup import plays_turns
 
+    if plays_turns(config):
+        from rlkit.envs.backends.seats import Seats
+        from rlkit.envs.backends.turns import AecTurns
+
+        return Seats(AecTurns(config, render), seeds)
     return InProcess(config, seeds, render)
 
 

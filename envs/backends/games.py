@@ -42,7 +42,7 @@ AGENT = "agent"  # the entry of an observation that says whose it is (env.show_a
 
 def make_block(config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> Block:
     """Lanes [start, stop) of a vector environment: games where the environment is one of several agents."""
-    kind = GameBlock if plays_games(config.id) else Block
+    kind = GameBlock if plays_games(config) else Block
     return kind(config, seeds, start, stop, render)
 
 

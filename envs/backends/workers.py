@@ -138,7 +138,7 @@ class Workers(VecEnv):
         # also where nobody closes this: before the interpreter takes its time to end
         self._ending = weakref.finalize(self, _end, self.workers, os.getpid(), self.shared)
         try:
-            agents = self.agents = agents_in(config) if plays_games(config.id) else ("agent",)
+            agents = self.agents = agents_in(config) if plays_games(config) else ("agent",)
             # a game is not shared by processes
             bounds = np.linspace(0, config.lanes // len(agents), config.workers + 1).astype(int) * len(agents)
             self.starts = bounds[:-1]  # where each worker writes which lane it is at

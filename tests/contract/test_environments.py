@@ -39,7 +39,7 @@ def configure(name: str) -> EnvConfig:
     config: EnvConfig = replace(compose([*typed, "preset=none"]).config.env, lanes=N)
     if is_batched(config):
         return config
-    if plays_games(config.id):
+    if plays_games(config):
         config = replace(config, kwargs={"max_cycles": LIMIT}, backend="inprocess")
         return replace(config, lanes=len(agents_in(config)))
     skip = 1 if config.id.startswith("ALE/") else config.skip  # the emulator skips by itself, within a step

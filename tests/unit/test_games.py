@@ -155,9 +155,8 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
         {"id": "rlkit.envs.toys.agents:Lives", "show_agent": True, "backend": "batched"},
         "env.show_agent=true: env.backend=batched takes",
     ),
-    ({"id": "pettingzoo:sisl/persuit-v5"}, "pettingzoo has no parallel game sisl/persuit-v5; nearest: sisl/pursuit-v5"),
-    ({"id": "pettingzoo:classic/tictactoe-v3"}, "pettingzoo has no parallel game classic/tictactoe-v3"),
-    ({"id": "tests.helpers.sights"}, "env.id=tests.helpers.sights: the module has no parallel_env; allowed: a module"),
+    ({"id": "pettingzoo:sisl/persuit-v5"}, "pettingzoo has no game sisl/persuit-v5; nearest: sisl/pursuit-v5"),
+    ({"id": "tests.helpers.sights"}, "env.id=tests.helpers.sights: the module has neither parallel_env nor env"),
     ({"id": "mpe3.simple_spread_v3"}, "there is no module mpe3"),
 )  # fmt: skip
 
