@@ -129,6 +129,11 @@ class EnvConfig:
         False,
         help="In a game of several agents an observation also says which of them it is, as an entry agent",
     )
+    show_state: bool = option(
+        False,
+        help="In a game of several agents an observation also has the whole game's state, as an entry state: what its "
+        "method state() says; for network.privileged=[state]",
+    )
     reward: str = option(
         "own",
         choices=("own", "team"),

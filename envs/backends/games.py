@@ -38,6 +38,7 @@ from rlkit.seeding import Seeds
 from rlkit.spaces import Array
 
 AGENT = "agent"  # the entry of an observation that says whose it is (env.show_agent)
+STATE = "state"  # ... that has the whole game's state (env.show_state)
 
 
 def make_block(config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> Block:
@@ -70,6 +71,10 @@ def make_game(config: EnvConfig, mode: str | None = None) -> Core:
                 f"env.id={config.id}: the {what} spaces of its agents differ ({agents[0]}: {own[0]}, {agents[other]}: "
                 f"{own[other]}); allowed: games whose agents can share one policy"
             )
+    if config.show_state and not isinstance(getattr(game, "state_space", None), gymnasium.Space):
+        raise ValueError(
+            f"env.show_state=true: {config.id} has no state_space; allowed: games with state_space and state()"
+        )
     return game
 
 
@@ -111,25 +116,32 @@ def settled_game(config: EnvConfig) -> EnvConfig:
 class Seat(gymnasium.Env[Value, Value]):
     """One agent of a game: its reset and step hand out what the game has said of it."""
 
-    def __init__(self, game: Core, number: int, show: bool) -> None:
+    def __init__(self, game: Core, number: int, show: bool, state: bool = False) -> None:
         self.game, self.number, self.agent = game, number, game.possible_agents[number]
         self.metadata = dict(getattr(game, "metadata", None) or {})
         self.render_mode = getattr(game, "render_mode", None)
         own = game.observation_space(self.agent)
-        self.dict, self.show = isinstance(own, spaces.Dict), show
+        self.dict, self.show, self.state = isinstance(own, spaces.Dict), show, state
         self.observation_space = own
+        added: dict[str, Any] = {}
         if show:
-            count = len(game.possible_agents)
+            added[AGENT] = spaces.Discrete(len(game.possible_agents))
+        if state:
+            added[STATE] = game.state_space
+        if added:
             entries = dict(own.spaces) if self.dict else {"obs": own}
-            self.observation_space = spaces.Dict([*entries.items(), (AGENT, spaces.Discrete(count))])
+            self.observation_space = spaces.Dict([*entries.items(), *added.items()])
         self.action_space = game.action_space(self.agent)
         self.said: Any = None  # what the next call returns
 
     def seen(self, obs: Value) -> Value:
-        """The game's observation of this agent, and which agent it is."""
-        if not self.show:
+        """The game's observation of this agent; which agent it is, and the game's state, where they are asked for."""
+        if not self.show and not self.state:
             return obs
-        return {**(obs if self.dict else {"obs": obs}), AGENT: np.int64(self.number)}
+        added: dict[str, Any] = {AGENT: np.int64(self.number)} if self.show else {}
+        if self.state:
+            added[STATE] = self.game.state()
+        return {**(obs if self.dict else {"obs": obs}), **added}
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
         return self.seen(self.said), {}
@@ -251,7 +263,9 @@ class GameBlock(Block):
         for first in range(self.start, self.stop, count):
             seed(self.seeds.making(first))
             game = make_game(self.config, mode)
-            seats += [Seat(game, number, self.config.show_agent) for number in range(count)]
+            seats += [
+                Seat(game, number, self.config.show_agent, self.config.show_state) for number in range(count)
+            ]
         return seats
 
     def attach(self, rows: Rows) -> None:

@@ -37,7 +37,7 @@ PASSES = 100  # steps of agents that are out, one after the other
 def settled_turns(config: EnvConfig) -> EnvConfig:
     """`rlkit.envs.make.settled` of a game of turns. Raises ValueError."""
     usual = EnvConfig()
-    for name in (*WRAPPED, "labels", "stack", "show_agent", "reward", "max_failures"):
+    for name in (*WRAPPED, "labels", "stack", "show_agent", "show_state", "reward", "max_failures"):
         if getattr(config, name) != getattr(usual, name):
             raise ValueError(
                 f"env.{name}={show(getattr(config, name))}: a game of turns is taken as it is; its own options go into "

@@ -52,6 +52,11 @@ class NetworkConfig:
     shared: bool | None = option(
         None, help="Policy and value share encoder and core; null: shared for pixels, apart for numbers"
     )
+    privileged: tuple[str, ...] = option(
+        (),
+        help="The entries of an observation that only the value function reads, in training: what an agent does not "
+        "know when it is used; [state] with env.show_state=true",
+    )
     normalize: bool = option(False, help="Scale observations by their running mean and standard deviation")
     standardize: bool = option(
         False,

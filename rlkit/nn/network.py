@@ -19,10 +19,13 @@ from rlkit.nn.core import make_core
 from rlkit.nn.encoders import make_encoder
 from rlkit.nn.shift import Shift
 from rlkit.nn.stack import stack_rows
-from rlkit.spaces import Box, leaves, row_dtype
+from rlkit.spaces import Box, Dict, leaves, row_dtype, without
 from rlkit.types import EnvSpec, Obs, State, tree_map
 
 Head: TypeAlias = "tuple[int, float] | Callable[[int], nn.Module] | None"
+
+
+VALUE = "value"  # the head that network.privileged is for
 
 
 class Network(nn.Module):
@@ -41,13 +44,19 @@ class Network(nn.Module):
                 f"env.stack={spec.stack}: only Box observations are stacked; this one is {kind}: env.stack=1"
             )
         self.spec = spec
-        shared = config.shared
+        _check_privileged(spec, config, heads)
+        self.privileged = config.privileged
+        shared = False if config.privileged else config.shared
         if shared is None:  # a convolutional encoder is most of the work, so it is shared
             shared = any(isinstance(leaf, Box) and leaf.image for _, leaf in leaves(spec.inputs))
         names = list(heads)
         groups = [names] if shared else [[name] for name in names]
         self.trunk_of = {name: i for i, group in enumerate(groups) for name in group}
-        encoders = [make_encoder(spec.inputs, spec.stack, config) for _ in groups]
+        # what only the value may read is kept from every other trunk
+        inputs = [
+            spec.inputs if group == [VALUE] else without(spec.inputs, config.privileged) for group in groups
+        ]
+        encoders = [make_encoder(each, spec.stack, config) for each in inputs]
         cores = [make_core(config, encoder.features) for encoder in encoders]
         self._trunks = list(zip(encoders, cores, strict=True))  # typed; registered by the two lists below
         self.encoders, self.cores = nn.ModuleList(encoders), nn.ModuleList(cores)
@@ -134,3 +143,24 @@ class Network(nn.Module):
         """Let the observation normalizers take in rows [..., ...]; a network without them ignores this."""
         for encoder, _ in self._trunks:
             encoder.observe(obs, valid)
+
+
+def _check_privileged(spec: EnvSpec, config: NetworkConfig, heads: Mapping[str, Head]) -> None:
+    """Raise ValueError where network.privileged names what is not there, or leaves the policy nothing to read."""
+    if not config.privileged:
+        return
+    given = f"network.privileged=[{', '.join(config.privileged)}]"
+    if VALUE not in heads:
+        raise ValueError(
+            f"{given}: for agents with a value function of their own, ppo and reinforce; type []"
+        )
+    if config.shared:
+        raise ValueError(f"{given}: what policy and value share reads the same; type network.shared=false")
+    known = [name for name, _ in leaves(spec.inputs)] if isinstance(spec.inputs, Dict) else []
+    wrong = [name for name in config.privileged if name not in known]
+    if wrong:
+        raise ValueError(
+            f"{given}: the observation has no entry {wrong[0]}; allowed: {', '.join(known) or 'none, it is no Dict'}"
+        )
+    if set(known) <= set(config.privileged):
+        raise ValueError(f"{given}: leaves the policy nothing to read; allowed: some of {', '.join(known)}")

@@ -58,6 +58,10 @@ class AgentPolicy:
 
     def __init__(self, policy: Policy, path: Path) -> None:
         self.policy, self.path = policy, path
+        network = getattr(policy, "network", None)
+        self.privileged: tuple[str, ...] = getattr(
+            network, "privileged", ()
+        )  # entries that no action depends on
         # what it reads, through its eyes where it has some
         self.spec = (
             policy.spec if policy.eyes is None else replace(policy.eyes.spec, action=policy.spec.action)
@@ -89,7 +93,9 @@ class AgentPolicy:
     def _row(self, obs: Any) -> Obs:
         """One observation as a row of one lane: [1, ...]."""
         rows = {}
-        space = without(self.spec.observation, self.spec.labels)  # nobody knows them where the policy is used
+        # nobody knows labels and what only the value function reads where the policy is used
+        unknown = (*self.spec.labels, *self.privileged)
+        space = without(self.spec.observation, unknown)
         try:
             values = leaf_values(space, obs)
         except (KeyError, IndexError, AttributeError) as error:
@@ -112,6 +118,9 @@ class AgentPolicy:
                 )
             row = to_rows(array, leaf.shape, start_of(leaf))
             rows[name] = torch.from_numpy(np.array(row, row_dtype(leaf)))[None]
+        for name, leaf in leaves(self.spec.observation):
+            if name in self.privileged:  # the value that is computed beside the action is not told
+                rows[name] = torch.zeros(1, *leaf.shape, dtype=getattr(torch, row_dtype(leaf)))
         return rows if isinstance(space, Dict) else rows[""]
 
 

@@ -82,6 +82,11 @@ def check_league(config: RunConfig, spec: EnvSpec) -> None:
             raise ConfigError(
                 f"league.{each.name}={show(given)}: {spec.id} is no game of turns, and has no league; leave it out"
             )
+    if seated(spec) and config.source.name == "ray" and config.source.inference == "shared":
+        raise ConfigError(
+            "source.inference=shared: in a game of turns a worker plays the other seats where its lanes are; type "
+            "source.inference=local"
+        )
     if seated(spec) and config.eyes.run:
         raise ConfigError(
             f"eyes={config.eyes.run}: not in a game of turns, whose other seats have no eyes; leave it out"

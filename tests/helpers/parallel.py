@@ -34,6 +34,7 @@ class Lives(ParallelEnv):  # type: ignore[misc]
         )
         self.possible_agents = [f"a{i}" for i in range(len(lives))]
         self.longest = max(lives)
+        self.state_space = spaces.Box(0.0, 1.0, (len(lives),), np.float32)
 
     def observation_space(self, agent: str) -> Any:
         own = spaces.Box(0.0, 1.0, (2 + (self.wrong == "spaces" and agent == "a1"),), np.float32)
@@ -42,6 +43,10 @@ class Lives(ParallelEnv):  # type: ignore[misc]
 
     def action_space(self, agent: str) -> Any:
         return spaces.Discrete(2)
+
+    def state(self) -> Any:
+        """How old everyone is."""
+        return np.array([min(self.t, life) / self.longest for life in self.lives], np.float32)
 
     def _seen(self, agent: str) -> Any:
         number = self.possible_agents.index(agent)

@@ -17,6 +17,7 @@ from rlkit.envs.toys.agents import Lives as Batched
 from rlkit.options import ConfigError
 from rlkit.run.resume import resume
 from rlkit.spaces import MASK
+from rlkit.types import Lanes
 from tests.helpers.parallel import ID
 from tests.helpers.resumed import interrupted_at
 from tests.helpers.runs import digest
@@ -71,6 +72,58 @@ def test_agents_are_told_apart_and_masks_are_read() -> None:
     assert isinstance(row.obs, dict) and row.obs["agent"].tolist() == [0, 1, 2, 0, 1, 2]
     assert row.obs[MASK].tolist() == [[1, 0]] * 6 and env.spec.role(MASK) == "mask"
     assert env.step(torch.zeros(6, dtype=torch.int64)).obs[MASK].tolist() == [[1, 1]] * 6  # type: ignore[index]
+
+
+def test_only_the_value_reads_what_is_privileged(tmp_path: Path) -> None:
+    """The whole game's state, as an entry: the policy is the same whatever stands there, the value is not."""
+    env = make_vec(config(show_state=True), 3)
+    row = env.restore(np.zeros(4, np.int64), [np.zeros(0, np.int64)] * 4)
+    for _ in range(4):
+        row = env.step(torch.zeros(4, dtype=torch.int64))
+    assert isinstance(row.obs, dict)
+    # who is out repeats its last row
+    assert torch.allclose(row.obs["state"], torch.tensor([[3 / 6, 3 / 6], [3 / 6, 4 / 6]] * 2))
+    assert row.last.tolist() == [True, False] * 2
+    options = {
+        "env.lanes": 4, "env.backend": "inprocess", "threads": 1, "log.tensorboard": False, "network.hidden": [8],
+        "env.show_state": True, "network.privileged": ["state"], "agent.steps": 8, "agent.minibatch": 16,
+    }  # fmt: skip
+    folder = rlkit.train("ppo", ID, dir=str(tmp_path), total_steps=64, preset="none", **options)
+    agent = rlkit.load(folder)
+    state, first = agent.policy.initial_state(Lanes(4)), torch.ones(4, dtype=torch.bool)
+    acted = [
+        agent.policy.act(row.obs | {"state": value}, first, state, torch.full((4, 1), 0.3))
+        for value in (torch.zeros(4, 2), torch.ones(4, 2))
+    ]
+    assert torch.equal(acted[0][2]["log_prob"], acted[1][2]["log_prob"])
+    assert not torch.equal(acted[0][2]["value"], acted[1][2]["value"])
+    # where it is used nobody knows the state
+    action, _ = agent({"obs": np.array([0.5, 1.0], np.float32)})
+    assert action in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network.privileged": ["sate"]}, r"network.privileged=\[sate\]: .* no entry sate; allowed: obs, state"),
+        ({"network.privileged": ["obs", "state"]}, "leaves the policy nothing to read"),
+        ({"network.privileged": ["state"], "network.shared": True}, "type network.shared=false"),
+        ({"network.privileged": ["state"], "agent": "dqn"}, "for agents with a value function of their own"),
+        ({"network.privileged": ["state"], "env": "cartpole", "env.show_state": False}, "none, it is no Dict"),
+        ({"env": "cartpole"}, "env.show_state=true: .* has one agent"),
+    ],
+)  # fmt: skip
+def test_wrong_privileges_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    base = {
+        "agent": "ppo",
+        "env": ID,
+        "env.lanes": 4,
+        "env.show_state": True,
+        "dir": str(tmp_path),
+        "preset": "none",
+    }
+    with pytest.raises(ConfigError, match=message):
+        rlkit.train(**{**base, **options})
 
 
 def test_a_team_is_paid_its_mean() -> None:

@@ -236,6 +236,7 @@ def _person(folder: Path) -> None:
     [
         ({"league.players": ["random", "chess"]}, "league.players chess: no such player here; allowed: random, first"),
         ({"league.newest": 2.0}, "league.newest"),
+        ({"source": "ray", "source.inference": "shared"}, "source.inference=shared: in a game of turns"),
         ({"env": "cartpole", "league.newest": 0.4}, "league.newest=0.4: CartPole-v1 is no game of turns"),
         ({"league.players": []}, "league.players"),
     ],
