@@ -142,7 +142,7 @@ def test_lanes_in_groups_do_not_depend_on_their_neighbours() -> None:
                 )
         league.join(policy, step)
     device = torch.device("cpu")
-    config = replace(config, agent=replace(config.agent, steps=12))
+    config = replace(config, agent=replace(config.agent, steps=8))
     whole, _ = make_actor(config, policy, device).collect()
     assert len(whole.obs[OPPONENT].unique()) > 3  # type: ignore[index]
     for first in (0, 2, 4):
@@ -168,16 +168,16 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = {**TINY, **more, "evaluate.every": 128, "checkpoint.every": 100}
-    whole = rlkit.train(total_steps=640, name="whole", **options)
-    with interrupted_at(monkeypatch, 7), pytest.raises(KeyboardInterrupt):
-        rlkit.train(total_steps=640, name="part", **options)
+    options = {**TINY, **more, "evaluate.every": 128, "evaluate.episodes": 4, "checkpoint.every": 100}
+    whole = rlkit.train(total_steps=450, name="whole", **options)
+    with interrupted_at(monkeypatch, 5), pytest.raises(KeyboardInterrupt):
+        rlkit.train(total_steps=450, name="part", **options)
     resume(tmp_path / "runs" / "part")
     assert digest(whole) == digest(tmp_path / "runs" / "part")
     policy = load(whole, "last").policy
     league = league_of(policy)
     assert league is not None and league.joined.tolist()[:3] == sorted(league.joined.tolist()[:3])
-    assert (league.joined >= 0).sum() >= 4
+    assert (league.joined >= 0).sum() >= 3
     rows = [row for row in read_metrics(whole / "metrics.csv") if "evaluate/elo" in row]
     assert len(rows) == int((league.joined >= 0).sum())
 
@@ -194,7 +194,14 @@ def test_self_play_finds_the_winning_move(
         "optim.lr": 3e-3,
         "agent.entropy_coef": 0.01,
     }
-    options = {**TINY, **learning, "env.lanes": 32, "league.openings": 1}
+    options = {
+        **TINY,
+        **learning,
+        "env.lanes": 32,
+        "league.openings": 1,
+        "evaluate.every": 2000,
+        "evaluate.episodes": 4,
+    }
     folder = rlkit.train(agent="ppo", total_steps=8_000, name="line", **options)
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--opponent", "perfect", "--games", "40", "--no-sample"]) == 0
