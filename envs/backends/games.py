@@ -47,22 +47,22 @@ def make_block(config: EnvConfig, seeds: Seeds, start: int, stop: int, render: b
     return kind(config, seeds, start, stop, render)
 
 
-def make_game(config: EnvConfig, mode: str | None = None) -> Core:
-    """One parallel game. Raises ValueError where it cannot be made, or is none that agents can share a policy in."""
+def construct(config: EnvConfig, mode: str | None = None) -> Core:
+    """What makes the games of an id, called. Raises ValueError where it refuses its arguments or lacks a package."""
     make = find_class(config.id)
     assert make is not None, f"{config.id} is no game"
     kwargs = dict(config.kwargs) | ({} if mode is None else {"render_mode": mode})
     try:
-        game = make(**kwargs)
+        return make(**kwargs)
     except TypeError as error:
         raise refusal(config.id, make, kwargs, error) from error
     except Exception as error:  # a package that is missing is one of PettingZoo's own errors
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
-    agents = getattr(game, "possible_agents", None)
-    if not agents:
-        raise ValueError(
-            f"env.id={config.id}: has no possible_agents; allowed: games whose agents are known before they begin"
-        )
+
+
+def same_spaces(config: EnvConfig, game: Core) -> None:
+    """Raise ValueError where the agents of a game do not see and do the same kinds of things."""
+    agents = game.possible_agents
     for what in ("observation", "action"):
         own = [getattr(game, f"{what}_space")(agent) for agent in agents]
         other = next((i for i, space in enumerate(own) if space != own[0]), None)
@@ -71,6 +71,17 @@ def make_game(config: EnvConfig, mode: str | None = None) -> Core:
                 f"env.id={config.id}: the {what} spaces of its agents differ ({agents[0]}: {own[0]}, {agents[other]}: "
                 f"{own[other]}); allowed: games whose agents can share one policy"
             )
+
+
+def make_game(config: EnvConfig, mode: str | None = None) -> Core:
+    """One parallel game. Raises ValueError where it cannot be made, or is none that agents can share a policy in."""
+    game = construct(config, mode)
+    agents = getattr(game, "possible_agents", None)
+    if not agents:
+        raise ValueError(
+            f"env.id={config.id}: has no possible_agents; allowed: games whose agents are known before they begin"
+        )
+    same_spaces(config, game)
     if config.show_state and not isinstance(getattr(game, "state_space", None), gymnasium.Space):
         raise ValueError(
             f"env.show_state=true: {config.id} has no state_space; allowed: games with state_space and state()"

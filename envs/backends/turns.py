@@ -20,12 +20,12 @@ import numpy.typing as npt
 from rlkit.envs.abilities import WRAPPED
 from rlkit.envs.aliases import Core, Value
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.games import construct, same_spaces
 from rlkit.envs.backends.interface import own
 from rlkit.envs.backends.leaf import observation_leaves
 from rlkit.envs.backends.seats import PLAYERS
 from rlkit.envs.config import EnvConfig
-from rlkit.envs.lookup import find_class, plays_games
-from rlkit.envs.single import refusal
+from rlkit.envs.lookup import plays_games
 from rlkit.options import show
 from rlkit.spaces import MASK, Dict, Discrete, MultiBinary, from_gymnasium, leaves, row_dtype
 from rlkit.turns import Ints, Player, Rows
@@ -56,32 +56,18 @@ def settled_turns(config: EnvConfig) -> EnvConfig:
 
 def make_turns(config: EnvConfig, mode: str | None = None) -> Core:
     """One game of turns. Raises ValueError where it cannot be made, or is none of two agents with the same spaces."""
-    make = find_class(config.id)
-    assert make is not None, f"{config.id} is no game"
-    kwargs = dict(config.kwargs) | ({} if mode is None else {"render_mode": mode})
-    try:
-        game = make(**kwargs)
-        if plays_games(replace(config, seats="all")):
-            from pettingzoo.utils.conversions import parallel_to_aec
+    game = construct(config, mode)
+    if plays_games(replace(config, seats="all")):
+        from pettingzoo.utils.conversions import parallel_to_aec
 
-            game = parallel_to_aec(game)
-    except TypeError as error:
-        raise refusal(config.id, make, kwargs, error) from error
-    except Exception as error:  # a package that is missing is one of PettingZoo's own errors
-        raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
+        game = parallel_to_aec(game)
     agents: list[str] = list(getattr(game, "possible_agents", None) or [])
     if len(agents) != 2:
         raise ValueError(
             f"env.id={config.id}: a game of turns of {len(agents) or 'unknown'} agents (its possible_agents); allowed: "
             "of two"
         )
-    for what in ("observation", "action"):
-        own_space, other = (getattr(game, f"{what}_space")(agent) for agent in agents)
-        if own_space != other:
-            raise ValueError(
-                f"env.id={config.id}: the {what} spaces of its agents differ ({own_space}, {other}); allowed: games "
-                "whose agents can share one policy"
-            )
+    same_spaces(config, game)
     if type(game.action_space(agents[0])).__name__ != "Discrete":
         raise ValueError(
             f"env.id={config.id}: actions are {game.action_space(agents[0])}; allowed in a game of turns: Discrete"

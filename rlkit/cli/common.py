@@ -273,7 +273,9 @@ def report(folder: Place, shown: Path) -> None:
         what = (
             "score on held-out rows" if "task" in read_plain(folder / "config.yaml") else "evaluated return"
         )
-        elo = f", {last['evaluate/elo']:.0f} Elo" if "evaluate/elo" in last else ""  # by which best/ is chosen
+        elo = (
+            f", {last['evaluate/elo']:.0f} Elo" if "evaluate/elo" in last else ""
+        )  # by which best/ is chosen
         best = f"{last['evaluate/best']:.0f} Elo" if elo else number(last["evaluate/best"])
         print(
             f"{what}: {number(last['evaluate/mean'])} +- {number(last['evaluate/std'])}{elo} at step "
