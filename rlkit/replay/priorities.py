@@ -109,7 +109,8 @@ class SumTree:
 def _put(tree: Floats, leaves: int, begin: int, priority: Floats) -> None:
     low = leaves + begin
     high = low + len(priority)
-    tree[low:high] = priority
+    for i in range(len(priority)):  # a slice would take seconds to compile
+        tree[low + i] = priority[i]
     while low > 1:
         low, high = low // 2, (high + 1) // 2
         for node in range(low, high):
