@@ -18,7 +18,22 @@ def compiled(function: F) -> F:
     """
     njit: Any = numba.njit
     try:
-        kernel: F = njit(cache=True, nogil=True)(function)
+        kernel: F = general(njit(cache=True, nogil=True)(function))
     except RuntimeError:  # neither the package nor the user has a folder to write to
-        kernel = njit(nogil=True)(function)
+        kernel = general(njit(nogil=True)(function))
+    return kernel
+
+
+def general(kernel: Any) -> Any:
+    """The same kernel, which others that call it with constants have compiled once for their types, not for each value.
+
+    Constants reach the machine code anyway, where it is inlined, and a third of the time to compile is saved.
+    """
+    template, unliteral = kernel.get_call_template, numba.types.unliteral
+
+    def of_types(arguments: Any, named: Any) -> Any:
+        plain = {key: unliteral(each) for key, each in named.items()}  # type: ignore[no-untyped-call]
+        return template(tuple(map(unliteral, arguments)), plain)
+
+    kernel.get_call_template = of_types
     return kernel

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numba
 import numpy as np
 
+from rlkit.envs.compiled import general
 from rlkit.spaces import Array
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +55,7 @@ C8, C16 = np.uint32(8), np.uint32(16)
 def kernel(function: F) -> F:
     """`function` as machine code that allocates no arrays, lets other threads run and counts no references."""
     njit: Any = numba.njit
-    made: F = njit(nogil=True, _nrt=False)(function)
+    made: F = general(njit(nogil=True, _nrt=False)(function))
     return made
 
 
