@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from rlkit.config.compose import compose
@@ -16,6 +17,8 @@ from rlkit.run.console import Console
 from rlkit.run.session import Session
 from rlkit.run.start import prepare
 from rlkit.sources.ray import fleet
+from tests.helpers import forked_rayworker
+from tests.helpers.runs import FORK, server
 
 PPO = ["agent=ppo", "env=cartpole", "agent.steps=16", "agent.minibatch=64", "agent.epochs=2"]
 DQN = [
@@ -85,10 +88,25 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @contextmanager
+def forked_workers() -> Iterator[None]:
+    """Rays that are started inside have their workers forked, where they have no environment of their own."""
+    from ray._private import ray_constants as constants
+
+    if not FORK:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(forked_rayworker.SERVER, str(server("first")))
+        # a name below the folder of Ray's own programs
+        patch.setattr(constants, "SETUP_WORKER_FILENAME", forked_rayworker.__file__)
+        yield
+
+
+@contextmanager
 def cluster(nodes: int, cpus: int) -> Iterator[Any]:
     """A head without cores and `nodes` nodes of `cpus` cores each, all on this machine's loopback."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.ray.fleet starts Ray
-    with fleet.local_only():
+    with forked_workers(), fleet.local_only():
         from ray.cluster_utils import Cluster
 
         args = {"num_cpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}

@@ -91,23 +91,26 @@ def _servers() -> itertools.cycle[socket.socket]:
     Strings hash differently in the two, as in any two processes, so that what depends on the order of a set differs
     between two runs that are compared.
     """
-    return itertools.cycle([_server("first"), _server("second")])
+    found = []
+    for name in ("first", "second"):
+        found.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        found[-1].connect(str(server(name)))
+    return itertools.cycle(found)
 
 
-def _server(name: str) -> socket.socket:
-    """A connection to the fork server of this name, which serves all workers of a test run and ends with it."""
+@functools.cache
+def server(name: str) -> Path:
+    """Where the fork server of this name listens, which serves all workers of a test run and ends with it."""
     run, whole = os.environ.get("PYTEST_XDIST_TESTRUNUID"), os.getppid()
     if run is None:  # there is this process alone
         run, whole = uuid.uuid4().hex, os.getpid()
     folder = Path(tempfile.gettempdir()) / f"rlkit-forks-{run}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with (folder / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / name).exists():
             _start_server(folder / name, whole)
-        ours.connect(str(folder / name))
-    return ours
+    return folder / name
 
 
 def _start_server(address: Path, whole: int) -> None:

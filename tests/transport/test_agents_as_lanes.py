@@ -19,6 +19,7 @@ from rlkit.play.evaluate import evaluate_policy, run_episodes
 from rlkit.play.saved import load
 from rlkit.run.folder import run_config
 from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, closings
+from tests.helpers.rayruns import forked_workers
 
 ENV = "rlkit.envs.toys.agents:Lives"  # agents "short" and "long" live 3 and 6 steps
 
@@ -135,7 +136,8 @@ def test_ray_counts_as_one_process_does(tmp_path: Path) -> None:
         values = options(
             **more, **{"source.group": 2, "agent.steps": 7, "agent.minibatch": 14, "agent.epochs": 1}
         )
-        run = rlkit.train("ppo", **values, total_steps=300, dir=str(tmp_path), name=name)  # type: ignore[arg-type]
+        with forked_workers():
+            run = rlkit.train("ppo", **values, total_steps=300, dir=str(tmp_path), name=name)  # type: ignore[arg-type]
         rows = read_metrics(run / "metrics.csv")
         both.append(
             ([row["episodes"] for row in rows], [row["return/mean"] for row in rows if "return/mean" in row])

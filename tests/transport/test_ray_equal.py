@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlkit.run.start import train as task
-from tests.helpers.rayruns import DQN, PPO, make, same, train
+from tests.helpers.rayruns import DQN, PPO, forked_workers, make, same, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -17,15 +17,16 @@ def _ray() -> Iterator[None]:
     """One Ray for all of these tests, which runs use as it is."""
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-    )
-    yield
-    ray.shutdown()
+    with forked_workers():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=100 * 2**20,
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.parametrize("agent", [PPO, DQN], ids=["ppo", "dqn-lstm"])

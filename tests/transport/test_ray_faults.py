@@ -11,7 +11,7 @@ import pytest
 
 from rlkit.sources.ray.fleet import WorkersLost
 from tests.helpers.ledger import account, names
-from tests.helpers.rayruns import add_node, cluster, make
+from tests.helpers.rayruns import add_node, cluster, forked_workers, make
 
 
 def options(folder: Path, faulty: str = "[0, 0]", seconds: float = 0.001) -> list[str]:
@@ -73,8 +73,11 @@ def test_an_environment_that_raises_or_hangs_is_reported_and_replaced(tmp_path: 
             source.publish(update)
 
     try:
-        with pytest.raises(
-            WorkersLost, match=r"worker \d .* failed, as reported above; source.max_failures=3"
+        with (
+            forked_workers(),
+            pytest.raises(
+                WorkersLost, match=r"worker \d .* failed, as reported above; source.max_failures=3"
+            ),
         ):
             learn()
     finally:

@@ -27,7 +27,7 @@ from rlkit.sources.ray.fleet import WorkersLost
 from tests.helpers.fakeray import FakeRay
 from tests.helpers.ledger import account, names
 from tests.helpers.processes import gone
-from tests.helpers.rayruns import DQN, PPO, make, same, train
+from tests.helpers.rayruns import DQN, PPO, forked_workers, make, same, train
 
 LOCAL = ["source=sync", "source.group=2"]
 SHARED = ["source=ray", "source.inference=shared", "source.group=2"]
@@ -54,10 +54,11 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 def ray() -> Iterator[Any]:
     """One Ray for all of these tests, which runs use as it is; as many cores as three workers with two actors want."""
     options = compose(["source=ray", "ray.memory=100", "source.workers=3", "source.inference=shared"]).config
-    found, connected = fleet.connect(options)
-    assert connected
-    yield found
-    found.shutdown()
+    with forked_workers():
+        found, connected = fleet.connect(options)
+        assert connected
+        yield found
+        found.shutdown()
 
 
 Whole = Callable[[tuple[str, ...], int], dict[str, torch.Tensor]]

@@ -20,7 +20,7 @@ from rlkit.sources.ray.wire import pack_rollout
 from rlkit.types import Rollout, tree_map
 from tests.helpers.fakeray import FakeRay
 from tests.helpers.ledger import account, names
-from tests.helpers.rayruns import DQN, PPO, add_node, cluster, make, same, train
+from tests.helpers.rayruns import DQN, PPO, add_node, cluster, forked_workers, make, same, train
 
 RAY = ["source=ray", "source.group=2", "source.workers=4"]
 NODES = [f"{number:056x}" for number in (1, 2)]
@@ -213,17 +213,22 @@ def test_aggregators_of_a_real_ray_change_no_bit(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Tree, "receive", count)
     weights = []
-    ray.init(
-        address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=10**8
-    )
-    try:
-        for aggregate in (0, 1):
-            options = [*PPO, *RAY, "source.workers=2", f"source.aggregate={aggregate}"]
-            run = make(tmp_path / str(aggregate), *options)
-            weights += [train(run, 20, each)]
-            assert bundles == [] or aggregate
-    finally:
-        ray.shutdown()
+    with forked_workers():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=10**8,
+        )
+        try:
+            for aggregate in (0, 1):
+                options = [*PPO, *RAY, "source.workers=2", f"source.aggregate={aggregate}"]
+                run = make(tmp_path / str(aggregate), *options)
+                weights += [train(run, 20, each)]
+                assert bundles == [] or aggregate
+        finally:
+            ray.shutdown()
     assert same(*weights)
     assert len(bundles) >= 10 and set(bundles) == {2} and run.feed.source.fleet.deaths == 0
 
