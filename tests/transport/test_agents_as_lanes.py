@@ -19,7 +19,6 @@ from rlkit.play.evaluate import evaluate_policy, run_episodes
 from rlkit.play.saved import load
 from rlkit.run.folder import run_config
 from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, closings
-from tests.helpers.rayruns import forked_workers
 
 ENV = "rlkit.envs.toys.agents:Lives"  # agents "short" and "long" live 3 and 6 steps
 
@@ -128,24 +127,6 @@ def test_every_agent_counts_lives(agent: str, more: dict[str, object], tmp_path:
     config, policy = run_config(run), load(run, "last").policy
     found = evaluate_policy(policy, config, 3, seed=0, device=torch.device("cpu"))  # one and a half games
     assert [each.length for each in found] == [3, 6, 3]
-
-
-def test_ray_counts_as_one_process_does(tmp_path: Path) -> None:
-    both = []
-    for name, more in (("local", {}), ("ray", {"source": "ray", "source.workers": 2})):
-        values = options(
-            **more, **{"source.group": 2, "agent.steps": 7, "agent.minibatch": 14, "agent.epochs": 1}
-        )
-        with forked_workers():
-            run = rlkit.train("ppo", **values, total_steps=300, dir=str(tmp_path), name=name)  # type: ignore[arg-type]
-        rows = read_metrics(run / "metrics.csv")
-        both.append(
-            ([row["episodes"] for row in rows], [row["return/mean"] for row in rows if "return/mean" in row])
-        )
-        weights = load(run, "last").policy.state_dict()
-        both[-1] += (torch.cat([x.flatten().float() for x in weights.values()]),)
-    assert both[0][:2] == both[1][:2]
-    assert torch.equal(both[0][2], both[1][2])
 
 
 def test_replay_never_draws_what_is_no_transition() -> None:

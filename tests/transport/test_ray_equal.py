@@ -5,10 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import rlkit
+from rlkit.metrics import read_metrics
+from rlkit.play.saved import load
 from rlkit.run.start import train as task
+from rlkit.sources.ray.aggregate import Bundle, Tree
 from tests.helpers.rayruns import DQN, PPO, forked_workers, make, same, train
 
 
@@ -54,3 +60,50 @@ def test_agents_in_two_workers_see_what_those_in_one_process_see(tmp_path: Path)
     ]
     shutil.rmtree(source)
     assert same(*(train(run, 5) for run in runs))
+
+
+def test_aggregators_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    bundles: list[int] = []  # chunks of each
+    receive = Tree.receive
+
+    def count(tree: Tree, bundle: Bundle) -> Any:
+        bundles.append(len(bundle.chunks))
+        return receive(tree, bundle)
+
+    def each(clock: Any, report: dict[str, Any]) -> None:
+        tree = run.feed.source.fleet.tree
+        if clock.update == 10 and tree is not None:
+            ray.get(list(tree.starting.values()))  # from here on all chunks are in bundles
+
+    monkeypatch.setattr(Tree, "receive", count)
+    weights = []
+    for aggregate in (0, 1):
+        options = [*PPO, "source.group=2", "source=ray", "source.workers=2", f"source.aggregate={aggregate}"]
+        run = make(tmp_path / str(aggregate), *options)
+        weights += [train(run, 20, each)]
+        assert bundles == [] or aggregate
+    assert same(*weights)
+    assert len(bundles) >= 10 and set(bundles) == {2} and run.feed.source.fleet.deaths == 0
+
+
+LIVES: dict[str, Any] = {  # agents "short" and "long" live 3 and 6 steps
+    "env": "rlkit.envs.toys.agents:Lives", "preset": "none", "env.lanes": 4, "seed": 1, "network.hidden": [8],
+    "log.tensorboard": False, "device": "cpu", "threads": 1, "evaluate.episodes": 4, "source.group": 2,
+    "agent.steps": 7, "agent.minibatch": 14, "agent.epochs": 1,
+}  # fmt: skip
+
+
+def test_agents_of_a_game_are_counted_as_in_one_process(tmp_path: Path) -> None:
+    both = []
+    for name, more in (("local", {}), ("ray", {"source": "ray", "source.workers": 2})):
+        run = rlkit.train("ppo", **LIVES | more, total_steps=300, dir=str(tmp_path), name=name)  # type: ignore[arg-type]
+        rows = read_metrics(run / "metrics.csv")
+        both.append(
+            ([row["episodes"] for row in rows], [row["return/mean"] for row in rows if "return/mean" in row])
+        )
+        weights = load(run, "last").policy.state_dict()
+        both[-1] += (torch.cat([x.flatten().float() for x in weights.values()]),)
+    assert both[0][:2] == both[1][:2]
+    assert torch.equal(both[0][2], both[1][2])

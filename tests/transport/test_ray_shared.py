@@ -254,3 +254,34 @@ def test_an_environment_that_raises_or_hangs_is_told(
     assert "worker 0 (lanes 0 to 7) failed, and 64 rows are lost: environment actor" in said
     assert told in said and re.search(r"tests/helpers/ledger\.py:\d+\)$", said)
     assert (run.feed.source.fleet.deaths, run.feed.source.fleet.failures) == (0, 1)
+
+
+def test_a_worker_whose_environment_raises_or_hangs_is_replaced(tmp_path: Path, ray: Any) -> None:
+    """In workers that step their environments: about one episode in 40 raises and one in 120 hangs.
+
+    So it goes until the budget is used up.
+    """
+    extra = [
+        "source.inference=local", "source.mode=async", "agent.steps=16", "source.workers=2", "source.max_failures=3",
+        "env.deadline=0.5",
+    ]  # fmt: skip
+    run = make(tmp_path, *ledger(tmp_path, *extra, faulty="[40, 120]", seconds=0.001))
+    source, received = run.feed.source, []
+
+    def learn() -> None:
+        for update in range(1, 2000):
+            received.extend(names(source.get()[0]))
+            source.publish(update)
+
+    try:
+        with pytest.raises(
+            WorkersLost, match=r"worker \d .* failed, as reported above; source.max_failures=3"
+        ):
+            learn()
+    finally:
+        run.feed.close()
+    said = "\n".join(run.console.said)  # type: ignore[attr-defined]
+    assert said.count("is replaced (") == 3 and "is replaced (3 of 3, source.max_failures)" in said
+    assert "RuntimeError('seed" in said and "is not liked" in said and "helpers/ledger.py:" in said
+    assert source.fleet.failures == 4 and source.fleet.deaths == 0
+    account(received, source, tmp_path / "log")

@@ -14,13 +14,13 @@ import torch
 
 from rlkit.options import ConfigError
 from rlkit.sources.ray import fleet, worker
-from rlkit.sources.ray.aggregate import Aggregator, Bundle, Chunk, Tree, join_chunks
+from rlkit.sources.ray.aggregate import Aggregator, Chunk, join_chunks
 from rlkit.sources.ray.lanes import TIME_MAJOR, join_lanes
 from rlkit.sources.ray.wire import pack_rollout
 from rlkit.types import Rollout, tree_map
 from tests.helpers.fakeray import FakeRay
 from tests.helpers.ledger import account, names
-from tests.helpers.rayruns import DQN, PPO, add_node, cluster, forked_workers, make, same, train
+from tests.helpers.rayruns import DQN, PPO, add_node, cluster, make, same, train
 
 RAY = ["source=ray", "source.group=2", "source.workers=4"]
 NODES = [f"{number:056x}" for number in (1, 2)]
@@ -194,43 +194,6 @@ def test_min_workers_is_refused_where_all_are_needed(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         make(tmp_path, *RAY, *options)
-
-
-def test_aggregators_of_a_real_ray_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    bundles: list[int] = []  # chunks of each
-    receive = Tree.receive
-
-    def count(tree: Tree, bundle: Bundle) -> Any:
-        bundles.append(len(bundle.chunks))
-        return receive(tree, bundle)
-
-    def each(clock: Any, report: dict[str, Any]) -> None:
-        tree = run.feed.source.fleet.tree
-        if clock.update == 10 and tree is not None:
-            ray.get(list(tree.starting.values()))  # from here on all chunks are in bundles
-
-    monkeypatch.setattr(Tree, "receive", count)
-    weights = []
-    with forked_workers():
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=10**8,
-        )
-        try:
-            for aggregate in (0, 1):
-                options = [*PPO, *RAY, "source.workers=2", f"source.aggregate={aggregate}"]
-                run = make(tmp_path / str(aggregate), *options)
-                weights += [train(run, 20, each)]
-                assert bundles == [] or aggregate
-        finally:
-            ray.shutdown()
-    assert same(*weights)
-    assert len(bundles) >= 10 and set(bundles) == {2} and run.feed.source.fleet.deaths == 0
 
 
 def test_nodes_come_and_go_while_workers_and_aggregators_are_killed(tmp_path: Path) -> None:
