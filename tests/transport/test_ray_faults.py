@@ -37,7 +37,7 @@ def test_a_cluster_that_loses_actors_and_a_node_loses_what_it_reports(tmp_path: 
             update(lambda: True)
             for index in (1, 2, 3):
                 os.kill(source.fleet.members[index].pid, signal.SIGKILL)
-                update(lambda: source.fleet.up < 4)
+                update(lambda killed=index: source.fleet.deaths == killed)
             # it goes on with those that are up until the others are back
             update(lambda: source.fleet.up == 4)
             deaths = source.fleet.deaths
