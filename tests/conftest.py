@@ -17,6 +17,12 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # as rlkit.sources.ray.fleet 
 # Without compiled files each of hundreds of processes would compile rlkit again, and every worker all tests.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+LONGEST = (  # files that take minutes on slow cores: those that mostly wait for Ray between those that compute
+    "test_ray_shared", "test_probes", "test_resume_agents", "test_ddpg_learns", "test_environments", "test_ray_tree",
+    "test_resume", "test_ppo_learns", "test_driving_exact", "test_ray_equal", "test_dqn_learns", "test_commands",
+    "test_learners", "test_ray_faults", "test_reinforce_learns", "test_ray_commands", "test_vector_faults",
+    "test_ray_source",
+)  # fmt: skip
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: one core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,6 +51,12 @@ def _seeded() -> None:
         torch.cuda.manual_seed_all(0)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist deals files out as they are ordered here; by itself, those with the fewest tests come last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_finish() -> None:
     """What all modules hold stays: no collection of garbage looks at it again."""
     gc.collect()
@@ -52,7 +64,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """The longest files come first, so that no worker is left with one. What needs a GPU is skipped where none is."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
     if not any("gpu" in item.keywords for item in items):
         return
     import torch

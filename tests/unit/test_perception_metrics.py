@@ -14,6 +14,8 @@ class Sklearn:
     """sklearn.metrics, imported with the first test that asks it: not where tests are collected."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pytest asks whatever a module holds whether it is a test
+            raise AttributeError(name)
         return getattr(importlib.import_module("sklearn.metrics"), name)
 
 
