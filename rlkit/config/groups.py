@@ -20,6 +20,10 @@ CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them,
     "exploration": ("explorations", "exploration"),
     "preset": ("presets", "preset"),
 }
+HYDRAS = ("output", "launcher", "sweeper", "help", "hydra_help", "hydra_logging", "job_logging")
+LEFT_OUT = [
+    f"~hydra/{group}" for group in HYDRAS
+]  # for programs of Hydra's own; a third of the time to compose
 
 
 def defaults() -> dict[str, str]:
@@ -49,7 +53,7 @@ def compose_groups(choices: tuple[str, ...], folder: Path, changed: int) -> dict
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
-            composed = hydra_compose("config", overrides=[*choices])
+            composed = hydra_compose("config", overrides=[*choices, *LEFT_OUT])
         plain: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{' '.join(choices)}: {' '.join(str(error).split())}") from error
