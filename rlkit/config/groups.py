@@ -20,10 +20,9 @@ CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them,
     "exploration": ("explorations", "exploration"),
     "preset": ("presets", "preset"),
 }
+# groups for programs of Hydra's own; reading them would be a third of the time to compose
 HYDRAS = ("output", "launcher", "sweeper", "help", "hydra_help", "hydra_logging", "job_logging")
-LEFT_OUT = [
-    f"~hydra/{group}" for group in HYDRAS
-]  # for programs of Hydra's own; a third of the time to compose
+LEFT_OUT = [f"~hydra/{group}" for group in HYDRAS]
 
 
 def defaults() -> dict[str, str]:

@@ -52,7 +52,8 @@ def test_an_actor_that_descends_q_fails(tmp_path: Path, monkeypatch: pytest.Monk
 def test_contextual_numbers(tmp_path: Path) -> None:
     """The number that is paid depends on the observation: best 1, ignoring it 0."""
     kwargs = {"choices": 4, "delay": 0, "continuous": True}
-    assert trained(tmp_path, "ddpg", "Cue", 6000, **{"env.kwargs": kwargs}) > 0.9
+    options = {"env.kwargs": kwargs, "optim.lr": 3e-3, "agent.replay.ratio": 0.1}
+    assert trained(tmp_path, "ddpg", "Cue", 6000, **options) > 0.9
 
 
 DELAYED: dict[str, Any] = {
