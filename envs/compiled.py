@@ -29,7 +29,9 @@ def general(kernel: Any) -> Any:
 
     Constants reach the machine code anyway, where it is inlined, and a third of the time to compile is saved.
     """
-    template, unliteral = kernel.get_call_template, numba.types.unliteral
+    template, unliteral = getattr(kernel, "get_call_template", None), numba.types.unliteral
+    if template is None:  # a plain function, with NUMBA_DISABLE_JIT=1
+        return kernel
 
     def of_types(arguments: Any, named: Any) -> Any:
         plain = {key: unliteral(each) for key, each in named.items()}  # type: ignore[no-untyped-call]
