@@ -22,13 +22,14 @@ from rlkit.reading import Reader, native_actions
 from rlkit.spaces import Array, native_action
 
 S = TypeVar("S")  # the memory of a policy, as a value
-Part = tuple[str, tuple[int, ...], str]  # of a memory: name, shape, dtype
+Part = tuple[tuple[int, ...], Any]  # of a memory: shape and dtype
 
 
 class Embedded(ABC, Generic[S]):
     """A policy outside training. Calls change nothing, so any number of threads may make them."""
 
     reader: Reader
+    _single: list[Part] | None = None  # `shapes` of a memory of one lane
 
     @abstractmethod
     def opening(self, lanes: int) -> S:
@@ -40,7 +41,7 @@ class Embedded(ABC, Generic[S]):
 
     @abstractmethod
     def shapes(self, state: Any) -> list[Part]:
-        """(name, shape, dtype) of every part of a memory. Raises TypeError, ValueError where it is none."""
+        """Shape and dtype of every part of a memory. Raises TypeError, AttributeError where it is none."""
 
     @abstractmethod
     def to_arrays(self, state: S) -> list[Array]:
@@ -120,8 +121,8 @@ class Embedded(ABC, Generic[S]):
     def check_state(self, state: Any, lanes: int) -> None:
         """Raise ValueError where a memory is not one of this policy for so many lanes."""
         try:
-            given = self.shapes(state)
-        except (TypeError, ValueError, AttributeError):
+            given: list[Part] | None = self.shapes(state)
+        except (TypeError, AttributeError):
             given = None
         wanted = self._wanted(lanes)
         if given == wanted:
@@ -132,20 +133,21 @@ class Embedded(ABC, Generic[S]):
                 f"the state is {count}; this policy remembers {len(wanted)} parts: it is of another policy (None "
                 "opens an episode)"
             )
-        name, shape, dtype = next(there for here, there in zip(wanted, given, strict=True) if here != there)
-        ours = next(here for here, there in zip(wanted, given, strict=True) if here != there)
+        number = next(i for i, parts in enumerate(zip(wanted, given, strict=True)) if parts[0] != parts[1])
+        (shape, dtype), (ours, its) = given[number], wanted[number]
         raise ValueError(
-            f"{name} of the state has shape {shape} of {dtype}; for {lanes} lanes this policy's has {ours[1]} of "
-            f"{ours[2]}: it is a state of another policy, or of another number of lanes (None opens an episode)"
+            f"part {number} of the state has shape {tuple(shape)} of {dtype}; for {lanes} lanes this policy's has "
+            f"{tuple(ours)} of {its}: it is a state of another policy, or of another number of lanes (None opens an "
+            "episode)"
         )
 
     def _wanted(self, lanes: int) -> list[Part]:
         """`shapes` of a memory of so many lanes."""
-        if not hasattr(self, "_single"):
+        if self._single is None:
             self._single = self.shapes(self.opening(1))
         if lanes == 1:
             return self._single
-        return [(name, (lanes, *shape[1:]), dtype) for name, shape, dtype in self._single]
+        return [((lanes, *shape[1:]), dtype) for shape, dtype in self._single]
 
 
 _FIRST, _LATER = np.array([True]), np.array([False])
@@ -173,9 +175,8 @@ class Session(Generic[S]):
         """The memory as the bytes of an npz file."""
         file = io.BytesIO()
         arrays = [] if self.state is None else self.policy.to_arrays(self.state)
-        np.savez(
-            file, opened=np.array(self.state is not None), **{f"memory.{i}": x for i, x in enumerate(arrays)}
-        )
+        named: dict[str, Any] = {f"memory.{i}": x for i, x in enumerate(arrays)}
+        np.savez(file, opened=np.array(self.state is not None), **named)
         return file.getvalue()
 
     def load(self, data: bytes) -> None:

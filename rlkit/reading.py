@@ -9,6 +9,7 @@ NumPy alone is imported here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,20 @@ from rlkit.spaces import (
 )
 
 
+class Entry:
+    """One leaf of an observation, and all that is asked of it in every call."""
+
+    def __init__(self, name: str, leaf: Space) -> None:
+        self.name, self.leaf, self.shape = name, leaf, tuple(getattr(leaf, "shape", ()))
+        self.what = f"entry {name}" if name else "observation"
+        self.dtype = np.dtype(row_dtype(leaf))
+        self.floats, self.mask = self.dtype.kind == "f", name == MASK
+        self.flat = isinstance(
+            leaf, (MultiDiscrete, MultiBinary)
+        )  # the environment's own arrays may be no vectors
+        self.limits, self.start = limits_of(leaf), start_of(leaf)
+
+
 class Reader:
     """Observations as an environment gives them, checked, and made rows [lanes, ...] by the names of `spaces.leaves`.
 
@@ -55,16 +70,13 @@ class Reader:
     ) -> None:
         self.known, self.space, self.action = observation, without(observation, labels), action
         self.gaps, self.remedy = gaps, remedy
-        self.entries = [
-            (name, leaf, np.dtype(row_dtype(leaf)), limits_of(leaf), start_of(leaf))
-            for name, leaf in leaves(self.space)
-        ]
+        self.entries = [Entry(name, leaf) for name, leaf in leaves(self.space)]
         self.components = component_starts(action) if choices(action) else None
 
     def row(self, obs: Any) -> dict[str, Array]:
         """One observation as rows of one lane. Raises ValueError, which says what came, what is read, what helps."""
         return {
-            entry[0]: self._read(entry, value, entry[1].shape)[None]
+            entry.name: self._read(entry, value, entry.shape)[None]
             for entry, value in zip(self.entries, self._values(obs), strict=True)
         }
 
@@ -83,20 +95,20 @@ class Reader:
             lanes = size if lanes is None else lanes
             if size != lanes or not size or not size[0]:
                 raise ValueError(
-                    f"{_what(entry[0])} has {f'{size[0]} lanes' if size else 'no axis of lanes'}; a batch of this "
+                    f"{entry.what} has {f'{size[0]} lanes' if size else 'no axis of lanes'}; a batch of this "
                     f"policy has {lanes[0] if lanes else 'one or more'} of them along the first axis of every entry"
                 )
             if isinstance(value, (list, tuple)) and isinstance(value[0], str):
-                value = np.stack([self._text(entry[1], text) for text in value])
-            found[entry[0]] = self._read(entry, value, (*lanes, *entry[1].shape))
+                value = np.stack([self._text(entry.leaf, text) for text in value])
+            found[entry.name] = self._read(entry, value, (*lanes, *entry.shape))
         return found
 
     def is_batch(self, obs: Any) -> bool:
         """Whether an observation has an axis of lanes before its own."""
-        _, leaf, *_ = self.entries[0]
+        entry = self.entries[0]
         value = self._values(obs)[0]
-        dims = leaf.dims if isinstance(leaf, MultiDiscrete | MultiBinary) else ()
-        return not isinstance(value, str) and np.ndim(value) == 1 + len(dims or leaf.shape)
+        dims = getattr(entry.leaf, "dims", ())
+        return not isinstance(value, str) and np.ndim(value) == 1 + len(dims or entry.shape)
 
     def _values(self, obs: Any) -> list[Any]:
         if isinstance(self.space, Dict):
@@ -137,88 +149,76 @@ class Reader:
             return text_row(text, leaf.shape[0])
         raise ValueError(f"the observation is the text {text[:60]!r}; this policy reads a {describe(leaf)}")
 
-    def _read(self, entry: tuple[Any, ...], value: Any, shape: tuple[int, ...]) -> Array:
+    def _read(self, entry: Entry, value: Any, shape: tuple[int, ...]) -> Array:
         """One leaf as an array of `shape`, which nobody else holds."""
-        name, leaf, dtype, limits, start = entry
-        if name == MASK and isinstance(value, tuple | list) and len(shape) == 1:  # one part per component
+        if entry.mask and isinstance(value, tuple | list) and len(shape) == 1:  # one part per component
             value = np.concatenate([np.ravel(part) for part in value])
         if isinstance(value, str):
-            value = self._text(leaf, value)
+            value = self._text(entry.leaf, value)
         try:
             array = np.asarray(value)
         except ValueError as error:
-            raise ValueError(
-                f"{_what(name)} is no array ({error}); this policy reads a {describe(leaf)}"
-            ) from error
-        if isinstance(leaf, MultiDiscrete | MultiBinary) and array.size == np.prod(shape):
+            raise ValueError(f"{entry.what} is no array ({error}); {self._reads(entry)}") from error
+        if entry.flat and array.size == np.prod(shape):
             array = array.reshape(shape)
         if array.shape != shape:
-            whole = leaf.shape if len(shape) == len(leaf.shape) else shape
+            whole = entry.shape if len(shape) == len(entry.shape) else shape
             remedy = f": {self.remedy}" if self.remedy else ""
-            raise ValueError(
-                f"{_what(name)} has shape {array.shape}; this policy reads shape {whole}{remedy}"
-            )
-        if dtype.kind == "f":
-            return self._floats(name, leaf, array)
-        found = self._integers(name, leaf, array, dtype, limits, start)
-        if name == MASK:
+            raise ValueError(f"{entry.what} has shape {array.shape}; this policy reads shape {whole}{remedy}")
+        found = self._floats(entry, array) if entry.floats else self._integers(entry, array)
+        if entry.mask:
             self._allowing(found)
         return found
 
-    def _floats(self, name: str, leaf: Space, array: Array) -> Array:
-        if array.dtype.kind not in "fiub":
-            raise ValueError(
-                f"{_what(name)} has dtype {array.dtype}; this policy reads a {describe(leaf)} of numbers"
-            )
-        if array.dtype == np.float32:
+    @staticmethod
+    def _reads(entry: Entry) -> str:
+        return f"this policy reads a {describe(entry.leaf)}"
+
+    def _floats(self, entry: Entry, array: Array) -> Array:
+        if array.dtype == entry.dtype:
             found = array.copy()
-        else:
+        elif array.dtype.kind in "fiub":
             with np.errstate(over="ignore"):
-                found = array.astype(np.float32)
-        # one addition tells in nearly all cases; numbers may be finite whose sum is not
-        if not np.isfinite(np.add.reduce(found, axis=None)) and not np.isfinite(found).all():
-            bad = found[~np.isfinite(found)]
-            if not (self.gaps and np.isnan(bad).all()):
-                place = np.unravel_index(int(np.argmin(np.isfinite(found))), found.shape)
+                found = array.astype(entry.dtype)
+        else:
+            raise ValueError(f"{entry.what} has dtype {array.dtype}; {self._reads(entry)}")
+        # one addition tells in nearly all cases
+        if not math.isfinite(np.add.reduce(found, axis=None, dtype=np.float64)):
+            wrong = np.isinf(found) if self.gaps else ~np.isfinite(found)
+            if wrong.any():
+                place = [int(i) for i in np.argwhere(wrong)[0]]
                 raise ValueError(
-                    f"{_what(name)} holds {bad[0]} at {list(map(int, place))}; this policy reads finite float32 "
-                    "numbers: replace it before the policy sees it, np.nan_to_num(x) for example"
+                    f"{entry.what} holds {found[wrong][0]} at {place}; this policy reads finite float32 numbers: "
+                    "replace it before the policy sees it, with np.nan_to_num(x) for example"
                 )
-        if name == MASK:
-            self._allowing(found)
         return found
 
-    def _integers(
-        self, name: str, leaf: Space, array: Array, dtype: np.dtype[Any], limits: Any, start: Any
-    ) -> Array:
+    def _integers(self, entry: Entry, array: Array) -> Array:
+        dtype, start = entry.dtype, entry.start
         if array.dtype.kind not in "iub":
-            remedy = "round them with x.astype(np.int64), if they are whole"
+            remedy = "x.astype(np.int64), if they are whole"
             if dtype == np.uint8:
-                remedy = "pass np.round(255 * x).astype(np.uint8) where they lie in [0, 1]"
+                remedy = "np.round(255 * x).astype(np.uint8) where they lie in [0, 1]"
             raise ValueError(
-                f"{_what(name)} has dtype {array.dtype}; this policy reads a {describe(leaf)}, whole numbers, and "
-                f"would cut others off: {remedy}"
+                f"{entry.what} has dtype {array.dtype}; {self._reads(entry)}, and what is no whole number would be cut "
+                f"off: pass {remedy}"
             )
         wide = array if array.dtype == dtype and start is None else array.astype(np.int64)
-        if start is not None:
-            wide = wide - start
-        if limits is not None or wide.dtype != dtype:
-            low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if limits is None else limits
+        wide = wide if start is None else wide - start
+        if entry.limits is not None or wide.dtype != dtype:
+            low, high = entry.limits or (np.iinfo(dtype).min, np.iinfo(dtype).max)
             wrong = (wide < low) | (wide > high)
             if wrong.any():
                 place = int(np.argmax(wrong))
-                given = np.asarray(array).ravel()[place]
-                shown = [
-                    int(np.broadcast_to(bound, wide.shape).ravel()[place])
-                    + (0 if start is None else int(np.broadcast_to(start, wide.shape).ravel()[place]))
-                    for bound in (low, high)
+                first = 0 if start is None else start
+                bounds = [
+                    int(np.broadcast_to(each + first, wide.shape).ravel()[place]) for each in (low, high)
                 ]
                 raise ValueError(
-                    f"{_what(name)} holds {given}; this policy reads a {describe(leaf)}: allowed here are "
-                    f"{shown[0]} to {shown[1]}"
+                    f"{entry.what} holds {array.ravel()[place]}; {self._reads(entry)}: allowed is {bounds[0]} to "
+                    f"{bounds[1]}"
                 )
-        found: Array = np.array(wide, dtype)
-        return found
+        return np.array(wide, dtype)
 
     def _allowing(self, mask: Array) -> None:
         """Raise ValueError where a mask [..., choices] leaves nothing to choose."""
@@ -227,10 +227,6 @@ class Reader:
                 f"entry {MASK} allows no choice in one of its components; at least one entry of each must be 1 (a "
                 "simulation in which nothing is allowed is over: reset it)"
             )
-
-
-def _what(name: str) -> str:
-    return f"entry {name}" if name else "observation"
 
 
 def _has_length(value: Any) -> bool:

@@ -100,7 +100,7 @@ def _mean_pool(attributes: Attributes, constants: Constants) -> Function:
         y = _pooled(windows, windows.padded(x), size, np.add)
         if whole:
             return y * x.dtype.type(1 / math.prod(windows.kernel))  # type: ignore[no-any-return]
-        return y / _pooled(windows, windows.padded(np.ones_like(x[:1, :1])), size, np.add)  # type: ignore[no-any-return]
+        return y / _pooled(windows, windows.padded(np.ones_like(x[:1, :1])), size, np.add)
 
     return pool
 

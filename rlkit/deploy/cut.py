@@ -70,16 +70,13 @@ class Cutter:
         nodes = [node for node in graph.node if needed & set(node.output)]
         del graph.node[:], graph.value_info[:]
         graph.node.extend(nodes)
-        for field in (graph.initializer, graph.input):
-            kept = [each for each in field if each.name in needed or each.name in inputs]
-            if field is graph.input:
-                kept = [next(each for each in kept if each.name == name) for name in inputs]
-            del field[:]
-            field.extend(kept)
+        constants = [each for each in graph.initializer if each.name in needed]
+        given = {each.name: each for each in graph.input}
         named = {each.name: each for each in graph.output}
-        kept = [named[name] for name in outputs]
-        del graph.output[:]
-        graph.output.extend(kept)
+        del graph.initializer[:], graph.input[:], graph.output[:]
+        graph.initializer.extend(constants)
+        graph.input.extend(given[name] for name in inputs)
+        graph.output.extend(named[name] for name in outputs)
         _rename(graph, outputs)
         _simplify(graph)
         _lanes(graph)
@@ -89,20 +86,25 @@ class Cutter:
 
 
 def _rename(graph: GraphProto, names: Mapping[str, str]) -> None:
-    """Outputs get their new names; an input that is an output as well is passed on by an operation of its own."""
+    """Values get numbers and outputs their new names; an output that is an input or another output is passed on."""
     import onnx
 
-    inputs = {each.name for each in graph.input} | {each.name for each in graph.initializer}
-    for output, (old, new) in zip(graph.output, names.items(), strict=True):
-        output.name = new
-        if old in inputs:
-            graph.node.append(onnx.helper.make_node("Identity", [old], [new]))
-            continue
-        for node in graph.node:
-            for values in (node.input, node.output):
-                for place, value in enumerate(values):
-                    if value == old:
-                        values[place] = new
+    made = {name for node in graph.node for name in node.output if name}
+    new: dict[str, str] = {}
+    passed: list[tuple[str, str]] = []
+    for output, (old, name) in zip(graph.output, names.items(), strict=True):
+        output.name = name
+        if old in made and old not in new:
+            new[old] = name
+        else:
+            passed.append((old, name))
+    for number, name in enumerate(sorted(made - new.keys())):
+        new[name] = f"x{number}"
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for place, value in enumerate(values):
+                values[place] = new.get(value, value)
+    graph.node.extend(onnx.helper.make_node("Identity", [new.get(old, old)], [name]) for old, name in passed)
 
 
 def _simplify(graph: GraphProto) -> None:

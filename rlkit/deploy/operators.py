@@ -64,7 +64,7 @@ def _many(function: Function) -> Builder:
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype.kind == "f":
-        return a / b  # type: ignore[no-any-return]
+        return a / b
     return np.trunc(a / b).astype(a.dtype)
 
 
@@ -104,7 +104,7 @@ def _axes(attributes: Attributes, constants: Constants) -> tuple[int, ...] | Non
 
 
 def _unsqueeze(attributes: Attributes, constants: Constants) -> Function:
-    axes = _axes(attributes, constants)
+    axes = _axes(attributes, constants) or ()
     return lambda x, _=None: np.expand_dims(x, axes)
 
 
@@ -162,10 +162,8 @@ def _matmul(attributes: Attributes, constants: Constants) -> Function:
 def _gemm(attributes: Attributes, constants: Constants) -> Function:
     alpha, beta = np.float32(attributes.get("alpha", 1.0)), np.float32(attributes.get("beta", 1.0))
     across, down = bool(attributes.get("transA")), bool(attributes.get("transB"))
-    weight = constants[1]
-    if weight is not None and down:
-        weight = weight.T
-    plain = alpha == 1 and beta == 1 and not across and weight is not None
+    weight = np.zeros(0) if constants[1] is None else constants[1].T if down else constants[1]
+    plain = alpha == 1 and beta == 1 and not across and constants[1] is not None
 
     def gemm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
         y = (a.T if across else a).dot(b.T if down else b)
@@ -229,6 +227,12 @@ def _gather(attributes: Attributes, constants: Constants) -> Function:
 def _gather_elements(attributes: Attributes, constants: Constants) -> Function:
     axis = int(attributes.get("axis", 0))
     return lambda x, index: np.take_along_axis(x, index, axis)
+
+
+def _gather_nd(attributes: Attributes, constants: Constants) -> Function:
+    if attributes.get("batch_dims"):
+        raise GraphError("policy.onnx: GatherND with batch_dims is not read")
+    return lambda x, index: x[tuple(np.moveaxis(index, -1, 0))]
 
 
 def _transpose(attributes: Attributes, constants: Constants) -> Function:
@@ -305,7 +309,7 @@ def _batch_norm(attributes: Attributes, constants: Constants) -> Function:
     def norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
         factor = scale / np.sqrt(var + epsilon)
         shape = (-1, *(1,) * (x.ndim - 2))
-        return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)  # type: ignore[no-any-return]
+        return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
 
     return norm
 
@@ -351,6 +355,7 @@ OPERATORS: dict[str, Builder] = {
     "Equal": _fixed(np.equal), "And": _fixed(np.logical_and), "Or": _fixed(np.logical_or),
     "Xor": _fixed(np.logical_xor), "Mod": _fixed(np.mod), "Where": _fixed(np.where), "Clip": _clip, "Cast": _cast,
     "Concat": _concat, "Split": _split, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Reshape": _reshape, "Flatten": _flatten, "Transpose": _transpose,
     "Expand": _fixed(_expand), "Tile": _fixed(_tile), "Range": _fixed(_range), "ConstantOfShape": _filled,
     "Shape": _shape, "Size": _fixed(lambda x: np.array(x.size, np.int64)),

@@ -57,7 +57,7 @@ def replay(policy: Policy) -> str:
 
 def _rows(policy: Policy, record: dict[str, Array], step: int) -> dict[str, Array]:
     """What was seen in a step, as rows of one lane."""
-    names = [entry[0] for entry in policy.reader.entries]
+    names = [entry.name for entry in policy.reader.entries]
     return {name: record[f"obs.{name}" if name else "obs"][step : step + 1] for name in names}
 
 

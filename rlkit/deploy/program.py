@@ -231,6 +231,8 @@ def _made(node: Node, inputs: list[Any]) -> tuple[int, int]:
     if op == "Gather":
         axis = int(node.attributes.get("axis", 0))
         return math.prod((*shapes[0][:axis], *shapes[0][axis:][1:], *shapes[1])), 0
+    if op == "GatherND":
+        return math.prod((*shapes[1][:-1], *shapes[0][shapes[1][-1] :])), 0
     if op == "Expand":
         return math.prod(np.broadcast_shapes(shapes[0], tuple(inputs[1].tolist()))), 0
     if op == "Tile":

@@ -48,10 +48,7 @@ class Folder:
             text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
             whole = hashlib.sha256(text.encode()).hexdigest() == manifest["sha256"]
             self.format = int(manifest["format"])
-            self.sums = {
-                str(name): str(each["sha256"])
-                for name, each in manifest["files"].items()
-            }
+            self.sums = {str(name): str(each["sha256"]) for name, each in manifest["files"].items()}
         except (*FAULTS, RecursionError) as error:
             raise GraphError(f"{self.path / 'manifest.json'} is damaged: {type(error).__name__}") from error
         if not whole:
@@ -161,7 +158,7 @@ class Policy(Embedded[tuple[Array, ...]]):
             each for each, _, _ in self.memory
         }:
             raise GraphError(f"policy.json does not say what {name} remembers")
-        names = [f"obs.{entry[0]}" if entry[0] else "obs" for entry in self.reader.entries]
+        names = [f"obs.{each.name}" if each.name else "obs" for each in self.reader.entries]
         inputs = [*names, "first", *(() if greedy else ("noise",)), *kept]
         outputs = ["action", *(str(each).replace("memory.", "memory_out.") for each in kept)]
         outputs += ["value"] if greedy and self.info.get("value") else []
@@ -184,7 +181,7 @@ class Policy(Embedded[tuple[Array, ...]]):
     def seconds(self) -> float:
         """What one decision takes here, at best."""
         rows = [np.zeros((1, *leaf.shape), row_dtype(leaf)) for _, leaf in leaves(self.reader.space)]
-        given = dict(zip((name for name, *_ in self.reader.entries), rows, strict=True))
+        given = dict(zip((each.name for each in self.reader.entries), rows, strict=True))
         state, first, best = self.opening(1), np.array([True]), math.inf
         for _ in range(_TRIALS):
             start = time.perf_counter()
@@ -232,9 +229,9 @@ class Policy(Embedded[tuple[Array, ...]]):
         return found
 
     def shapes(self, state: Any) -> list[Part]:
-        if not isinstance(state, tuple) or len(state) != len(self.memory):
-            return [("memory", np.shape(x), "") for x in state]
-        return [(name, x.shape, x.dtype.name) for (name, _, _), x in zip(self.memory, state, strict=True)]
+        if not isinstance(state, tuple):
+            raise TypeError("a memory is a tuple")
+        return [(x.shape, x.dtype) for x in state]
 
     def to_arrays(self, state: tuple[Array, ...]) -> list[Array]:
         return list(state)

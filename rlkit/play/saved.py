@@ -10,7 +10,7 @@ of one's own, that code is imported only if its name was typed on this machine b
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
@@ -87,18 +87,14 @@ class AgentPolicy(Embedded[State]):
     @torch.no_grad()
     def step(self, rows: dict[str, Array], first: Array, state: State, greedy: bool) -> tuple[Array, State]:
         """Sampling takes torch's global generator."""
-        obs: Obs = {name: torch.from_numpy(row) for name, row in rows.items()}
-        if not isinstance(self.reader.space, Dict):
-            obs = obs[""]
+        tensors = {name: torch.from_numpy(row) for name, row in rows.items()}
+        obs = tensors if isinstance(self.reader.space, Dict) else tensors[""]
         noise = None if greedy else torch.rand(len(first), self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
         action, state = self.act(obs, torch.tensor(first), state, noise)
         return action.numpy(), state
 
     def shapes(self, state: Any) -> list[Part]:
-        return [
-            (f"memory{path}", tuple(x.shape), str(x.dtype).removeprefix("torch."))
-            for path, x in _named(state)
-        ]
+        return [(x.shape, x.dtype) for x in tree_leaves(state)]
 
     def to_arrays(self, state: State) -> list[Array]:
         return [x.numpy() for x in tree_leaves(state)]
@@ -118,17 +114,6 @@ class AgentPolicy(Embedded[State]):
         return self._frames(frame)
 
     _frames: Frames | None = None
-
-
-def _named(state: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """(place, tensor) of the leaves of a state. Raises TypeError where something in it is no tensor."""
-    if isinstance(state, tuple):
-        for number, part in enumerate(state):
-            yield from _named(part, f"{path}.{number}")
-    elif isinstance(state, Tensor):
-        yield path, state
-    else:
-        raise TypeError(f"{type(state).__name__} in a state")
 
 
 def preprocessing(path: Path) -> dict[str, Any]:
