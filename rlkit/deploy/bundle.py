@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 
 MODULES = (  # each after those that it imports
-    "images", "spaces", "space_json", "reading", "embedded", "deploy.graph", "deploy.operators", "deploy.convolutions",
+    "images", "spaces", "space_json", "reading", "embedded", "deploy.graph", "deploy.operators", "deploy.layers",
     "deploy.program", "deploy.parity", "deploy.runtime",
 )  # fmt: skip
 HEAD = '''"""Runs the policy in this folder with NumPy alone (made by rlkit {version}; MIT licence).

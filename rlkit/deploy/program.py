@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rlkit.deploy.convolutions import Windows
 from rlkit.deploy.graph import LARGEST, Graph, GraphError, Node, Tensor
+from rlkit.deploy.layers import Windows
 from rlkit.deploy.operators import OPERATORS, STRUCTURAL, Function
 
 BY_LANES = (

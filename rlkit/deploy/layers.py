@@ -1,4 +1,4 @@
-"""Convolutions and pooling of images [N, C, H, W] in NumPy, as operators of ONNX."""
+"""Layers that are one operator of ONNX each, in NumPy: convolutions and pools of images [N, C, H, W], norms, Gelu."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from rlkit.deploy.graph import GraphError, Tensor
-from rlkit.deploy.operators import OPERATORS, Attributes, Constants, Function
+from rlkit.deploy.operators import OPERATORS, Attributes, Constants, Function, erf, sigmoid
 
 
 class Windows:
@@ -121,4 +121,37 @@ def _whole_mean(attributes: Attributes, constants: Constants) -> Function:
     return lambda x: x.mean(tuple(range(2, x.ndim)), keepdims=True, dtype=x.dtype)
 
 
+def _layer_norm(attributes: Attributes, constants: Constants) -> Function:
+    axis, epsilon = int(attributes.get("axis", -1)), np.float32(attributes.get("epsilon", 1e-5))
+    if axis != -1:
+        raise GraphError("policy.onnx: LayerNormalization of several axes is not read")
+
+    def norm(x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+        share = x.dtype.type(1 / x.shape[-1])
+        y = x - np.add.reduce(x, -1, keepdims=True) * share
+        y *= (np.add.reduce(y * y, -1, keepdims=True) * share + epsilon) ** np.float32(-0.5)
+        y *= scale
+        return y if bias is None else y + bias  # type: ignore[no-any-return]
+
+    return norm
+
+
+def _batch_norm(attributes: Attributes, constants: Constants) -> Function:
+    epsilon = np.float32(attributes.get("epsilon", 1e-5))
+
+    def norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> Tensor:
+        factor = scale / np.sqrt(var + epsilon)
+        shape = (-1, *(1,) * (x.ndim - 2))
+        return x * factor.reshape(shape) + (bias - mean * factor).reshape(shape)
+
+    return norm
+
+
+def _gelu(attributes: Attributes, constants: Constants) -> Function:
+    if attributes.get("approximate", "none") == "tanh":
+        return lambda x: x * sigmoid(1.5957691216 * (x + 0.044715 * x**3))
+    return lambda x: (x * 0.5 * (1 + erf(x * 0.7071067811865476))).astype(x.dtype)
+
+
+OPERATORS.update(LayerNormalization=_layer_norm, BatchNormalization=_batch_norm, Gelu=_gelu)
 OPERATORS.update(Conv=_conv, MaxPool=_max_pool, AveragePool=_mean_pool, GlobalAveragePool=_whole_mean)
