@@ -132,7 +132,8 @@ def policy(cell: Cell) -> AgentPolicy:
         EnvSpec("none", seen, action, stack), network, build(algorithm.Config, options, "agent")
     )
     for parameter in made.parameters():  # actions that differ, also where heads start at zero
-        parameter.data += 0.3 * torch.randn_like(parameter) / max(parameter.shape[-1:] or (1,)) ** 0.5
+        inputs = max(parameter.numel() // len(parameter), 1) if parameter.dim() else 1
+        parameter.data += 0.3 * torch.randn_like(parameter) / inputs**0.5
     return AgentPolicy(made.eval(), Path("none"))
 
 

@@ -260,7 +260,13 @@ def _gather(attributes: Attributes, constants: Constants) -> Function:
 
 def _gather_elements(attributes: Attributes, constants: Constants) -> Function:
     axis = int(attributes.get("axis", 0))
-    return lambda x, index: np.take_along_axis(x, index, axis)
+
+    def gather(x: Tensor, index: Tensor) -> Tensor:
+        own = axis % x.ndim
+        part = tuple(slice(None) if i == own else slice(size) for i, size in enumerate(index.shape))
+        return np.take_along_axis(x[part], index, own)
+
+    return gather
 
 
 def _gather_nd(attributes: Attributes, constants: Constants) -> Function:

@@ -9,8 +9,8 @@
     sampled              [S, ...]   the actions that they draw, with a memory of their own
 
 The loop is closed: the memory is the one that this policy has made itself. Continuous actions may differ by 1e-5 of
-their range, memory by 1e-4 of its size (or of 1). Choices may differ where the graph compares two numbers that are
-closer than 1e-5.
+their range (where that is infinite: of the largest one recorded, and of 1 at least), memory by 1e-4 of its size (or of
+1). Choices may differ where the graph compares two numbers that are closer than 1e-5.
 """
 
 from __future__ import annotations
@@ -63,10 +63,11 @@ def _rows(policy: Policy, record: dict[str, Array], step: int) -> dict[str, Arra
 
 def _greedy(policy: Policy, record: dict[str, Array]) -> str:
     state, checked = policy.opening(1), record["memory_steps"].tolist()
+    allowed = tolerance(policy.reader.action, record["action"])
     for step in range(len(record["first"])):
         rows, first = _rows(policy, record, step), record["first"][step : step + 1]
         action, after = policy.run(rows, first, state)
-        wrong = apart(policy.reader.action, record["action"][step], action[0])
+        wrong = apart(record["action"][step], action[0], allowed)
         if wrong and (not wrong.choice or policy.margin(rows, first, state) > NEAR):
             return f"step {step}, output action{wrong}"
         state = after
@@ -79,11 +80,11 @@ def _greedy(policy: Policy, record: dict[str, Array]) -> str:
 
 
 def _sampled(policy: Policy, record: dict[str, Array]) -> str:
-    state = policy.opening(1)
+    state, allowed = policy.opening(1), tolerance(policy.reader.action, record["sampled"])
     for step, noise in enumerate(record["noise"]):
         rows, first = _rows(policy, record, step), record["first"][step : step + 1]
         action, after = policy.run(rows, first, state, noise[None])
-        wrong = apart(policy.reader.action, record["sampled"][step], action[0])
+        wrong = apart(record["sampled"][step], action[0], allowed)
         if wrong and (not wrong.choice or policy.margin(rows, first, state, noise[None]) > NEAR):
             return f"step {step} with noise, output action{wrong}"
         state = after
@@ -96,13 +97,10 @@ class Apart(str):
     choice = False
 
 
-def apart(space: Space, wanted: Array, found: Array) -> Apart:
-    """How an action differs from the agent's; "" where it does not."""
-    scale, whole = scales(space)
-    wide = wanted.astype(np.float64).ravel()
-    off = np.abs(wide - found.astype(np.float64).ravel())
-    allowed = np.where(whole, 0.0, NEAR * np.where(np.isfinite(scale), scale, np.maximum(np.abs(wide), 1)))
-    return _words(wanted, found, ~(off <= allowed), whole)
+def apart(wanted: Array, found: Array, allowed: Array) -> Apart:
+    """How an action differs from the agent's by more than is allowed of each number; "" where it does not."""
+    off = np.abs(wanted.astype(np.float64).ravel() - found.astype(np.float64).ravel())
+    return _words(wanted, found, ~(off <= allowed), allowed == 0)
 
 
 def _memory(wanted: Array, found: Array) -> Apart:
@@ -124,13 +122,17 @@ def _words(wanted: Array, found: Array, wrong: Array, whole: Array) -> Apart:
     return words
 
 
-def scales(space: Space) -> tuple[Array, Array]:
-    """Of every number of an action: its range (infinite where it has none), and whether it is a choice."""
-    ranges, whole = [], []
+def tolerance(space: Space, actions: Array) -> Array:
+    """How far every number of an action may be off; 0 of choices. actions: those that were recorded."""
+    allowed, column = [], 0
+    wide = np.abs(actions.astype(np.float64)).reshape(len(actions), -1)
     for _, leaf in leaves(space):
         count = columns(leaf)
-        continuous = isinstance(leaf, Box)
-        low, high = (leaf.low, leaf.high) if isinstance(leaf, Box) else (0.0, 0.0)
-        ranges.append(np.broadcast_to(np.subtract(high, low), leaf.shape).reshape(count))
-        whole.append(np.full(count, not continuous))
-    return np.concatenate(ranges), np.concatenate(whole)
+        if isinstance(leaf, Box):
+            span = np.broadcast_to(np.subtract(leaf.high, leaf.low), leaf.shape).ravel()
+            largest = np.maximum(wide[:, column : column + count].max(0), 1)
+            allowed.append(NEAR * np.where(np.isfinite(span), span, largest))
+        else:
+            allowed.append(np.zeros(count))
+        column += count
+    return np.concatenate(allowed)

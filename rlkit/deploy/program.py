@@ -26,6 +26,7 @@ BY_LANES = (
     "Pad",
     "Tile",
 )  # whose shapes may follow from them
+MOST = 8 * LARGEST  # numbers of one value, however many lanes
 WORK = 16 * LARGEST  # numbers that one row may compute on its way
 PRODUCTS = 64  # multiplications of a matrix product that cost as much as one other number
 FAULTS = (
@@ -196,7 +197,7 @@ def _gap(node: Node, inputs: list[Any]) -> float:
 def _bound(node: Node, inputs: list[Any], lanes: int) -> int:
     """An upper bound of the work of an operation that is not done yet. Raises GraphError for one that is too large."""
     made, products = _made(node, inputs)
-    if made > LARGEST * lanes:
+    if made > min(LARGEST * lanes, MOST):
         raise GraphError(f"policy.onnx: an operation {node.op} that makes {made:,} numbers")
     return made * (32 if node.op in ("Erf", "Gelu") else 1) + products // PRODUCTS
 
