@@ -141,8 +141,11 @@ def _random(space: Space, action: Space, steps: int) -> tuple[Rows, Array]:
         shape, dtype = (steps, *leaf.shape), np.dtype(row_dtype(leaf))
         if dtype.kind == "f":
             x = generator.standard_normal(shape)
-            if isinstance(leaf, Box) and leaf.bounded:
-                x = generator.uniform(leaf.low, leaf.high, shape)
+            if isinstance(leaf, Box):  # within bounds, where there are
+                low, high = (np.broadcast_to(bound, leaf.shape) for bound in (leaf.low, leaf.high))
+                known = np.isfinite(low) & np.isfinite(high)
+                inside = generator.uniform(np.where(known, low, 0), np.where(known, high, 1), shape)
+                x = np.where(known, inside, np.clip(x, low, high))
             rows[name] = x.astype(np.float32) if name != MASK else np.ones(shape, np.float32)
             continue
         limits = limits_of(leaf)

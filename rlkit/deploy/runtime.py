@@ -26,7 +26,7 @@ from rlkit.deploy.graph import LARGEST, LARGEST_FILE, TYPES, GraphError, read_gr
 from rlkit.deploy.parity import replay
 from rlkit.deploy.program import FAULTS, Program
 from rlkit.embedded import Embedded, Part
-from rlkit.reading import Frames, Reader, frames_of
+from rlkit.reading import Frames, Reader, frames_of, native_actions
 from rlkit.space_json import from_json
 from rlkit.spaces import Array, action_row, leaves, row_dtype
 
@@ -129,6 +129,7 @@ class Policy(Embedded[tuple[Array, ...]]):
         known = all(dtype in TYPES.values() for _, _, dtype in self.memory)
         if sum(sizes) > LARGEST or any(size < 0 for size in sizes) or not known or not self.reader.entries:
             raise GraphError("policy.json describes observations, actions or a memory that no policy has")
+        native_actions(action, np.zeros((1, *self.row[0]), self.row[1]))  # whether its numbers are such
 
     @classmethod
     def load(cls, folder: str | Path, backend: str = "", *, seed: int | None = None) -> Policy:
