@@ -39,7 +39,7 @@ def sigmoid(x: Tensor) -> Tensor:
     y = np.tanh(x * 0.5)
     y += 1.0
     y *= 0.5
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 def erf(x: Tensor) -> Tensor:
@@ -171,8 +171,10 @@ def _log_softmax(attributes: Attributes, constants: Constants) -> Function:
 def _matmul(attributes: Attributes, constants: Constants) -> Function:
     def matmul(a: Tensor, b: Tensor) -> Tensor:
         if a.ndim > 2 and b.ndim == 2:  # rows of one matrix: several times as fast
-            return a.reshape(-1, a.shape[-1]).dot(b).reshape(*a.shape[:-1], b.shape[1])
-        return a.dot(b) if b.ndim <= 2 else np.matmul(a, b)
+            rows: Tensor = a.reshape(-1, a.shape[-1]).dot(b)
+            return rows.reshape(*a.shape[:-1], b.shape[1])
+        product: Tensor = a.dot(b) if b.ndim <= 2 else np.matmul(a, b)
+        return product
 
     return matmul
 

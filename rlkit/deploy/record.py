@@ -149,8 +149,8 @@ def _random(space: Space, action: Space, steps: int) -> tuple[Rows, Array]:
             rows[name] = x.astype(np.float32) if name != MASK else np.ones(shape, np.float32)
             continue
         limits = limits_of(leaf)
-        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if limits is None else limits
-        rows[name] = generator.integers(low, np.asarray(high, np.int64) + 1, shape).astype(dtype)
+        least, most = limits or (np.array(np.iinfo(dtype).min), np.array(np.iinfo(dtype).max))
+        rows[name] = generator.integers(least, most.astype(np.int64), shape, endpoint=True).astype(dtype)
         if name == MASK:  # some choices are forbidden, but never all of a component
             allowed = open_components(rows[name], component_starts(action)).all(-1)
             rows[name][~allowed] = 1

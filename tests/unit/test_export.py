@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -427,3 +428,29 @@ def test_what_no_operator_computes_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(agent.policy, "value", none)
     with pytest.raises(ConfigError, match="^no value is learned$"):
         trace(agent, ["value"])
+
+
+def example(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A script of examples/embed as a module."""
+    path = CELLS.parents[1] / "examples" / "embed" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_examples_score_what_the_agent_does(
+    run: Path, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, env, wanted = rlkit.load(run), gymnasium.make("CartPole-v1"), []
+    for seed in range(4):
+        obs, _ = env.reset(seed=seed)
+        session, total, over = agent.session(), 0.0, False
+        while not over:
+            obs, reward, terminated, truncated, _ = env.step(session.act(obs))
+            total, over = total + float(reward), terminated or truncated
+        wanted.append(total)
+    assert example("gym_script", monkeypatch).main(str(exported), "CartPole-v1", 4) == sum(wanted) / 4
+    assert example("threads", monkeypatch).main(str(exported), "CartPole-v1", 2) == wanted
