@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class Acting(nn.Module):
         """The parts of a memory in their places; those without a number are made."""
         left = iter(memory)
         return tree_map(
-            lambda x: next(left) if x.numel() else x.expand(len(first), *x.shape[1:]), self.opening
+            lambda x: next(left) if x.numel() else x.expand(first.shape[0], *x.shape[1:]), self.opening
         )
 
     def forward(
@@ -78,8 +78,11 @@ class Acting(nn.Module):
                 action, after = self.agent.act(obs, first, self.state(memory, first), uniforms)
                 found += [action, *memory_of(after)]
         if "value" in self.wanted:
-            rows = tree_map(lambda x: x[None], obs)
-            found.append(self.policy.value(rows, first[None], self.state(memory, first))[0])
+            state = self.state(memory, first)
+            if self.policy.eyes is not None:  # whose memory stands beside the policy's own
+                state, frames = cast(tuple[State, Tensor], state)
+                obs, _ = self.policy.eyes(obs, first, frames)
+            found.append(self.policy.value(tree_map(lambda x: x[None], obs), first[None], state)[0])
         return tuple(found)
 
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ from rlkit import checkpoint
 from rlkit.agents import ppo
 from rlkit.checkpoint import sealed
 from rlkit.cli.main import main
+from rlkit.collect.eyes import Eyes
 from rlkit.config import registry
 from rlkit.config.compose import compose, to_yaml
 from rlkit.files import at
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.encoders import make_encoder
 from rlkit.play.saved import AgentPolicy, policy_parts
 from rlkit.run.probe import probe_env
 from rlkit.runtime import GraphError, Policy
@@ -286,10 +288,8 @@ def test_300_mutated_folders_are_refused_or_act(exported: Path, tmp_path: Path) 
     obs = np.array([0.1, 0.2, 0.3, 0.4], np.float32)
     wanted = Policy.load(exported, "numpy")(obs)[0]
     whole = {each.name: each.read_bytes() for each in exported.iterdir()}
-    folder.mkdir()
+    shutil.copytree(exported, folder)
     for number in range(300):
-        for name, data in whole.items():
-            (folder / name).write_bytes(data)
         name = drawn.choice(["policy.onnx", "policy.onnx", "policy.json", "manifest.json"])
         data = bytearray(whole[name])
         place = drawn.randrange(len(data))
@@ -315,6 +315,8 @@ def test_300_mutated_folders_are_refused_or_act(exported: Path, tmp_path: Path) 
         except GraphError:
             seen["refused"] += 1
         assert time.process_time() - start < 1
+        for changed in (name, "manifest.json"):
+            (folder / changed).write_bytes(whole[changed])
     assert seen["refused"] > 200
 
 
@@ -392,23 +394,38 @@ def small(**network: Any) -> AgentPolicy:
     return AgentPolicy(policy.eval(), Path("none"))
 
 
-def test_a_transformer_remembers_as_the_agent_does() -> None:
-    """Its window is filled, and emptied where an episode opens."""
-    agent = small(core="transformer")
-    whole = importlib.import_module("rlkit.deploy.trace").trace(agent, ["action"])
-    cutter, outputs = Cutter(whole), ["action", "memory_out.0", "memory_out.1"]
-    inputs = ["obs", "first", "memory.0", "memory.1"]
-    made = cutter.cut({name: name for name in outputs}, inputs)
+def with_eyes() -> AgentPolicy:
+    """What it sees is what a frozen network makes of the last two frames."""
+    agent = small(core="gru")
+    seen = EnvSpec("none", Box((5,), "float32"), Discrete(3), 2)
+    look = make_encoder(seen.observation, 2, NetworkConfig(hidden=(4,))).requires_grad_(False)
+    agent.policy.eyes = Eyes(look, seen, agent.policy.spec.observation, {})
+    return AgentPolicy(agent.policy, Path("none"))
+
+
+@pytest.mark.parametrize("make", [lambda: small(core="transformer"), with_eyes], ids=["transformer", "eyes"])
+def test_memory_is_filled_and_cleared_as_the_agent_s(make: Callable[[], AgentPolicy]) -> None:
+    """A window of rows, and frames that eyes have seen, where episodes open at different times."""
+    agent = make()
+    value = ["value"] if agent.policy.eyes else []  # tracing takes seconds
+    whole = importlib.import_module("rlkit.deploy.trace").trace(agent, ["action", *value])
+    outputs, inputs = (
+        ["action", "memory_out.0", "memory_out.1", *value],
+        ["obs", "first", "memory.0", "memory.1"],
+    )
+    made = Cutter(whole).cut({name: name for name in outputs}, inputs)
     program = Program(read_graph(made.SerializeToString()), inputs, outputs)
-    obs = np.random.default_rng(0).standard_normal((12, 2, 4)).astype(np.float32)
+    shape = (12, 2, *agent.spec.observation.shape)  # type: ignore[union-attr]
+    obs = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     first = np.random.default_rng(1).random((12, 2)) < 0.2
     state = agent.opening(2)
     memory = [part.numpy() for part in tree_leaves(state)]
     for t in range(12):
         with torch.no_grad():
             action, state = agent.act(torch.from_numpy(obs[t]), torch.from_numpy(first[t]), state, None)
-        found, *memory = program(obs[t], first[t], *memory)
-        assert np.array_equal(found, action.numpy())
+        found, *after = program(obs[t], first[t], *memory)
+        memory = after[:2]
+        assert np.array_equal(found, action.numpy()) and [x.shape for x in after[2:]] == [(2,)] * len(value)
         for mine, theirs in zip(memory, tree_leaves(state), strict=True):
             assert np.allclose(mine, theirs.numpy(), atol=1e-5)
 
