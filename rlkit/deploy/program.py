@@ -71,14 +71,17 @@ class Program:
         """The outputs. Raises GraphError where the graph does not work on these shapes."""
         if len(arrays[0]) not in self._checked:
             self.check(*arrays)
-        with np.errstate(all="ignore"):
-            return self._run(*arrays)  # type: ignore[no-any-return]
+        try:
+            with np.errstate(all="ignore"):
+                return self._run(*arrays)  # type: ignore[no-any-return]
+        except FAULTS as error:
+            raise GraphError(f"policy.onnx does not work on this observation: {error}") from error
 
     def _add(self, node: Node) -> None:
         if node.op not in OPERATORS:
             raise GraphError(
-                f"policy.onnx: the operator {node.op[:60]!r} is not one that rlkit's runtime computes; "
-                'backend="onnxruntime" may'
+                f"policy.onnx: the operator {node.op[:60]!r} is not one that rlkit's runtime computes (rlkit export "
+                "--no-verify writes the graph for other programs)"
             )
         for place in STRUCTURAL.get(node.op, ()):
             name = node.inputs[place] if place < len(node.inputs) else ""

@@ -15,6 +15,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import stat
 import sys
 import time
 from pathlib import Path
@@ -75,6 +76,8 @@ class Folder:
     def _bytes(self, name: str, limit: int) -> bytes:
         path = self.path / name
         try:
+            if not stat.S_ISREG(path.lstat().st_mode):  # a pipe may never end, and a link leads elsewhere
+                raise GraphError(f"{path} is no regular file")
             with path.open("rb") as file:
                 data = file.read(limit + 1)
         except OSError as error:
@@ -154,14 +157,13 @@ class Policy(Embedded[tuple[Array, ...]]):
     def _opened(self, name: str, greedy: bool) -> Any:
         """One of the two graphs, as a function of arrays, tried on one lane."""
         data = self.folder.read(name)
-        kept = self.info["graphs"].get(name) if isinstance(self.info.get("graphs"), dict) else None
-        if not isinstance(kept, list) or not {str(each) for each in kept} <= {
-            each for each, _, _ in self.memory
-        }:
+        graphs, known = self.info.get("graphs"), {each for each, _, _ in self.memory}
+        kept = [str(each) for each in graphs.get(name) or ()] if isinstance(graphs, dict) else ["?"]
+        if not known.issuperset(kept):
             raise GraphError(f"policy.json does not say what {name} remembers")
         names = [f"obs.{each.name}" if each.name else "obs" for each in self.reader.entries]
         inputs = [*names, "first", *(() if greedy else ("noise",)), *kept]
-        outputs = ["action", *(str(each).replace("memory.", "memory_out.") for each in kept)]
+        outputs = ["action", *(each.replace("memory.", "memory_out.") for each in kept)]
         outputs += ["value"] if greedy and self.info.get("value") else []
         program: Any = Program(read_graph(data), inputs, outputs)
         rows = [np.zeros((1, *leaf.shape), row_dtype(leaf)) for _, leaf in leaves(self.reader.space)]

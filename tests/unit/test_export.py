@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import random
 import re
 import shutil
@@ -334,6 +335,7 @@ def test_300_mutated_folders_are_refused_or_act(exported: Path, tmp_path: Path) 
         ("memory", [{"name": "memory.0", "shape": [10**9], "dtype": "float32"}], "no policy has"),
         ("memory", [{"name": "memory.0", "shape": [1, 8], "dtype": "object"}], "no policy has"),
         ("memory", [], "does not say what policy.onnx remembers"),
+        ("graphs", {"policy.onnx": [1, {}]}, "does not say what policy.onnx remembers"),
         ("graphs", None, "does not say what policy.onnx remembers"),
         ("action", {"kind": "Discrete", "n": 2, "start": "x"}, "policy.json is damaged: UFuncTypeError"),
         ("noise", 10**12, "no policy has"),
@@ -354,6 +356,18 @@ def test_descriptions_that_no_policy_has_are_refused(
     reseal(folder)
     with pytest.raises(GraphError, match=words):
         Policy.load(folder, "numpy")(np.zeros(4))
+
+
+def test_what_is_no_regular_file_is_not_opened(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "export")
+    (folder / "policy.onnx").unlink()
+    os.mkfifo(folder / "policy.onnx")
+    with pytest.raises(GraphError, match=r"policy\.onnx is no regular file"):
+        Policy.load(folder, "numpy")
+    (folder / "policy.onnx").unlink()
+    (folder / "policy.onnx").symlink_to(exported / "policy.onnx")
+    with pytest.raises(GraphError, match=r"policy\.onnx is no regular file"):
+        Policy.load(folder, "numpy")
 
 
 def test_a_damaged_record_is_refused(exported: Path, tmp_path: Path) -> None:
