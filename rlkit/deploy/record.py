@@ -87,7 +87,7 @@ def observed(
     except Exception as error:  # of whoever wrote the environment
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         say(
-            f"{config.env.id} cannot be made here ({reason}): the steps that are compared are of random observations"
+            f"{config.env.id} cannot be used here ({reason}): the steps that are compared are of random observations"
         )
         return _random(agent.reader.space, agent.spec.action, steps)
     try:

@@ -13,6 +13,7 @@ import torch
 
 from rlkit.agents import ppo
 from rlkit.nn.config import NetworkConfig
+from rlkit.options import ConfigError
 from rlkit.play.saved import AgentPolicy
 from rlkit.reading import Frames, Reader, native_actions
 from rlkit.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, native_action
@@ -253,3 +254,15 @@ def test_frames_that_cannot_be_prepared_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             Frames(True, 16, False)(given)
+
+
+def test_a_run_says_how_its_frames_are_prepared(tmp_path: Path) -> None:
+    policy = agent(Box((8, 8), "uint8", 0.0, 255.0))
+    (tmp_path / "config.yaml").write_text("env: {gray: true, size: 8, skip: 4}\n")
+    frame = np.random.default_rng(5).integers(0, 256, (24, 16, 3), dtype=np.uint8)
+    for folder in (tmp_path / "best", tmp_path / "checkpoints" / "step-000000100"):
+        found = AgentPolicy(policy.policy, folder)
+        seen = found.prepare(frame)
+        assert seen.shape == (8, 8) and seen.dtype == np.uint8 and found(seen)[0] in (0, 1, 2)
+    with pytest.raises(ConfigError, match=r"lies in no run folder, whose config\.yaml says"):
+        AgentPolicy(policy.policy, tmp_path / "a" / "b" / "c").prepare(frame)

@@ -229,7 +229,7 @@ def test_without_an_environment_observations_are_random(run: Path, exported: Pat
     where = exporting.Origin("small", "ppo", 700, "")
     place = at(tmp_path / "export")
     exporting.export(rlkit.load(run), config, place, where, steps=60, value=True, say=said.append)
-    assert said[0].startswith("Nowhere-v0 cannot be made here") and said[1:] == [
+    assert said[0].startswith("Nowhere-v0 cannot be used here") and said[1:] == [
         "verified:    numpy, every recorded step",
         "verified:    onnxruntime, every recorded step",
     ]
