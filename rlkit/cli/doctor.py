@@ -54,6 +54,7 @@ EXTRAS = {  # pip extra -> its modules
     "minatar": ("minatar",),
     "perception": ("sklearn",),
     "multiagent": ("mpe2", "pymunk"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

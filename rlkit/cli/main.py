@@ -21,6 +21,7 @@ VERBS = {
     "resume": "continue a run exactly where it stopped",
     "evaluate": "measure an agent on episodes it never trained on, with confidence intervals",
     "watch": "see an agent play, in a window or as a video",
+    "export": "write an agent as a folder that runs without torch, proven equal to it",
     "collect": "play episodes and write labelled rows into a table",
     "data": "look at a table",
     "probe": "what a linear map reads from a run's features",

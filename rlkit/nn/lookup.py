@@ -22,6 +22,8 @@ from rlkit.types import Obs
 
 def lookup(index: Tensor, table: Tensor) -> Tensor:
     """The sums of rows of `table` [V, E] that each row of `index` [M, K] int64 names: [M, E]."""
+    if torch.compiler.is_exporting():  # to a format that has no operators of ours
+        return F.embedding(index, table).sum(1)
     return _Lookup.apply(index, table)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -101,7 +103,7 @@ class _Lookup(torch.autograd.Function):
 
 
 def _sums(index: Tensor, table: Tensor) -> Tensor:
-    return table.new_empty(len(index), table.shape[1])
+    return table.new_empty(index.shape[0], table.shape[1])
 
 
 def _gradients(dy: Tensor, index: Tensor, rows: int) -> Tensor:

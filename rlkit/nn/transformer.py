@@ -72,7 +72,11 @@ class Transformer(Core):
         rows, cached = len(e), self.window - 1
         time = torch.arange(rows + cached, device=e.device)
         # where each row's episode starts among [cached rows; rows]
-        start = torch.where(first, time[cached:, None], cached - count).cummax(0).values  # [T, N]
+        start = torch.where(first, time[cached:, None], cached - count)  # [T, N]
+        if (
+            rows > 1
+        ):  # the largest so far; of a single row it is the row, and exported graphs have no such operator
+            start = start.cummax(0).values
         earlier = time < start.t()[:, None, :, None]  # [N, 1, T, window-1+T]: belongs to an episode before
         after = []
         for layer, cache in zip(self.blocks, caches.unbind(0), strict=True):

@@ -13,115 +13,135 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from rlkit import checkpoint
 from rlkit.collect.league import league_of, with_league
 from rlkit.config import registry, trust
+from rlkit.config.edits import read_plain
 from rlkit.config.league import LeagueConfig
 from rlkit.config.legacy import modern
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
 from rlkit.device import Budget, TooLarge
+from rlkit.embedded import Embedded, Part
 from rlkit.files import Place, named, run_named
 from rlkit.machine import gib
 from rlkit.nn.config import NetworkConfig
+from rlkit.nn.norm import StandardUnits
 from rlkit.options import ConfigError, build
-from rlkit.spaces import (
-    MASK,
-    Box,
-    Dict,
-    MultiBinary,
-    MultiDiscrete,
-    describe,
-    leaf_values,
-    leaves,
-    native_action,
-    row_dtype,
-    start_of,
-    text_row,
-    to_rows,
-    without,
-)
+from rlkit.reading import Frames, Reader, frames_of
+from rlkit.spaces import Array, Dict, leaves, row_dtype
 from rlkit.tensorfile import MALFORMED
 from rlkit.text import clean
-from rlkit.types import EnvSpec, Lanes, Obs, State, tree_map
+from rlkit.types import EnvSpec, Lanes, Obs, State, tree_leaves, tree_map
 
+PREPROCESSING = {
+    "skip": 1,
+    "gray": False,
+    "size": 0,
+    "keep": [],
+    "stack": 1,
+    "action_mask": "none",
+}  # of env.*
+AS_IN_TRAINING = (
+    "make the environment as in training, rlkit.envs.make_env(rlkit.run.folder.run_config(RUN).env)"
+)
 SPARE = 2**26  # bytes that a policy may take beside its weights: masks, tables of positions
 
 
-class AgentPolicy:
-    """A policy for one simulation: single observations in, single actions out, memory as a value."""
+class AgentPolicy(Embedded[State]):
+    """A policy computed by torch: observations in, actions out, memory as a value."""
 
     def __init__(self, policy: Policy, path: Path) -> None:
         self.policy, self.path = policy, path
-        network = getattr(policy, "network", None)
-        self.privileged: tuple[str, ...] = getattr(
-            network, "privileged", ()
-        )  # entries that no action depends on
         # what it reads, through its eyes where it has some
         self.spec = (
             policy.spec if policy.eyes is None else replace(policy.eyes.spec, action=policy.spec.action)
         )
+        # entries that nobody knows where the policy is used: labels, and what only the value function reads
+        privileged: tuple[str, ...] = getattr(getattr(policy, "network", None), "privileged", ())
+        self.unknown = (*self.spec.labels, *privileged)
+        self._privileged = {
+            name: (leaf.shape, getattr(torch, row_dtype(leaf)))
+            for name, leaf in leaves(self.spec.observation)
+            if name in privileged
+        }
+        gaps = any(isinstance(each, StandardUnits) for each in policy.modules())
+        self.reader = Reader(
+            self.spec.observation, self.spec.action, self.unknown, gaps=gaps, remedy=AS_IN_TRAINING
+        )
+
+    def opening(self, lanes: int) -> State:
+        state = self.policy.initial_state(Lanes(lanes))
+        eyes = self.policy.eyes
+        return state if eyes is None else (state, eyes.memory(lanes, torch.device("cpu")))
+
+    def act(self, obs: Obs, first: Tensor, state: State, noise: Tensor | None) -> tuple[Tensor, State]:
+        """One row: obs [N, ...], first [N], noise [N, K] or None -> actions in the environment's units, memory.
+
+        The memory of eyes stands beside the policy's own.
+        """
+        if isinstance(
+            obs, dict
+        ):  # no action depends on these; the value that is computed beside it is not told
+            obs = obs | {
+                name: torch.zeros((first.shape[0], *shape), dtype=dtype, device=first.device)
+                for name, (shape, dtype) in self._privileged.items()
+            }
+        eyes = self.policy.eyes
+        if eyes is None:
+            action, state, _ = self.policy.act(obs, first, state, noise)
+            return self.policy.to_env(action), state
+        inner, frames = cast(tuple[State, Tensor], state)
+        seen, frames = eyes(obs, first, frames)
+        action, inner, _ = self.policy.act(seen, first, inner, noise)
+        return self.policy.to_env(action), (inner, frames)
 
     @torch.no_grad()
-    def __call__(self, obs: Any, state: State | None = None, *, greedy: bool = True) -> tuple[Any, State]:
-        """One decision.
+    def step(self, rows: dict[str, Array], first: Array, state: State, greedy: bool) -> tuple[Array, State]:
+        """Sampling takes torch's global generator."""
+        tensors = {name: torch.from_numpy(row) for name, row in rows.items()}
+        obs = tensors if isinstance(self.reader.space, Dict) else tensors[""]
+        noise = None if greedy else torch.rand(len(first), self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
+        action, state = self.act(obs, torch.tensor(first), state, noise)
+        return action.numpy(), state
 
-        obs: as the (wrapped) environment gives it, with the entry action_mask where one was there in training; state:
-        what the last call returned, None to open an episode. greedy=False samples (with torch's global generator).
-        Returns the action in the environment's units and structure, and state.
-        """
-        first, eyes = torch.tensor([state is None]), self.policy.eyes
-        if state is None:
-            state = self.policy.initial_state(Lanes(1))
-            state = state if eyes is None else (state, eyes.memory(1, torch.device("cpu")))
-        noise = None if greedy else torch.rand(1, self.policy.noise_size).clamp(1e-7, 1 - 1e-7)
-        if eyes is None:
-            action, state, _ = self.policy.act(self._row(obs), first, state, noise)
-        else:  # the memory of both, side by side
-            inner, frames = state
-            assert isinstance(inner, tuple) and isinstance(frames, torch.Tensor), "a state of this policy"
-            seen, frames = eyes(self._row(obs), first, frames)
-            action, inner, _ = self.policy.act(seen, first, inner, noise)
-            state = inner, frames
-        return native_action(self.spec.action, self.policy.to_env(action)[0].numpy()), state
+    def shapes(self, state: Any) -> list[Part]:
+        return [(x.shape, x.dtype) for x in tree_leaves(state)]
 
-    def _row(self, obs: Any) -> Obs:
-        """One observation as a row of one lane: [1, ...]."""
-        rows = {}
-        # nobody knows labels and what only the value function reads where the policy is used
-        unknown = (*self.spec.labels, *self.privileged)
-        space = without(self.spec.observation, unknown)
-        try:
-            values = leaf_values(space, obs)
-        except (KeyError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"the observation has no {error}; this policy reads a {describe(space)}"
-            ) from error
-        for (name, leaf), value in zip(leaves(space), values, strict=True):
-            if name == MASK and isinstance(value, (tuple, list)):  # one part per component
-                value = np.concatenate([np.ravel(part) for part in value])
-            if isinstance(leaf, Box) and leaf.meaning == "text" and isinstance(value, str):
-                value = text_row(value, leaf.shape[0])
-            array = np.asarray(value)
-            if isinstance(leaf, (MultiDiscrete, MultiBinary)):
-                array = array.ravel()
-            if array.shape != leaf.shape:
-                what = f"entry {name}" if name else "observation"
-                raise ValueError(
-                    f"{what} has shape {array.shape}; this policy reads shape {leaf.shape}: make the environment "
-                    f"as in training, rlkit.envs.make_env(rlkit.run.folder.run_config(RUN).env)"
-                )
-            row = to_rows(array, leaf.shape, start_of(leaf))
-            rows[name] = torch.from_numpy(np.array(row, row_dtype(leaf)))[None]
-        for name, leaf in leaves(self.spec.observation):
-            if name in self.privileged:  # the value that is computed beside the action is not told
-                rows[name] = torch.zeros(1, *leaf.shape, dtype=getattr(torch, row_dtype(leaf)))
-        return rows if isinstance(space, Dict) else rows[""]
+    def to_arrays(self, state: State) -> list[Array]:
+        return [x.numpy() for x in tree_leaves(state)]
+
+    def from_arrays(self, arrays: list[Array]) -> State:
+        """Raises ValueError where these are not as many as this policy remembers."""
+        opening = self.opening(1)
+        if len(arrays) != sum(1 for _ in tree_leaves(opening)):
+            raise ValueError(f"{len(arrays)} parts of a memory")
+        left = iter(arrays)
+        return tree_map(lambda _: torch.from_numpy(next(left)), opening)
+
+    def prepare(self, frame: Any) -> Array:
+        """As `config.yaml` beside the checkpoint says. Raises ConfigError where there is none."""
+        if self._frames is None:
+            self._frames = frames_of(self.spec.observation, preprocessing(self.path))
+        return self._frames(frame)
+
+    _frames: Frames | None = None
+
+
+def preprocessing(path: Path) -> dict[str, Any]:
+    """What the environment of the run with this checkpoint did to observations. Raises ConfigError."""
+    folder = next((each for each in path.absolute().parents[:2] if (each / "config.yaml").is_file()), None)
+    if folder is None:
+        raise ConfigError(
+            f"{path} lies in no run folder, whose config.yaml says what its environment did to frames; load the run"
+        )
+    found = read_plain(folder / "config.yaml").get("env", {})
+    return {name: found.get(name, default) for name, default in PREPROCESSING.items()}
 
 
 def policy_parts(policy: Policy, config: RunConfig) -> Saved:

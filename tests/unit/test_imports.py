@@ -10,16 +10,16 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("own", "text", "files", "images"),
     ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
-    ("space_json",),
-    ("types", "device", "seeding"),
+    ("space_json", "reading"),
+    ("types", "device", "seeding", "embedded"),
     ("compile", "returns", "turns", "contracts"),
     ("nn", "distributions", "checkpoint", "envs"),
     ("buffers", "config"),
     ("collect", "replay"),
     ("learn", "sources", "play"),
     ("agents", "run"),
-    ("probes", "perception"),
-    ("cli",),
+    ("probes", "perception", "deploy"),
+    ("cli", "runtime"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
