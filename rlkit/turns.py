@@ -67,6 +67,9 @@ class Turns(Protocol):
     def render(self, game: int) -> npt.NDArray[np.uint8] | None:
         """An [H, W, 3] picture for people, or None."""
 
+    def lost(self) -> Exception | None:
+        """The fault of a move in another thread that will not return."""
+
     def close(self) -> None:
         """Free what is held; idempotent."""
 

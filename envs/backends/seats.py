@@ -257,5 +257,8 @@ class Seats(VecEnv):
     def render(self, lane: int = 0) -> npt.NDArray[np.uint8] | None:
         return self.game.render(lane)
 
+    def lost(self) -> Exception | None:
+        return self.game.lost()
+
     def close(self) -> None:
         self.game.close()

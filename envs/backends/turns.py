@@ -22,8 +22,11 @@ from rlkit.envs.aliases import Core, Value
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.games import construct, same_spaces
 from rlkit.envs.backends.interface import own
+from rlkit.envs.backends.lane import overdue
 from rlkit.envs.backends.leaf import observation_leaves
+from rlkit.envs.backends.rows import Check
 from rlkit.envs.backends.seats import PLAYERS
+from rlkit.envs.backends.watchdog import Guard
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import plays_games
 from rlkit.options import show
@@ -37,7 +40,16 @@ PASSES = 100  # steps of agents that are out, one after the other
 def settled_turns(config: EnvConfig) -> EnvConfig:
     """`rlkit.envs.make.settled` of a game of turns. Raises ValueError."""
     usual = EnvConfig()
-    for name in (*WRAPPED, "labels", "stack", "show_agent", "show_state", "reward", "max_failures"):
+    for name in (
+        *WRAPPED,
+        "labels",
+        "stack",
+        "show_agent",
+        "show_state",
+        "reward",
+        "reward_scale",
+        "max_failures",
+    ):
         if getattr(config, name) != getattr(usual, name):
             raise ValueError(
                 f"env.{name}={show(getattr(config, name))}: a game of turns is taken as it is; its own options go into "
@@ -101,6 +113,18 @@ class AecTurns:
         names = [name for name, _ in leaves(self.shown)]
         self._rows = {name: np.zeros((1, *leaf.shape), row_dtype(leaf)) for name, leaf in leaves(self.shown)}
         self._leaves = observation_leaves(seen, self._rows)
+        # what was last seen of each game, and what looks for numbers that may not be there
+        self._seen = {
+            name: np.zeros((n, *leaf.shape), row_dtype(leaf)) for name, leaf in leaves(self.spec.observation)
+        }
+        self._seen[MASK][:] = 1
+        self._check = Check(
+            self.spec.observation, action, self._seen, np.zeros(n, np.float32), self.over, config.check
+        )
+        self._at = 0  # the game whose code runs
+        self._guard = Guard(
+            config.deadline, lambda trace: self._fault(self._at, "hung", "", overdue(config), trace)
+        )
         self._names = dict(zip(names, [name or "obs" for name in names], strict=True))
 
     def open(self, games: Ints, seeds: Ints) -> None:
@@ -169,23 +193,19 @@ class AecTurns:
         return self._call(game, "observe", lambda: self.envs[game].observe(agent))
 
     def look(self, games: Ints) -> Rows:
-        found = {
-            self._names[name]: np.zeros((len(games), *rows.shape[1:]), rows.dtype)
-            for name, rows in self._rows.items()
-            if name != MASK
-        }
-        masks = np.ones((len(games), self.moves), np.int8)
-        for k, game in enumerate(games.tolist()):
+        for game in games.tolist():
             seen = self._observe(game, self.agents[self.mover[game]])
             for leaf, (name, rows) in zip(self._leaves, self._rows.items(), strict=True):
                 wrong = leaf.put(0, seen, strict=False)
                 if wrong is not None:
                     raise self._fault(game, wrong[0], leaf.name, wrong[1])
                 if name != MASK:
-                    found[self._names[name]][k] = rows[0]
-            if not self.over[game]:
-                masks[k] = self._mask(game)
-        return found | {MASK: masks}
+                    self._seen[self._names[name]][game] = rows[0]
+            self._seen[MASK][game] = self._mask(game) if not self.over[game] else 1
+        finding = self._check.find()
+        if finding is not None:
+            raise self._fault(finding.row, finding.kind, finding.field, finding.detail)
+        return {name: rows[games] for name, rows in self._seen.items()}
 
     def player(self, name: str) -> Player:
         """random, first."""
@@ -215,18 +235,26 @@ class AecTurns:
             games = np.flatnonzero(moves >= 0)
             self.play(games, moves[games])
 
+    def lost(self) -> Exception | None:
+        return self._guard.hand_over()
+
     def render(self, game: int) -> npt.NDArray[np.uint8] | None:
         picture = self.envs[game].render()
         return picture if isinstance(picture, np.ndarray) and picture.ndim == 3 else None
 
     def close(self) -> None:
+        self._guard.close()
         for env in self.envs:
             env.close()
 
     def _call(self, game: int, method: str, call: Any) -> Any:
         """What the environment's own code returns. Raises EnvFault where it raises."""
+        self._at = game
         try:
-            return call()
+            with self._guard.watching():
+                return call()
+        except EnvFault:  # that it hung
+            raise
         except BaseException as error:
             if not own(error):
                 raise

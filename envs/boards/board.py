@@ -148,6 +148,9 @@ class Boards:
         picture[(y % PIXELS == 0) | (x % PIXELS == 0)] = (147, 161, 161)
         return picture
 
+    def lost(self) -> Exception | None:
+        return None
+
     def close(self) -> None:
         return
 

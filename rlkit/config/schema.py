@@ -268,7 +268,9 @@ class StopConfig:
         None, help="The run ends when the mean return of the last 100 training episodes reaches this"
     )
     minutes: float | None = option(None, above=0, help="The run ends after so many minutes")
-    score: float | None = option(None, help="The run ends when an evaluation's mean reaches this")
+    score: float | None = option(
+        None, help="The run ends when an evaluation's mean (in a league its Elo rating) reaches this"
+    )
     patience: int = option(
         0,
         min=0,

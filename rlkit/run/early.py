@@ -11,8 +11,8 @@ from rlkit.learn.trainer import Clock, Hook
 class EarlyStopHook(Hook):
     """Ends the run when an evaluation is good enough, or when `patience` of them in a row were no better than the best.
 
-    score: the mean that is good enough, None: there is none; patience 0: there is no such limit. It comes after the
-    hook that evaluates. (Prechelt, "Early stopping - but when?", 1998.)
+    score: the mean, in a league the Elo rating, that is good enough, None: there is none; patience 0: there is no such
+    limit. It comes after the hook that evaluates. (Prechelt, "Early stopping - but when?", 1998.)
     """
 
     def __init__(self, score: float | None, patience: int) -> None:
@@ -21,7 +21,7 @@ class EarlyStopHook(Hook):
         self.since = 0  # evaluations since the best one
 
     def after_update(self, clock: Clock, report: Report) -> None:
-        mean = report.get("evaluate/mean")
+        mean = report.get("evaluate/elo", report.get("evaluate/mean"))  # as best/ is chosen
         if mean is None:
             return
         mean = float(mean)

@@ -23,6 +23,7 @@ from rlkit.device import Budget, TooLarge
 from rlkit.machine import SHARE, available, gib, most
 from rlkit.options import ConfigError, show
 from rlkit.spaces import leaves, row_dtype
+from rlkit.turns import seated
 from rlkit.types import EnvSpec, Lanes, tree_leaves
 
 # of the weights: themselves, a target or a collector, gradients, two moments, and what is kept for the next checkpoint
@@ -115,7 +116,9 @@ def needed(policy: Policy, config: RunConfig, algorithm: Algorithm) -> int:
     # a replay buffer's batch has the rows before and after its transitions; a rollout's values are computed at once
     rows = 2 * experience.config.batch if isinstance(experience, Replayed) else (experience.steps + 1) * lanes
     rollout = (experience.steps + 1) * row * (2 if config.source.name == "thread" else 1)
-    total: int = COPIES * _bytes(policy.state_dict()) + 4 * state + rollout + 2 * 4 * rows * widest
+    weights = _bytes(policy.state_dict())
+    league = 2 * config.league.size * weights if seated(policy.spec) else 0  # and a policy for each snapshot
+    total: int = COPIES * weights + league + 4 * state + rollout + 2 * 4 * rows * widest
     return total
 
 

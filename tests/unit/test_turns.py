@@ -55,6 +55,8 @@ class Odd(AECEnv):
     def step(self, action: int | None) -> None:
         if self.fault == "raise" and self.t == 1:
             raise RuntimeError("no more")
+        while self.fault == "hangs" and self.t == 1:
+            pass
         if action is None:
             self.agents.remove(self.agent_selection)
             if self.fault == "stays":
@@ -71,7 +73,8 @@ class Odd(AECEnv):
             self.agent_selection = "a"
 
     def observe(self, agent: str) -> Any:
-        return np.zeros(3 if self.fault == "shape" else 2, np.float32) + self.said
+        seen = np.zeros(3 if self.fault == "shape" else 2, np.float32) + self.said
+        return seen + np.nan if self.fault == "unseen" and self.t else seen
 
     def render(self) -> None:
         return None
@@ -146,12 +149,14 @@ def test_an_agent_that_is_out_is_passed_over() -> None:
         ("mask", "mask: environment .*, lane 0, .* action_mask: allows nothing to a, who is to move"),
         ("raise", "no more"),
         ("nan", "nan: .* reward: nan"),
+        ("unseen", r"nan: environment .* obs: entry \[0\] is nan"),
+        ("hangs", "hung: environment .*, lane 0, .* no answer in 0.5 s"),
         ("stays", "interface: .* agent_selection: stays at a, which is out of the game"),
         ("shape", r"shape: .* obs: shape \(3,\), its space says \(2,\)"),
     ],
 )
 def test_what_breaks_the_rules_is_told(fault: str, message: str) -> None:
-    env = make_vec(EnvConfig(id=f"{__name__}:Odd", lanes=1, kwargs={"fault": fault}), 0)
+    env = make_vec(EnvConfig(id=f"{__name__}:Odd", lanes=1, kwargs={"fault": fault}, deadline=0.5), 0)
     with pytest.raises(EnvFault, match=message):
         play(env, 6)
 
@@ -164,6 +169,7 @@ def test_what_breaks_the_rules_is_told(fault: str, message: str) -> None:
         ({"kwargs": {"fault": "spaces"}}, "the action spaces of its agents differ"),
         ({"kwargs": {"fault": "box"}}, "allowed in a game of turns: Discrete"),
         ({"skip": 2}, "env.skip=2: a game of turns is taken as it is"),
+        ({"reward_scale": 0.1}, "env.reward_scale=0.1: a game of turns is taken as it is"),
         ({"backend": "workers"}, "env.backend=workers: not possible for a game of turns"),
         ({"seats": "all"}, "env.seats=all: in .* agents move in turns; type env.seats=one"),
         ({"action_mask": "info"}, "env.action_mask=info"),
