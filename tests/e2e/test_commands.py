@@ -267,7 +267,7 @@ def test_a_loaded_policy_acts_as_in_training(workplace: Path, name: str, options
         )
     other = np.zeros((5, 5), np.uint8)
     with pytest.raises(ValueError, match=r"has shape \(5, 5\); this policy reads shape \(36, 36"):
-        policy({"point": np.zeros(3), "inner": {"mode": 2, "flags": np.zeros((2, 2))}, "camera": other}
+        policy({"point": np.zeros(3), "inner": {"mode": 2, "flags": np.zeros((2, 2), np.int8)}, "camera": other}
                if name == "Mixed" else other)  # fmt: skip
 
 

@@ -65,6 +65,9 @@ class Acts:
 
     play = record = save = write = _note
 
+    def worth(self, episodes: list[Episode], step: int, report: Any) -> float:
+        return episodes[0].result
+
     def keep(self, step: int, mean: float) -> None: ...
 
     def histogram(self, *given: Any) -> None: ...
@@ -340,7 +343,7 @@ def test_what_is_evaluated_is_sampled_where_that_was_asked_for(
 
     path = tmp_path / "best"
     run = SimpleNamespace(env=SimpleNamespace(id="E"), evaluate=SimpleNamespace(sample=config))
-    agent = SimpleNamespace(path=path, policy=None)
+    agent = SimpleNamespace(path=path, policy=SimpleNamespace(spec=SimpleNamespace(labels=())))
     monkeypatch.setattr(evaluate_verb, "open_run", lambda arguments: (at(tmp_path), run, agent))
     asked: list[dict[str, Any]] = []
 
@@ -384,7 +387,9 @@ def test_what_is_watched_is_sampled_where_that_was_asked_for(
         monkeypatch.setattr(
             registry,
             "env_package",
-            lambda: SimpleNamespace(make_vec=lambda *given, **options: SimpleNamespace(close=lambda: None)),
+            lambda: SimpleNamespace(
+                make_vec=lambda *given, **options: SimpleNamespace(lanes=1, close=lambda: None)
+            ),
         )
     asked: list[tuple[bool, int]] = []
 

@@ -32,6 +32,9 @@ class Played:
 
         self.greedy = self.judged["greedy"]
 
+    def worth(self, episodes, step, report):
+        return sum(each.result for each in episodes) / len(episodes)
+
     def play(self, greedy=True):
         self.count += 1
         mean = self.means.pop(0)
