@@ -232,7 +232,9 @@ class EvaluateConfig:
     every: int = option(
         0, min=0, help="How many environment steps lie between two evaluations; 0: total_steps / 10"
     )
-    episodes: int = option(10, min=1, help="How many episodes an evaluation has")
+    episodes: int = option(
+        10, min=1, help="How many episodes an evaluation has, in a league against each member"
+    )
     sample: bool = option(
         False, help="Draw actions, in films too, as training does; false: take the most likely ones (greedy)"
     )

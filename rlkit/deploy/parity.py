@@ -40,6 +40,8 @@ def recorded(folder: Folder) -> dict[str, Array]:
                 raise GraphError("parity.npz holds too much")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except GraphError:
+        raise
     except (*FAULTS, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise GraphError(f"parity.npz is damaged: {type(error).__name__}") from error
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import rlkit
+from rlkit import checkpoint
 from rlkit.cli.main import main
 from rlkit.collect.league import FLOOR, League, league_of, seat, with_league
 from rlkit.collect.make import make_actor
@@ -23,12 +24,13 @@ from rlkit.contracts import Policy
 from rlkit.envs.boards.board import Board
 from rlkit.metrics import read_metrics
 from rlkit.options import ConfigError
+from rlkit.play.evaluate import run_episodes
 from rlkit.play.matches import wilson
 from rlkit.play.people import play_person
 from rlkit.play.saved import load
 from rlkit.run.folder import run_config
 from rlkit.run.resume import resume
-from rlkit.turns import OPPONENT
+from rlkit.turns import OPPONENT, SEAT
 from rlkit.types import EnvSpec, Lanes, Rollout
 from tests.helpers.resumed import interrupted_at
 from tests.helpers.runs import digest
@@ -122,6 +124,38 @@ def test_a_full_league_forgets_its_oldest_snapshot_and_keeps_the_others_results(
         assert (next(twin.parameters()) == step).all()
 
 
+def test_each_member_moves_as_its_own_weights_say() -> None:
+    """Snapshots that are sure of one cell each, and the newest weights of another: the first move of seat 0 tells."""
+    policy, _ = policy_of()
+    league = league_of(policy)
+    assert league is not None
+    bias = policy.network.heads["policy"].bias  # type: ignore[union-attr]
+    for cell in (1, 2, 3):  # members 2 and 3, and the newest
+        with torch.no_grad():
+            bias.copy_(torch.where(torch.arange(4) == cell, 50.0, 0.0))
+        if cell < 3:
+            league.join(policy, cell)
+    env = Board(256, 5, width=4, height=1, row=2)
+    seat(env, policy, Lanes(256))
+    row = env.restore(np.zeros(256, np.int64), [np.zeros(0)] * 256)
+    obs = row.obs
+    assert isinstance(obs, dict)
+    second = obs[SEAT] == 1
+    who, moved = obs[OPPONENT][second], (obs["board"][second, 0] == 2).int().argmax(1)
+    assert {int(n) for n in who} == {0, 1, 2, 3}
+    for member, cell in ((0, 3), (2, 1), (3, 2)):
+        assert (moved[who == member] == cell).all()
+    assert len(moved[who == 1].unique()) == 4  # at random
+    # half against the newest, the rest by their chances: a sixth each, as none was played yet
+    share = torch.bincount(obs[OPPONENT], minlength=4) / 256
+    assert (share - torch.tensor([1 / 2, 1 / 6, 1 / 6, 1 / 6])).abs().max() < 0.1
+    # an evaluation plays every member, from both seats, as often
+    judged = seat(Board(8, 5, evaluation=True, width=4, height=1, row=2), policy, Lanes(8))
+    played = run_episodes(policy, judged, 18, seed=5, device=torch.device("cpu"))
+    assert {(each.opponent, each.seat) for each in played} == {(m, s) for m in (1, 2, 3) for s in (0, 1)}
+    assert all(sum((e.opponent, e.seat) == (m, s) for e in played) == 3 for m in (1, 2, 3) for s in (0, 1))
+
+
 def test_lanes_in_groups_do_not_depend_on_their_neighbours() -> None:
     """Six lanes in groups of two, against snapshots that remember: the same rows as three vectors of two lanes."""
     options = {
@@ -180,6 +214,9 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert (league.joined >= 0).sum() >= 3
     rows = [row for row in read_metrics(whole / "metrics.csv") if "evaluate/elo" in row]
     assert len(rows) == int((league.joined >= 0).sum())
+    # best/ is the one with the highest rating
+    score = checkpoint.read(whole / "best", "score")["score"]
+    assert score["mean"] == pytest.approx(max(row["evaluate/elo"] for row in rows))
 
 
 def test_self_play_finds_the_winning_move(
