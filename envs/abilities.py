@@ -14,7 +14,7 @@ WRAPPED = (
     "stuck_after",
     "time_limit",
 )  # options that wrap a single environment
-OF_GAMES = ("show_agent", "show_state", "reward", "seats")  # options of games of several agents
+OF_GAMES = ("show_agent", "show_state", "reward", "groups", "seats")  # options of games of several agents
 OWN_MASK = "shows masks as an entry action_mask of its observations"
 
 

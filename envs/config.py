@@ -139,6 +139,13 @@ class EnvConfig:
         choices=("own", "team"),
         help="In a game of several agents: own: each is paid its reward; team: the mean of those who are in the game",
     )
+    groups: dict[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={
+            "help": "In a game of several agents: who shares a policy, {NAME: [AGENT, ...]} with * for any "
+            "characters; {}: all, or, where their spaces differ, those with the same ones"
+        },
+    )
     seats: str = option(
         "auto",
         choices=("auto", "all", "one"),
@@ -187,6 +194,7 @@ class EnvConfig:
             object.__setattr__(self, "atari", AtariConfig(**self.atari))
         for name in ("keep", "drop", "codes", "labels"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # YAML and JSON have lists
+        object.__setattr__(self, "groups", {name: tuple(each) for name, each in self.groups.items()})
 
     def validate(self) -> None:
         """Raise ValueError, one line that names the field (`env.skip=0: ...`), for a value out of range."""

@@ -174,8 +174,7 @@ class Policy(nn.Module, ABC):
 
     spec: EnvSpec
     noise_size: int  # K, uniforms per lane and step
-    # whether an action depends on nothing but the observation (and the frames stacked with it)
-    memoryless: bool
+    memoryless: bool  # whether an action depends on the observation (and the frames stacked with it) alone
     eyes: Eyes | None = None  # what it sees the environment through; no part of its weights
 
     @abstractmethod
@@ -206,6 +205,7 @@ class Episodes:
 
     returns: list[float] = field(default_factory=list)  # undiscounted, in the environment's own reward
     lengths: list[int] = field(default_factory=list)
+    lanes: list[int] = field(default_factory=list)  # whose they are, counted in the actor that played them
 
 
 @dataclass

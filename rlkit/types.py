@@ -45,6 +45,9 @@ class EnvSpec:
     stack: int = 1  # frames that the policy sees at once; the environment emits one
     agents: tuple[str, ...] = ("agent",)  # of one game, by name; lane n is agent n % A of game n // A
     labels: tuple[str, ...] = ()  # leaves of the observation that are answers to learn, never an input
+    # (name, numbers of its agents) of groups with a policy each, (): all share one. Observation and action are then
+    # Dicts with an entry per group, of which an agent fills and reads its own
+    groups: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def inputs(self) -> Space:
@@ -59,6 +62,14 @@ class EnvSpec:
         """What a leaf of the observation (a name of `spaces.leaves`) is for."""
         return "label" if leaf in self.labels else "mask" if leaf == MASK else "input"
 
+    def group(self, name: str) -> EnvSpec:
+        """What the policy of a group must know: that of a game of its agents alone."""
+        assert isinstance(self.observation, Dict) and isinstance(self.action, Dict), "groups have entries"
+        agents = tuple(self.agents[i] for i in dict(self.groups)[name])
+        return replace(
+            self, observation=self.observation[name], action=self.action[name], agents=agents, groups=()
+        )
+
     def to_json(self) -> dict[str, object]:
         """The specification as plain values for a JSON file."""
         return {
@@ -68,15 +79,16 @@ class EnvSpec:
             "stack": self.stack,
             "agents": list(self.agents),
             "labels": list(self.labels),
+            **({"groups": {name: list(members) for name, members in self.groups}} if self.groups else {}),
         }
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> EnvSpec:
-        """Inverse of `to_json`; agents and labels may be missing, as in folders of version 0.1.0."""
+        """Inverse of `to_json`; agents, labels and groups may be missing, as in folders of version 0.1.0."""
         names = {key: tuple(data[key]) for key in ("agents", "labels") if key in data}
-        return EnvSpec(
-            data["id"], from_json(data["observation"]), from_json(data["action"]), data["stack"], **names
-        )
+        groups = tuple((name, tuple(members)) for name, members in data.get("groups", {}).items())
+        observation, action = from_json(data["observation"]), from_json(data["action"])
+        return EnvSpec(data["id"], observation, action, data["stack"], **names, groups=groups)
 
 
 @dataclass(frozen=True)

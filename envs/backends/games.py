@@ -6,7 +6,7 @@
 
 (Terry et al., "PettingZoo: Gym for multi-agent reinforcement learning", NeurIPS 2021.) A game's episode is seeded with
 that of its first lane. A seat is what a lane (rlkit.envs.backends.lane) steps: it hands out what the game has said of
-one agent. All agents of a game must have the same spaces.
+one agent. Agents whose spaces differ are in groups with a policy each (grouping.py).
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import numpy as np
 from gymnasium import spaces
 
 from rlkit.envs.abilities import OWN_MASK, WRAPPED
-from rlkit.envs.aliases import Core, Env, Info, Opening, Step, Value
+from rlkit.envs.aliases import Core, Env, GymSpace, Info, Opening, Step, Value
 from rlkit.envs.backends.actions import unpack
 from rlkit.envs.backends.draws import LEADERS, Draws, Verdict
 from rlkit.envs.backends.faults import EnvFault
+from rlkit.envs.backends.grouping import Groups, groups_of, neutral, numbers
 from rlkit.envs.backends.interface import Misuse
 from rlkit.envs.backends.lane import Block, Lane
 from rlkit.envs.backends.rows import Rows
@@ -60,28 +61,14 @@ def construct(config: EnvConfig, mode: str | None = None) -> Core:
         raise ValueError(f"env.id={config.id}: cannot be made: {error}") from error
 
 
-def same_spaces(config: EnvConfig, game: Core) -> None:
-    """Raise ValueError where the agents of a game do not see and do the same kinds of things."""
-    agents = game.possible_agents
-    for what in ("observation", "action"):
-        own = [getattr(game, f"{what}_space")(agent) for agent in agents]
-        other = next((i for i, space in enumerate(own) if space != own[0]), None)
-        if other is not None:
-            raise ValueError(
-                f"env.id={config.id}: the {what} spaces of its agents differ ({agents[0]}: {own[0]}, {agents[other]}: "
-                f"{own[other]}); allowed: games whose agents can share one policy"
-            )
-
-
 def make_game(config: EnvConfig, mode: str | None = None) -> Core:
-    """One parallel game. Raises ValueError where it cannot be made, or is none that agents can share a policy in."""
+    """One parallel game. Raises ValueError where it cannot be made, or does not say what is needed of it."""
     game = construct(config, mode)
     agents = getattr(game, "possible_agents", None)
     if not agents:
         raise ValueError(
             f"env.id={config.id}: has no possible_agents; allowed: games whose agents are known before they begin"
         )
-    same_spaces(config, game)
     if config.show_state and not isinstance(getattr(game, "state_space", None), gymnasium.Space):
         raise ValueError(
             f"env.show_state=true: {config.id} has no state_space; allowed: games with state_space and state()"
@@ -91,15 +78,23 @@ def make_game(config: EnvConfig, mode: str | None = None) -> Core:
 
 def agents_in(config: EnvConfig) -> tuple[str, ...]:
     """The agents of one game, found out from one that is made once. Raises ValueError."""
-    return _agents_in(config.id, json.dumps(config.kwargs, sort_keys=True, default=str))
+    return _known(config.id, json.dumps(config.kwargs, sort_keys=True, default=str))[0]
+
+
+def groups_in(config: EnvConfig) -> Groups:
+    """The groups of its agents, {} where all share one policy. Raises ValueError."""
+    agents, own = _known(config.id, json.dumps(config.kwargs, sort_keys=True, default=str))
+    return groups_of(config.id, config.groups, agents, own)
 
 
 @lru_cache(maxsize=64)
-def _agents_in(id: str, kwargs: str) -> tuple[str, ...]:
+def _known(id: str, kwargs: str) -> tuple[tuple[str, ...], tuple[tuple[GymSpace, GymSpace], ...]]:
+    """The agents of a game, and what each sees and does."""
     game = make_game(EnvConfig(id=id, kwargs=json.loads(kwargs)))
     agents = tuple(map(str, game.possible_agents))
+    own = tuple((game.observation_space(each), game.action_space(each)) for each in game.possible_agents)
     game.close()
-    return agents
+    return agents, own
 
 
 def settled_game(config: EnvConfig) -> EnvConfig:
@@ -121,38 +116,54 @@ def settled_game(config: EnvConfig) -> EnvConfig:
     games, rest = divmod(config.lanes, len(agents_in(config)))
     if rest:
         raise ValueError(lanes_of_games(config))
-    return replace(config, action_mask="none", workers=min(config.workers or cores(), games))
+    groups = groups_in(config)
+    return replace(config, action_mask="none", workers=min(config.workers or cores(), games), groups=groups)
 
 
 class Seat(gymnasium.Env[Value, Value]):
     """One agent of a game: its reset and step hand out what the game has said of it."""
 
-    def __init__(self, game: Core, number: int, show: bool, state: bool = False) -> None:
+    def __init__(self, game: Core, number: int, config: EnvConfig) -> None:
         self.game, self.number, self.agent = game, number, game.possible_agents[number]
         self.metadata = dict(getattr(game, "metadata", None) or {})
         self.render_mode = getattr(game, "render_mode", None)
-        own = game.observation_space(self.agent)
-        self.dict, self.show, self.state = isinstance(own, spaces.Dict), show, state
-        self.observation_space = own
-        added: dict[str, Any] = {}
-        if show:
-            added[AGENT] = spaces.Discrete(len(game.possible_agents))
-        if state:
-            added[STATE] = game.state_space
-        if added:
-            entries = dict(own.spaces) if self.dict else {"obs": own}
-            self.observation_space = spaces.Dict([*entries.items(), *added.items()])
-        self.action_space = game.action_space(self.agent)
+        self.show, self.state = config.show_agent, config.show_state
+        groups = config.groups or {"": tuple(map(str, game.possible_agents))}
+        self.group = next(name for name, members in groups.items() if str(self.agent) in members)
+        self.place = groups[self.group].index(str(self.agent))  # in its group
+        seen = {name: self._space(members) for name, members in groups.items()}
+        done = {name: game.action_space(members[0]) for name, members in groups.items()}
+        self.dict = isinstance(game.observation_space(self.agent), spaces.Dict)
+        self.observation_space, self.action_space = seen[self.group], done[self.group]
+        if self.group:
+            self.observation_space = spaces.Dict(list(seen.items()))
+            self.action_space = spaces.Dict(list(done.items()))
+        self.others = {name: neutral(space) for name, space in seen.items()}
         self.said: Any = None  # what the next call returns
+
+    def _space(self, members: tuple[str, ...]) -> GymSpace:
+        """What the agents of a group see."""
+        own: GymSpace = self.game.observation_space(members[0])
+        added: dict[str, Any] = {AGENT: spaces.Discrete(len(members))} if self.show else {}
+        if self.state:
+            added[STATE] = self.game.state_space
+        if not added:
+            return own
+        entries = dict(own.spaces) if isinstance(own, spaces.Dict) else {"obs": own}
+        return spaces.Dict([*entries.items(), *added.items()])
 
     def seen(self, obs: Value) -> Value:
         """The game's observation of this agent; which agent it is, and the game's state, where they are asked for."""
-        if not self.show and not self.state:
-            return obs
-        added: dict[str, Any] = {AGENT: np.int64(self.number)} if self.show else {}
-        if self.state:
-            added[STATE] = self.game.state()
-        return {**(obs if self.dict else {"obs": obs}), **added}
+        if self.show or self.state:
+            added: dict[str, Any] = {AGENT: np.int64(self.place)} if self.show else {}
+            if self.state:
+                added[STATE] = self.game.state()
+            obs = {**(obs if self.dict else {"obs": obs}), **added}
+        return {**self.others, self.group: obs} if self.group else obs
+
+    def chosen(self, action: Value) -> Value:
+        """The game's own action of this agent."""
+        return action[self.group] if self.group else action
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> Opening:
         return self.seen(self.said), {}
@@ -190,7 +201,9 @@ class Game:
             lane = self.lanes[i]
             lane.rows.steps[lane.index] = lane.steps + 1
         try:
-            answer = self.draws.call(self.game.step, {self.agents[i]: actions[i] for i in inside})
+            answer = self.draws.call(
+                self.game.step, {self.agents[i]: self.seats[i].chosen(actions[i]) for i in inside}
+            )
             said = self._split(answer, inside)
         except BaseException as error:
             raise first.blame(error, "step") from error
@@ -267,6 +280,7 @@ class GameBlock(Block):
 
     def made(self, mode: str | None, seed: Callable[[int], object]) -> list[Env]:
         self.agents = agents_in(self.config)
+        self.groups = numbers(self.config.groups, self.agents)
         count = len(self.agents)
         if (self.stop - self.start) % count or self.start % count:
             raise ValueError(lanes_of_games(self.config))
@@ -274,9 +288,7 @@ class GameBlock(Block):
         for first in range(self.start, self.stop, count):
             seed(self.seeds.making(first))
             game = make_game(self.config, mode)
-            seats += [
-                Seat(game, number, self.config.show_agent, self.config.show_state) for number in range(count)
-            ]
+            seats += [Seat(game, number, self.config) for number in range(count)]
         return seats
 
     def attach(self, rows: Rows) -> None:

@@ -51,7 +51,9 @@ class InProcess(VecEnv):
         self.block = make_block(config, seeds, 0, config.lanes, render) if block is None else block
         shown = self.block.observation
         labels = label_leaves(config, shown)
-        self.spec = EnvSpec(config.id, shown, self.block.action, config.stack, self.block.agents, labels)
+        self.spec = EnvSpec(
+            config.id, shown, self.block.action, config.stack, self.block.agents, labels, self.block.groups
+        )
         self.rows = Rows(self.spec.observation, self.spec.action, self.lanes)
         self.block.attach(self.rows)
         self.row = rows_step(self.rows, self.spec.observation)

@@ -246,6 +246,7 @@ class Block:
         self.config, self.seeds, self.start, self.stop = config, seeds, start, stop
         mode = "rgb_array" if render else None
         self.agents: tuple[str, ...] = ("agent",)  # of one game
+        self.groups: tuple[tuple[str, tuple[int, ...]], ...] = ()  # of them, as EnvSpec.groups
         self.envs = envs or []
         self.simulators, self.opened = Simulators(), False
         # called after every step of a replay and every episode that was cut: the time for a step begins anew

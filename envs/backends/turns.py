@@ -20,7 +20,7 @@ import numpy.typing as npt
 from rlkit.envs.abilities import WRAPPED
 from rlkit.envs.aliases import Core, Value
 from rlkit.envs.backends.faults import EnvFault
-from rlkit.envs.backends.games import construct, same_spaces
+from rlkit.envs.backends.games import construct
 from rlkit.envs.backends.interface import own
 from rlkit.envs.backends.lane import overdue
 from rlkit.envs.backends.leaf import observation_leaves
@@ -46,6 +46,7 @@ def settled_turns(config: EnvConfig) -> EnvConfig:
         "stack",
         "show_agent",
         "show_state",
+        "groups",
         "reward",
         "reward_scale",
         "max_failures",
@@ -64,6 +65,19 @@ def settled_turns(config: EnvConfig) -> EnvConfig:
             "env.action_mask=info: a game of turns shows masks as PettingZoo's do; allowed: auto, none"
         )
     return replace(config, backend="inprocess", action_mask="none", workers=0)
+
+
+def same_spaces(config: EnvConfig, game: Core) -> None:
+    """Raise ValueError where the agents of a game do not see and do the same kinds of things."""
+    agents = game.possible_agents
+    for what in ("observation", "action"):
+        own = [getattr(game, f"{what}_space")(agent) for agent in agents]
+        other = next((i for i, space in enumerate(own) if space != own[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"env.id={config.id}: the {what} spaces of its agents differ ({agents[0]}: {own[0]}, {agents[other]}: "
+                f"{own[other]}); allowed: games whose agents can share one policy"
+            )
 
 
 def make_turns(config: EnvConfig, mode: str | None = None) -> Core:

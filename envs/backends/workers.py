@@ -31,6 +31,7 @@ from rlkit.contracts import VecEnv
 from rlkit.envs.backends import watchdog
 from rlkit.envs.backends.faults import EnvFault, spent
 from rlkit.envs.backends.games import agents_in
+from rlkit.envs.backends.grouping import numbers
 from rlkit.envs.backends.inprocess import reward_scale, rows_step
 from rlkit.envs.backends.lane import lane_fault
 from rlkit.envs.backends.rows import Rows
@@ -162,7 +163,10 @@ class Workers(VecEnv):
         heads = self._begin(self.workers)
         observation, action = from_json(heads[0]["observation"]), from_json(heads[0]["action"])
         labels = label_leaves(self.config, observation)
-        self.spec = EnvSpec(self.config.id, observation, action, self.config.stack, self.agents, labels)
+        groups = numbers(self.config.groups, self.agents)
+        self.spec = EnvSpec(
+            self.config.id, observation, action, self.config.stack, self.agents, labels, groups
+        )
         self.fps = heads[0]["fps"]
         size = Rows.size(observation, action, self.lanes)
         os.ftruncate(self.shared, size)

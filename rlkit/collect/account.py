@@ -37,6 +37,7 @@ class Account:
             if closes[t, n]:
                 episodes.returns.append(float(total[row, n] - base_return[n]) / self.reward_scale)
                 episodes.lengths.append(int(count[row, n] - base_length[n]))
+                episodes.lanes.append(int(n))
             if first[row, n]:
                 self.episode[n] += 1
                 self.started[n] = step + row

@@ -9,12 +9,23 @@ import torch
 
 from rlkit.collect.actor import Actor
 from rlkit.collect.eyes import see
-from rlkit.collect.league import League, seat
+from rlkit.collect.group_policy import GroupPolicy
+from rlkit.collect.league import League, seat, with_league
 from rlkit.config import registry
+from rlkit.config.compose import of_group
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, VecEnv
 from rlkit.turns import Player
-from rlkit.types import Lanes
+from rlkit.types import EnvSpec, Lanes
+
+
+def make_policy(config: RunConfig, spec: EnvSpec, device: torch.device | str = "cpu") -> Policy:
+    """The policy of a run in `spec`; of a game's groups, those of all of them. Its weights are torch's next draws."""
+    if spec.groups:
+        parts = {name: make_policy(of_group(config, spec, name), spec.group(name)) for name, _ in spec.groups}
+        return GroupPolicy(spec, parts).to(device)
+    algorithm = registry.algorithm(config.agent_name)
+    return with_league(algorithm.Policy(spec, config.network, config.agent).to(device), config.league)
 
 
 def make_actor(

@@ -14,9 +14,9 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -30,6 +30,9 @@ from rlkit.config.schema import GENERIC_ENV, Common, RunConfig, TaskRun
 from rlkit.config.values import plain as as_option
 from rlkit.files import Place, at
 from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
+
+if TYPE_CHECKING:  # it imports torch
+    from rlkit.types import EnvSpec
 
 FIRST = (
     "agent",
@@ -267,7 +270,47 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
     found = {*RunConfig.__dataclass_fields__, *(each.name for each in describe(RunConfig, types=types))}
     known = sorted(found - {"alias"})  # nobody types it
     hint = f"rlkit list options agent={name} shows all"
-    return _check_env(build(RunConfig, plain, types=types, known=known, elsewhere=ELSEWHERE, hint=hint))
+    config = _check_env(build(RunConfig, plain, types=types, known=known, elsewhere=ELSEWHERE, hint=hint))
+    for group in config.groups:
+        _edited(config, group)  # raises where its options are wrong
+    return config
+
+
+def of_group(config: RunConfig, spec: EnvSpec, name: str) -> RunConfig:
+    """The run of one group of a game's agents as if there were no other: its options, its share of the lanes."""
+    found = _edited(config, name)
+    lanes = config.env.lanes // len(spec.agents) * len(dict(spec.groups)[name])
+    return replace(found, env=replace(found.env, lanes=lanes))
+
+
+def learns(config: RunConfig, name: str) -> bool:
+    """Whether a group learns, groups.NAME.learn."""
+    return bool(config.groups.get(name, {}).get("learn", True))
+
+
+def _edited(config: RunConfig, name: str) -> RunConfig:
+    """`config` with what is different for a group. Raises ConfigError."""
+    plain = to_plain(config) | {"groups": {}}
+    edits = config.groups.get(name, {})
+    known = ("agent", "network", "optim", "learn")
+    for key, value in edits.items() if isinstance(edits, Mapping) else [("", edits)]:
+        typed = f"groups.{name}{key and '.'}{key}={show(value)}"
+        if key not in known or (key != "learn" and not isinstance(value, Mapping)):
+            raise ConfigError(
+                f"{typed}: not an option of a group; allowed: groups.{name}.agent.OPTION, .network.OPTION, "
+                ".optim.OPTION, .learn"
+            )
+        if key == "learn":
+            if not isinstance(value, bool):
+                raise ConfigError(f"{typed}: not true or false; allowed: true, false")
+            continue
+        if "name" in value and key == "agent":
+            raise ConfigError(f"groups.{name}.agent.name: all groups have the same agent; leave it out")
+        put(plain, key, dict(value))
+    try:
+        return _typed(plain)
+    except ConfigError as error:
+        raise ConfigError(f"groups.{name}: {error}") from error
 
 
 def _check_env(config: RunConfig) -> RunConfig:

@@ -343,6 +343,13 @@ class RunConfig(Common):
     video: VideoConfig = field(default_factory=VideoConfig)
     eyes: EyesConfig = field(default_factory=EyesConfig)
     league: LeagueConfig = field(default_factory=LeagueConfig)
+    groups: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "What is different for a group of a game's agents (env.groups): groups.NAME.agent.OPTION, "
+            "groups.NAME.network.OPTION, groups.NAME.optim.OPTION; groups.NAME.learn=false: it keeps its weights"
+        },
+    )
     init_from: str = option(
         "",
         help="A run, RUN, RUN:best, RUN:last or RUN:STEP, whose weights this one begins with: of the same agent, "

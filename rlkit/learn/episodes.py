@@ -17,14 +17,14 @@ from rlkit.contracts import (
     Saved,
 )
 from rlkit.learn.feeds import RolloutFeed
-from rlkit.types import Rollout, tree_map
+from rlkit.types import Rollout, closings, tree_map
 
 
 class EpisodeFeed(RolloutFeed):
     """Whole episodes, each once, as soon as they are complete.
 
-    `next` collects rollouts until at least `minimum` episodes that nobody has learned from are complete, and returns
-    the rollouts that they lie in, joined in time, as one [T, N]; extra["weight"] [T, N] (float32) is 1 in their
+    `take` keeps rollouts until at least `minimum` episodes that nobody has learned from are complete, and returns the
+    rollouts that they lie in, joined in time, as one [T, N]; extra["weight"] [T, N] (float32) is 1 in their
     transitions and 0 elsewhere (episodes that still run, those that were learned from before, rows that are no
     transitions). Every weighted episode opens in the batch. Rollouts that hold the beginning of a running episode are
     kept, and saved in checkpoints. A transition is counted when it is collected, so the run's clock is exact.
@@ -44,21 +44,24 @@ class EpisodeFeed(RolloutFeed):
         self.minimum, self.device, self.longest = minimum, device, longest
         self.kept: list[Rollout] = []  # consecutive, all of one length
         self.learned_to: npt.NDArray[np.int64] | int = 0  # [N] the first of their rows not learned from
+        self.opened: npt.NDArray[np.int64] | int = 0  # [N] row in which the running episode of each lane opened
+        self.complete = 0  # episodes in them that nobody has learned from
 
-    def next(self) -> tuple[Rollout, int]:
-        steps, begin = 0, self.episodes
-        opened = self.learned_to  # [N] row in which the running episode of each lane opened
-        while self.episodes < begin + self.minimum:
-            rollout, count = super().next()
-            row = len(self.kept) * rollout.size[0] + np.arange(len(rollout.last))[:, None]  # [T+1, 1]
-            opened = np.maximum(opened, np.where(rollout.last.cpu().numpy(), row + 1, 0).max(0))
-            self.kept.append(rollout.map(torch.clone))  # the source writes into the same storage again
-            steps += count
-            if row[-1] - np.min(opened) > self.longest:
-                raise EndlessEpisode(
-                    f"an episode did not end in {self.longest:,} steps, and this agent learns from whole ones; "
-                    "give it a time limit, for example env.time_limit=1000"
-                )
+    def take(self, rollout: Rollout) -> Rollout | None:
+        rollout = super().take(rollout)
+        row = len(self.kept) * rollout.size[0] + np.arange(len(rollout.last))[:, None]  # [T+1, 1]
+        self.opened = np.maximum(self.opened, np.where(rollout.last.cpu().numpy(), row + 1, 0).max(0))
+        self.kept.append(rollout.map(torch.clone))  # the source writes into the same storage again
+        self.complete += int(closings(rollout.last).sum())
+        if row[-1] - np.min(self.opened) > self.longest:
+            raise EndlessEpisode(
+                f"an episode did not end in {self.longest:,} steps, and this agent learns from whole ones; "
+                "give it a time limit, for example env.time_limit=1000"
+            )
+        return self._batch() if self.complete >= self.minimum else None
+
+    def _batch(self) -> Rollout:
+        """The complete episodes among the rollouts kept, which are dropped as far as no episode goes on in them."""
         first, last = (
             torch.cat([*(getattr(each, name)[:-1] for each in self.kept), getattr(self.kept[-1], name)[-1:]])
             for name in ("first", "last")
@@ -69,19 +72,24 @@ class EpisodeFeed(RolloutFeed):
         start = int(weight.any(1).argmax()) // length  # of the rollouts kept, the first that is needed
         batch = join(self.kept[start:])
         batch.extra["weight"] = torch.from_numpy(weight[start * length :]).to(batch.reward)
-        done = min(int(np.min(opened)) // length, len(self.kept))
-        self.kept, self.learned_to = self.kept[done:], opened - done * length
-        return batch, steps
+        done = min(int(np.min(self.opened)) // length, len(self.kept))
+        self.kept, self.complete = self.kept[done:], 0
+        self.learned_to = self.opened = self.opened - done * length
+        return batch
 
     def state_dict(self) -> Saved:
-        return super().state_dict() | {
+        state = super().state_dict() | {
             "kept": [dict(vars(rollout)) for rollout in self.kept],
             "learned_to": self.learned_to,
         }
+        # where another group of agents has learned, rollouts have come since the latest batch
+        later = self.complete or not np.array_equal(self.opened, self.learned_to)
+        return state | ({"opened": self.opened, "complete": self.complete} if later else {})
 
     def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         self.kept = [Rollout(**each).map(lambda x: x.to(self.device)) for each in state["kept"]]
         self.learned_to = state["learned_to"]
+        self.opened, self.complete = state.get("opened", self.learned_to), state.get("complete", 0)
         return super().load(state, parts)
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rlkit.collect.league import League
 from rlkit.contracts import (
+    Episodes,
     Feed,
     RolloutSource,
     Saved,
@@ -33,17 +35,27 @@ class RolloutFeed(Feed):
         self.league: League | None = None  # counts the games that ended in it
         self.exploration: Exploration | None = None  # adds rewards to it
 
-    def next(self) -> tuple[Rollout, int]:
-        rollout, finished = self.source.get()
+    def next(self) -> tuple[Any, int]:
+        batch, steps = None, 0
+        while batch is None:
+            rollout, finished = self.source.get()
+            self.hear(finished)
+            if self.bounds is not None:
+                self.bounds.look(rollout)
+            if self.league is not None:
+                self.league.count(rollout)
+            steps += int(rollout.valid.sum())
+            batch = self.take(rollout)
+        return batch, steps
+
+    def hear(self, finished: Episodes) -> None:
+        """Enter finished episodes into the account."""
         self.recent.extend(zip(finished.returns, finished.lengths, strict=True))
         self.episodes += len(finished.returns)
-        if self.bounds is not None:
-            self.bounds.look(rollout)
-        if self.league is not None:
-            self.league.count(rollout)
-        if self.exploration is not None:
-            rollout = self.exploration(rollout)
-        return rollout, int(rollout.valid.sum())
+
+    def take(self, rollout: Rollout) -> Any:
+        """What is to be learned from now that this rollout has come; None: nothing yet."""
+        return rollout if self.exploration is None else self.exploration(rollout)
 
     def learned(self, version: int) -> None:
         self.source.publish(version)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
+from rlkit.collect.group_policy import GroupPolicy
+from rlkit.config import registry
+from rlkit.config.compose import learns, of_group
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import (
     Experience,
@@ -17,11 +21,13 @@ from rlkit.contracts import (
 from rlkit.learn.bounds import Bounds
 from rlkit.learn.exploration import make_exploration
 from rlkit.learn.feeds import RolloutFeed
+from rlkit.learn.groups import GroupFeed, Handed, part_of
 
 
-def part_names(experience: Experience) -> tuple[str, ...]:
-    """The parts of a checkpoint that the feed of this kind saves on its own."""
-    return ("replay",) if isinstance(experience, Replayed) else ()
+def part_names(experience: Experience, groups: Collection[str] = ()) -> tuple[str, ...]:
+    """The parts of a checkpoint that the feed of this kind saves on its own; groups: of agents that learn."""
+    names = ("replay",) if isinstance(experience, Replayed) else ()
+    return tuple(part_of(group, name) for group in groups for name in names) if groups else names
 
 
 def make_feed(
@@ -38,7 +44,9 @@ def make_feed(
     """
     device = next(policy.parameters()).device
     feed: RolloutFeed
-    if isinstance(experience, Rollouts):
+    if isinstance(policy, GroupPolicy):
+        feed = _make_groups(source, policy, config, folder, say)
+    elif isinstance(experience, Rollouts):
         feed = RolloutFeed(source)
     elif isinstance(experience, WholeEpisodes):
         from rlkit.learn.episodes import EpisodeFeed
@@ -54,7 +62,27 @@ def make_feed(
         )  # fmt: skip
         say(replay.statement)
         feed = ReplayFeed(source, replay)
-    feed.exploration = make_exploration(policy.spec, config, device)
+    if not isinstance(policy, GroupPolicy):  # each group has its own
+        feed.exploration = make_exploration(policy.spec, config, device)
     if config.env.check == "warn":
         feed.bounds = Bounds(policy.spec, device, say)
     return feed
+
+
+def _make_groups(
+    source: RolloutSource, policy: GroupPolicy, config: RunConfig, folder: Path, say: Callable[[str], None]
+) -> GroupFeed:
+    """A feed for each group of a game's agents; one that does not learn only counts episodes."""
+    feeds: dict[str, RolloutFeed] = {}
+    learning = {member.name for member in policy.members if learns(config, member.name)}
+    for name in (member.name for member in policy.members):
+        own = of_group(config, policy.spec, name)
+        own = replace(own, env=replace(own.env, check="none"))  # what is seen is looked at once, for all
+        experience = registry.algorithm(own.agent_name).feed(own.agent)
+        if name in learning:
+            feeds[name] = make_feed(
+                experience, Handed(), policy.of(name), own, folder / name, lambda text, name=name: say(f"{name}: {text}")
+            )
+        else:
+            feeds[name] = RolloutFeed(Handed())
+    return GroupFeed(source, policy, feeds, learning)

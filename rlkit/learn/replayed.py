@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rlkit.contracts import (
     RolloutSource,
     Saved,
 )
 from rlkit.learn.feeds import RolloutFeed
+from rlkit.types import Rollout
 
 if TYPE_CHECKING:
     from rlkit.replay.memory import Replay
@@ -22,10 +23,9 @@ class ReplayFeed(RolloutFeed):
         super().__init__(source, window)
         self.replay = replay
 
-    def next(self) -> tuple[Any, int]:
-        rollout, steps = super().next()
-        self.replay.add(rollout)
-        return self.replay, steps
+    def take(self, rollout: Rollout) -> Replay:
+        self.replay.add(super().take(rollout))
+        return self.replay
 
     def state_dict(self) -> Saved:
         return super().state_dict() | {"replay": self.replay.snapshot()}

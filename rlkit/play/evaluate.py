@@ -141,8 +141,11 @@ class Evaluator:
             device,
             greedy,
         )
-        games = -(-episodes // len(policy.spec.agents))  # lanes are whole games
-        lanes = min(config.env.lanes, games * len(policy.spec.agents))
+        agents = len(policy.spec.agents)
+        games = -(-episodes // agents)  # lanes are whole games
+        if policy.spec.groups:  # no group has more episodes than its agents have
+            self.episodes = games * agents
+        lanes = min(config.env.lanes, games * agents)
         self._config = replace(config.env, lanes=lanes, reward_scale=1.0)
         self._env: VecEnv | None = None
 
@@ -179,6 +182,8 @@ class Evaluator:
 
     def worth(self, episodes: list[Episode], step: int, report: Report) -> float:
         """How good the policy is: the mean of its episodes; in a league its Elo rating, and it joins as a snapshot."""
+        for name, returns in by_group(self.policy, episodes).items():
+            report[f"{name}/evaluate/mean"] = float(np.mean(returns))
         if self.league is None:
             return float(np.mean([each.result for each in episodes]))
         members = np.array([each.opponent for each in episodes])
@@ -192,6 +197,15 @@ class Evaluator:
         if self._env is not None:
             self._env.close()
         self._env = None
+
+
+def by_group(policy: Policy, episodes: Sequence[Episode]) -> dict[str, list[float]]:
+    """The results of each group of a game's agents, by name; {} where all share one policy."""
+    agents = len(policy.spec.agents)  # lane n, and so every episode of it, is one of agent n % A
+    return {
+        name: [each.result for each in episodes if each.number % agents in members]
+        for name, members in policy.spec.groups
+    }
 
 
 def evaluate_policy(

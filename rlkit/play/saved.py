@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from rlkit import checkpoint
+from rlkit.collect.group_policy import GroupPolicy
 from rlkit.collect.league import league_of, with_league
 from rlkit.config import registry, trust
+from rlkit.config.compose import of_group
 from rlkit.config.edits import read_plain
 from rlkit.config.league import LeagueConfig
 from rlkit.config.legacy import modern
@@ -32,7 +34,7 @@ from rlkit.files import Place, named, run_named
 from rlkit.machine import gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.norm import StandardUnits
-from rlkit.options import ConfigError, build
+from rlkit.options import ConfigError, build, show
 from rlkit.reading import Frames, Reader, frames_of
 from rlkit.spaces import Array, Dict, leaves, row_dtype
 from rlkit.tensorfile import MALFORMED
@@ -154,6 +156,15 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
         "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
         **({"eyes": policy.eyes.parts} if policy.eyes is not None else {}),
         **({"league": asdict(config.league)} if league_of(policy) else {}),
+        **({"groups": _group_parts(policy, config)} if isinstance(policy, GroupPolicy) else {}),
+    }
+
+
+def _group_parts(policy: GroupPolicy, config: RunConfig) -> Saved:
+    """The options of each group's policy."""
+    own = {member.name: of_group(config, policy.spec, member.name) for member in policy.members}
+    return {
+        name: {"agent_config": asdict(each.agent), "network": asdict(each.network)} for name, each in own.items()
     }
 
 
@@ -175,14 +186,16 @@ def build_policy(parts: Saved) -> Policy:
 
 
 def _build_policy(parts: Saved) -> Policy:
-    trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
-    algorithm = registry.algorithm(parts["agent"])
-    config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
-    network = build(NetworkConfig, modern("network", parts["network"]), "network")
-    size = sum(x.numel() * x.element_size() for x in parts["weights"].values())
+    spec, size = EnvSpec.from_json(parts["spec"]), _bytes_of(parts["weights"])
     try:
         with Budget(2 * size + SPARE):  # whoever wrote the widths may have meant to fill the memory
-            policy = algorithm.Policy(EnvSpec.from_json(parts["spec"]), network, config)
+            if spec.groups:
+                described = {name: {**parts, **parts["groups"][name]} for name, _ in spec.groups}
+                policy: Policy = GroupPolicy(
+                    spec, {name: _untrained(each, spec.group(name)) for name, each in described.items()}
+                )
+            else:
+                policy = _untrained(parts, spec)
             if "league" in parts:
                 policy = with_league(policy, build(LeagueConfig, parts["league"], "league"))
     except TooLarge as error:
@@ -193,6 +206,19 @@ def _build_policy(parts: Saved) -> Policy:
     if parts.get("eyes"):
         policy.eyes = registry.open_eyes(parts["eyes"])
     return policy.eval()
+
+
+def _untrained(parts: Saved, spec: EnvSpec) -> Policy:
+    """The policy that parts describe, with new weights."""
+    trust.require(*trust.requests({"agent": {"name": parts["agent"]}, "network": parts["network"]}))
+    algorithm = registry.algorithm(parts["agent"])
+    config = build(algorithm.Config, modern("agent", parts["agent_config"]), "agent")
+    network = build(NetworkConfig, modern("network", parts["network"]), "network")
+    return algorithm.Policy(spec, network, config)
+
+
+def _bytes_of(weights: dict[str, Tensor]) -> int:
+    return sum(x.numel() * x.element_size() for x in weights.values())
 
 
 def find(folder: str | Path | Place, which: str = "") -> list[Place]:
@@ -222,16 +248,32 @@ def find(folder: str | Path | Place, which: str = "") -> list[Place]:
 
 
 def load_any(
-    folder: str | Path | Place, which: str = "", *, say: Callable[[str], None] = warnings.warn
+    folder: str | Path | Place, which: str = "", group: str = "", *, say: Callable[[str], None] = warnings.warn
 ) -> Any:
     """What a run has learned: the policy of an agent (`load`), or the model of a task (rlkit.perception.saved).
 
-    which, say, and what is raised: as of `load`.
+    group: whose policy, where a game's groups of agents have one each. which, say, and what is raised: as of `load`.
     """
     path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
-    if "agent" in parts["policy"]:
-        return AgentPolicy(build_policy(parts["policy"]), path)
-    return registry.task_models().open_model(parts["policy"], path)
+    if "agent" not in parts["policy"]:
+        if group:
+            raise ConfigError(f"group={group}: {folder} holds the model of a task, which has no groups; leave it out")
+        return registry.task_models().open_model(parts["policy"], path)
+    policy = build_policy(parts["policy"])
+    return AgentPolicy(one_group(policy, group, str(folder)), path)
+
+
+def one_group(policy: Policy, group: str, what: str) -> Policy:
+    """The policy of a group by its name. Raises ConfigError where there is none of that name, or one must be named."""
+    names = [name for name, _ in policy.spec.groups]
+    if not isinstance(policy, GroupPolicy):
+        if group:
+            raise ConfigError(f"group={show(group)}: {what} has one policy for all; leave it out")
+        return policy
+    if group not in names:
+        given = f"group={show(group)}: no such group" if group else "its groups of agents have a policy each"
+        raise ConfigError(f"{what}: {given}; type {' or '.join(f'group={name}' for name in names)}")
+    return policy.of(group)
 
 
 def load(

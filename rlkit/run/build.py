@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from rlkit.collect.league import league_of, with_league
+from rlkit.collect.group_policy import GroupPolicy
+from rlkit.collect.league import league_of
+from rlkit.collect.make import make_policy
+from rlkit.config.compose import learns, of_group
 from rlkit.contracts import Feed, Learner, Policy, Saved, Stateful
 from rlkit.device import keep_memory
 from rlkit.files import Place, at
+from rlkit.learn.groups import GroupLearner
 from rlkit.learn.learners import Learners
 from rlkit.learn.make import make_feed
 from rlkit.learn.trainer import Clock, Hook
@@ -46,21 +50,19 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     Raises ConfigError where a replay buffer does not fit into this machine.
     """
     place = at(folder)
-    config, algorithm, device = plan.config, plan.algorithm, plan.device
+    config, device = plan.config, plan.device
     torch.set_num_threads(config.threads)
     keep_memory()
     torch.manual_seed(config.seed)
 
     def new_policy() -> Policy:
-        made = algorithm.Policy(plan.spec, config.network, config.agent).to(device)
+        made = make_policy(config, plan.spec, device)
         made.eyes = plan.eyes
-        return with_league(made, config.league)
+        return made
 
     policy = new_policy()
     hand_over(list(plan.sources), policy, config, console.say)
-    agent = algorithm.Agent(
-        policy, config.agent, config.optim, seed=config.seed, precision=plan.precision, compile=config.compile
-    )
+    agent = _learner(plan, policy)
     with ExitStack() as stack:
         source = make_source(config, policy, new_policy, plan.experience, device, console.say)
         stack.callback(source.close)
@@ -87,3 +89,20 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
             state,
             stack.pop_all().close,
         )
+
+
+def _learner(plan: Plan, policy: Policy) -> Learner[Any]:
+    """The agent that trains a policy; of a game's groups, one for each that learns."""
+    config = plan.config
+    if isinstance(policy, GroupPolicy):
+        return GroupLearner(
+            {
+                name: _learner(replace(plan, config=of_group(config, plan.spec, name)), policy.of(name))
+                for name, _ in plan.spec.groups
+                if learns(config, name)
+            }
+        )
+    made: Learner[Any] = plan.algorithm.Agent(
+        policy, config.agent, config.optim, seed=config.seed, precision=plan.precision, compile=config.compile
+    )
+    return made

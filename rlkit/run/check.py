@@ -8,6 +8,7 @@ import torch
 
 from rlkit.collect.eyes import Eyes
 from rlkit.config import registry
+from rlkit.config.compose import learns, of_group
 from rlkit.config.league import LeagueConfig
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Algorithm, Experience, Replayed, Saved
@@ -46,11 +47,12 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
     check_threads(config)
     device = choose_device(config.device, notes.append)
     probe = probe_env(config, render=bool(config.video.every), distributed=config.source.name == "ray")
+    config, algorithm = replace(config, env=probe.config), registry.algorithm(config.agent_name)
+    check_groups(config, probe.spec, algorithm)
     config, spec, eyes = through_eyes(config, probe.spec, continued, device, notes.append)
     check_league(config, spec)
-    algorithm = registry.algorithm(config.agent_name)
     experience = check_agent(config, algorithm, spec)
-    check_source(config, experience)
+    check_source(config, experience, spec)
     if isinstance(experience, Replayed) and experience.config.warmup >= config.total_steps:
         notes.append(
             "warning: the run learns nothing: its replay memory warms up for "
@@ -59,7 +61,8 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         )
     found = sources(config, spec, continued, notes.append)
     pixels = has_pixels(spec)
-    precision = tested_precision(config, spec, device, notes)
+    pictured = [part for part in (spec.group(name) for name, _ in spec.groups) if has_pixels(part)]
+    precision = tested_precision(config, pictured[0] if pictured else spec, device, notes)
     if probe.why:
         notes.append(probe.why)
     notes += probe.notes
@@ -68,7 +71,6 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         device=str(device),
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
-        env=probe.config,
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
 
@@ -93,8 +95,42 @@ def check_league(config: RunConfig, spec: EnvSpec) -> None:
         )
 
 
+def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None:
+    """Raise ConfigError where options of groups do not fit the game's, or groups of agents other options."""
+    names = [name for name, _ in spec.groups]
+    for name in config.groups:
+        if name not in names:
+            allowed = f"allowed: {', '.join(names)}" if names else f"{spec.id} has none; leave it out"
+            raise ConfigError(f"groups.{name}: no such group of agents; {allowed}")
+    if not names:
+        return
+    for given, usual, why in (
+        ("learner.workers", 1, "groups of agents learn in one process"),
+        ("eyes.run", "", "groups of agents see the game themselves"),
+        ("init_from", "", "groups of agents begin with new weights"),
+        ("network.encoder_from", "", "groups of agents begin with new weights"),
+    ):
+        first, _, last = given.partition(".")
+        value = getattr(getattr(config, first), last) if last else getattr(config, first)
+        if value != usual:
+            raise ConfigError(f"{first if given == 'eyes.run' else given}={show(value)}: {why}; leave it out")
+    if not any(learns(config, name) for name in names):
+        raise ConfigError(f"groups.{names[0]}.learn=false: no group learns; type groups.{names[0]}.learn=true")
+    steps = algorithm.feed(config.agent).steps
+    for name in names:
+        own = algorithm.feed(of_group(config, spec, name).agent).steps
+        if own != steps:
+            raise ConfigError(
+                f"groups.{name}.agent.steps={own}: all groups collect rollouts together; type agent.steps={own} for all"
+            )
+
+
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:
     """What the algorithm learns from. Raises ConfigError where it cannot act in these spaces or with these options."""
+    if spec.groups:
+        return [
+            check_agent(of_group(config, spec, name), algorithm, spec.group(name)) for name, _ in spec.groups
+        ][0]
     name = config.alias or config.agent_name
     try:
         algorithm.check(spec, config.agent)

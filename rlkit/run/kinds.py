@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlkit.config import registry
+from rlkit.config.compose import learns
 from rlkit.config.schema import Common, RunConfig, TaskRun
 from rlkit.contracts import Kind
 from rlkit.learn.make import part_names as feed_parts
@@ -19,7 +20,8 @@ class Agents:
     @staticmethod
     def part_names(config: RunConfig) -> tuple[str, ...]:
         """The parts of a checkpoint beside `policy` and `state`."""
-        return feed_parts(registry.algorithm(config.agent_name).feed(config.agent))
+        groups = [name for name in config.env.groups if learns(config, name)]
+        return feed_parts(registry.algorithm(config.agent_name).feed(config.agent), groups)
 
 
 def kind_of(config: Common) -> Kind:

@@ -8,20 +8,25 @@ from rlkit.config.schema import RunConfig
 from rlkit.contracts import Experience, Rollouts
 from rlkit.machine import most
 from rlkit.options import ConfigError
+from rlkit.types import EnvSpec
 
 ACTOR = 128 * 2**20  # bytes of memory that a Ray actor takes at least
 
 
-def check_source(config: RunConfig, experience: Experience) -> None:
+def check_source(config: RunConfig, experience: Experience, spec: EnvSpec) -> None:
     """Raise ConfigError where the options of the source do not fit one another or what the algorithm learns from."""
-    check_lanes(config)
+    check_lanes(config, len(spec.agents), bool(spec.groups))
     if config.source.name == "ray":
         _check_actors(config)
         _check_min_workers(config, experience)
 
 
-def check_lanes(config: RunConfig) -> None:
-    """Raise ConfigError where env.lanes cannot be dealt out in whole groups to equal workers and environment actors."""
+def check_lanes(config: RunConfig, agents: int = 1, apart: bool = False) -> None:
+    """Raise ConfigError where env.lanes cannot be dealt out in whole groups to equal workers and environment actors.
+
+    agents: of a game, which is not shared by workers; apart: they have policies of their own, so that what acts
+    together is whole games, too.
+    """
     lanes, source = config.env.lanes, config.source
     shared = source.inference == "shared"
     if shared and source.name != "ray":
@@ -30,7 +35,12 @@ def check_lanes(config: RunConfig) -> None:
             "type source=ray or source.inference=local"
         )
     workers, actors = source.workers if source.name == "ray" else 1, source.env_actors if shared else 1
-    unit = workers * math.lcm(max(source.group, 1), actors)
+    if apart and source.group % agents:
+        raise ConfigError(
+            f"source.group={source.group}: a game has {agents} agents with policies of their own, which act together; "
+            f"type source.group={max(round(source.group / agents), 1) * agents}"
+        )
+    unit = workers * math.lcm(max(source.group, 1), actors * agents)
     if lanes % unit == 0:
         return
     nearest = max(round(lanes / unit), 1) * unit
@@ -38,8 +48,11 @@ def check_lanes(config: RunConfig) -> None:
     if workers > 1:
         what += f"source.workers={workers} each take as many lanes"
         what += f" in groups of source.group={source.group}" if source.group else ""
+        what += f" in whole games of {agents} agents" if agents > 1 else ""
     elif source.group:
         what += f"source.group={source.group} lanes act together"
+    elif agents > 1:
+        what += f"a game has {agents} agents, each a lane"
     if shared:
         what += " and " if not what.endswith(": ") else ""
         what += f"source.env_actors={actors} of a worker each step as many"

@@ -168,6 +168,7 @@ class RaySource(RolloutSource):
             episodes = Episodes(
                 [each for value in values for each in value["returns"][i]],
                 [each for value in values for each in value["lengths"][i]],
+                [each for value in values for each in value["lanes"][i]],
             )
             rollout = join_chunks(chunks, i, self.config.env.lanes // self.config.source.workers, self.device)
             self._ready.append((rollout, episodes, [chunk.version for chunk in chunks]))

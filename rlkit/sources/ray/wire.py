@@ -51,6 +51,7 @@ class Collected(TypedDict, total=False):
     rollouts: list[Packed]
     returns: list[list[float]]  # of the episodes that ended
     lengths: list[list[int]]
+    lanes: list[list[int]]  # counted in the worker
     step: int  # transitions per lane so far
     episode: npt.NDArray[np.int64]  # [lanes] number of each lane's current episode
     seconds: float  # that the call took, of which

@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rlkit.collect.league import with_league
-from rlkit.collect.make import make_actor
+from rlkit.collect.make import make_actor, make_policy
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Saved
@@ -60,9 +59,7 @@ class Worker:
             return {"failure": text, "died": False}
         device = torch.device("cuda" if wanted else "cpu")
         try:
-            algorithm = registry.algorithm(config.agent_name)
-            policy = algorithm.Policy(self.spec, config.network, config.agent).to(device)
-            self.policy = with_league(policy, config.league)
+            self.policy = make_policy(config, self.spec, device)
             spec = self.spec  # of what environments emit
             if self.eyes is not None:
                 self.policy.eyes = registry.open_eyes(tensors(self.eyes), device)
@@ -94,7 +91,7 @@ class Worker:
             self.version = version
         timing, found = self.actor.timing, []
         before = timing.environment, timing.policy
-        returns, lengths = [], []
+        returns, lengths, lanes = [], [], []
         try:
             for _ in range(rollouts):
                 rollout, episodes = self.actor.collect()
@@ -102,6 +99,7 @@ class Worker:
                 found.append(pack_rollout(rollout, copy=rollouts > 1))
                 returns.append(episodes.returns)
                 lengths.append(episodes.lengths)
+                lanes.append(episodes.lanes)
         except Exception as error:
             self.failure = _failure(error)
             return self.failure
@@ -109,6 +107,7 @@ class Worker:
             "rollouts": found,
             "returns": returns,
             "lengths": lengths,
+            "lanes": lanes,
             "step": self.actor.step,
             "episode": self.actor.account.episode.copy(),
             "seconds": time.perf_counter() - begin,
