@@ -6,7 +6,6 @@ observation fills the entry of its own group, the others hold a neutral value; o
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -23,7 +22,10 @@ NAME = re.compile(r"[A-Za-z]\w{0,40}")  # of a group: part of options, metrics a
 
 
 def groups_of(
-    id: str, typed: Mapping[str, Sequence[str]], agents: Sequence[str], own: Sequence[tuple[GymSpace, GymSpace]]
+    id: str,
+    typed: Mapping[str, Sequence[str]],
+    agents: Sequence[str],
+    own: Sequence[tuple[GymSpace, GymSpace]],
 ) -> Groups:
     """The groups of a game's agents, {} where all share one policy.
 
@@ -72,10 +74,17 @@ def _by_spaces(agents: Sequence[str], own: Sequence[tuple[GymSpace, GymSpace]]) 
             kinds.append(kind)
             members.append([])
         members[kinds.index(kind)].append(agent)
-    names = [re.sub(r"\W+", "_", os.path.commonprefix(each)).rstrip("_0123456789") for each in members]
+    names = [re.sub(r"\W+", "_", _beginning(each)).rstrip("_0123456789") for each in members]
     fitting = all(NAME.fullmatch(name) for name in names) and len(set(names)) == len(names)
     names = names if fitting else [f"group{i}" for i in range(len(names))]
     return {name: tuple(each) for name, each in zip(names, members, strict=True)}
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    least, most = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(least, most, strict=False)) if a != b), len(least))
+    return least[:same]
 
 
 def as_typed(groups: Groups) -> str:
@@ -100,4 +109,4 @@ def neutral(space: GymSpace) -> Value:
     if isinstance(space, spaces.Tuple):
         return tuple(neutral(sub) for sub in space.spaces)
     start: Any = getattr(space, "start", 0)  # of a MultiDiscrete
-    return np.zeros(space.shape or (), np.int64) + start
+    return np.zeros(space.shape or (), space.dtype) + np.asarray(start, space.dtype)

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         return evaluate(arguments, config_of_task)
     import torch
 
-    from rlkit.play.evaluate import evaluate_policy
+    from rlkit.play.evaluate import by_group, evaluate_policy
     from rlkit.play.statistics import summarise, table
     from rlkit.turns import seated
 
@@ -68,8 +68,12 @@ def main(argv: list[str]) -> int:
         agent.policy, config, episodes, seed=seed, device=torch.device("cpu"), greedy=not sample
     )
     mode = "sampled" if sample else "greedy"
+    episodes = len(played)  # whole games, where groups of agents play
     print(clean(f"{agent.path}: {episodes} {mode} episodes of {config.env.id}, on seeds never trained on"))
     print(table(summarise([episode.result for episode in played])))
+    groups = by_group(agent.policy, played)
+    for name, results in groups.items():
+        print(f"\n{clean(name)}: {len(results)} of them\n{table(summarise(results))}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["episode", "seed", "return", "length"])

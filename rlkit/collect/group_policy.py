@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,6 @@ from torch import Tensor, nn
 from rlkit.contracts import Policy
 from rlkit.spaces import MASK, Dict, action_row
 from rlkit.types import EnvSpec, Lanes, Obs, Rollout, State, empty_rows, tree_map
-
-Tree = TypeVar("Tree")
 
 
 @dataclass(frozen=True)
@@ -73,16 +71,14 @@ class GroupPolicy(Policy):
 
     def take(self, member: Member, x: Tensor, dim: int = 0) -> Tensor:
         """The group's lanes of x, whose axis `dim` is the lanes of whole games."""
-        games = x.unflatten(dim, (-1, self.agents))
+        games = _split(x, dim, self.agents)
         return games.index_select(dim + 1, getattr(self, f"agents_{member.name}")).flatten(dim, dim + 1)
 
     def put(self, member: Member, whole: Tensor, x: Tensor, dim: int = 0) -> Tensor:
         """`whole` with x in the group's lanes."""
-        games = whole.unflatten(dim, (-1, self.agents))
+        games, own = _split(whole, dim, self.agents), _split(x, dim, len(member.agents))
         index = getattr(self, f"agents_{member.name}")
-        return games.index_copy(dim + 1, index, x.unflatten(dim, (-1, len(member.agents)))).flatten(
-            dim, dim + 1
-        )
+        return games.index_copy(dim + 1, index, own).flatten(dim, dim + 1)
 
     def seen(self, member: Member, obs: Obs, dim: int = 0) -> Obs:
         """The group's own observations in those of all lanes."""
@@ -101,14 +97,13 @@ class GroupPolicy(Policy):
         def lanes(x: Tensor) -> Tensor:
             return self.take(member, x, 1)
 
-        action = lanes(rollout.action)[..., member.columns].unflatten(-1, member.shape or (1,))
-        action = action.to(member.dtype)
+        columns = lanes(rollout.action)[..., member.columns]  # [T, own lanes, numbers]
         return replace(
             rollout,
             obs=self.seen(member, rollout.obs, 1),
             first=lanes(rollout.first),
             last=lanes(rollout.last),
-            action=action if member.shape else action.squeeze(-1),
+            action=columns.reshape(*columns.shape[:2], *member.shape).to(member.dtype),
             reward=lanes(rollout.reward),
             terminated=lanes(rollout.terminated),
             state=self._inner(number, member, rollout.state),
@@ -136,7 +131,8 @@ class GroupPolicy(Policy):
         return ((), *states)
 
     def _inner(self, number: int, member: Member, state: State) -> State:
-        return tree_map(lambda x: self.take(member, x), state[1 + number])
+        inner: State = tree_map(lambda x: self.take(member, x), cast(State, state[1 + number]))
+        return inner
 
     def act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor | None
@@ -152,7 +148,7 @@ class GroupPolicy(Policy):
                 self.seen(member, obs), self.take(member, first), self._inner(number, member, state), drawn
             )
             columns = torch.zeros((len(chosen), self.width), device=first.device)
-            columns[:, member.columns] = chosen.flatten(1).float() if chosen.dim() > 1 else chosen[:, None].float()
+            columns[:, member.columns] = chosen.reshape(len(chosen), -1).float()
             action = self.put(member, action, columns)
             states.append(tree_map(self._putting(member), state[1 + number], inner))
             for name, x in told.items():
@@ -179,12 +175,17 @@ class GroupPolicy(Policy):
         found = action.new_zeros((*action.shape[:-1], self.own_width))
         for member in self.members:
             chosen = self.take(member, action, dim)[..., member.columns]
-            chosen = chosen.unflatten(-1, member.shape) if member.shape else chosen.squeeze(-1)
-            own = self.of(member.name).to_env(chosen.to(member.dtype))
-            columns = action.new_zeros((*chosen.shape[: dim + 1], self.own_width))
-            columns[..., member.own_columns] = own.reshape(*chosen.shape[: dim + 1], -1).to(columns)
+            lanes = chosen.shape[:-1]
+            own = self.of(member.name).to_env(chosen.reshape(*lanes, *member.shape).to(member.dtype))
+            columns = action.new_zeros((*lanes, self.own_width))
+            columns[..., member.own_columns] = own.reshape(*lanes, -1).to(columns)
             found = self.put(member, found, columns, dim)
         return found
+
+
+def _split(x: Tensor, dim: int, lanes: int) -> Tensor:
+    """The axis `dim` of x as two, [games, lanes of each]."""
+    return x.reshape(*x.shape[:dim], -1, lanes, *x.shape[dim + 1 :])
 
 
 @torch.no_grad()

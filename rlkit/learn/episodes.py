@@ -44,7 +44,9 @@ class EpisodeFeed(RolloutFeed):
         self.minimum, self.device, self.longest = minimum, device, longest
         self.kept: list[Rollout] = []  # consecutive, all of one length
         self.learned_to: npt.NDArray[np.int64] | int = 0  # [N] the first of their rows not learned from
-        self.opened: npt.NDArray[np.int64] | int = 0  # [N] row in which the running episode of each lane opened
+        self.opened: npt.NDArray[np.int64] | int = (
+            0  # [N] row in which the running episode of each lane opened
+        )
         self.complete = 0  # episodes in them that nobody has learned from
 
     def take(self, rollout: Rollout) -> Rollout | None:

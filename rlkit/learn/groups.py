@@ -25,6 +25,12 @@ class Handed(RolloutSource):
     def __init__(self) -> None:
         self.timing = Timing()
 
+    def get(self) -> tuple[Rollout, Episodes]:
+        raise AssertionError("its feed takes what it is handed")
+
+    def publish(self, version: int) -> None:
+        return
+
     def report(self) -> dict[str, float]:
         return {}
 
@@ -55,11 +61,17 @@ class GroupFeed(RolloutFeed):
         every = list(zip(finished.returns, finished.lengths, finished.lanes, strict=True))
         for member in self.policy.members:
             own = [each for each in every if each[2] % self.policy.agents in member.agents]
-            returns, lengths, lanes = (list(column) for column in zip(*own, strict=True)) if own else ([], [], [])
+            returns, lengths, lanes = (
+                (list(column) for column in zip(*own, strict=True)) if own else ([], [], [])
+            )
             self.feeds[member.name].hear(Episodes(returns, lengths, lanes))
 
     def take(self, rollout: Rollout) -> dict[str, Any] | None:
-        batches = {name: self.feeds[name].take(self.policy.part(name, rollout)) for name in self.feeds if name in self.learning}
+        batches = {
+            name: self.feeds[name].take(self.policy.part(name, rollout))
+            for name in self.feeds
+            if name in self.learning
+        }
         return {name: batch for name, batch in batches.items() if batch is not None} or None
 
     def report(self) -> dict[str, float]:
@@ -71,7 +83,9 @@ class GroupFeed(RolloutFeed):
         return any(feed.urgent for feed in self.feeds.values())
 
     def state_dict(self) -> Saved:
-        return super().state_dict() | {"groups": {name: feed.state_dict() for name, feed in self.feeds.items()}}
+        return super().state_dict() | {
+            "groups": {name: feed.state_dict() for name, feed in self.feeds.items()}
+        }
 
     def parts(self, state: Saved) -> dict[str, Saved]:
         return {
@@ -82,7 +96,11 @@ class GroupFeed(RolloutFeed):
 
     def load(self, state: Saved, parts: Mapping[str, Saved]) -> str | None:
         for name, feed in self.feeds.items():
-            own = {part.removesuffix(f"-{name}"): saved for part, saved in parts.items() if part.endswith(f"-{name}")}
+            own = {
+                part.removesuffix(f"-{name}"): saved
+                for part, saved in parts.items()
+                if part.endswith(f"-{name}")
+            }
             feed.load(state["groups"][name], own)
         return super().load(state, parts)
 

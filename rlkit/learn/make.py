@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rlkit.collect.group_policy import GroupPolicy
@@ -79,10 +80,13 @@ def _make_groups(
         own = of_group(config, policy.spec, name)
         own = replace(own, env=replace(own.env, check="none"))  # what is seen is looked at once, for all
         experience = registry.algorithm(own.agent_name).feed(own.agent)
-        if name in learning:
-            feeds[name] = make_feed(
-                experience, Handed(), policy.of(name), own, folder / name, lambda text, name=name: say(f"{name}: {text}")
-            )
-        else:
-            feeds[name] = RolloutFeed(Handed())
+        feeds[name] = (
+            make_feed(experience, Handed(), policy.of(name), own, folder / name, partial(_said, say, name))
+            if name in learning
+            else RolloutFeed(Handed())
+        )
     return GroupFeed(source, policy, feeds, learning)
+
+
+def _said(say: Callable[[str], None], name: str, text: str) -> None:
+    say(f"{name}: {text}")

@@ -164,7 +164,8 @@ def _group_parts(policy: GroupPolicy, config: RunConfig) -> Saved:
     """The options of each group's policy."""
     own = {member.name: of_group(config, policy.spec, member.name) for member in policy.members}
     return {
-        name: {"agent_config": asdict(each.agent), "network": asdict(each.network)} for name, each in own.items()
+        name: {"agent_config": asdict(each.agent), "network": asdict(each.network)}
+        for name, each in own.items()
     }
 
 
@@ -248,7 +249,11 @@ def find(folder: str | Path | Place, which: str = "") -> list[Place]:
 
 
 def load_any(
-    folder: str | Path | Place, which: str = "", group: str = "", *, say: Callable[[str], None] = warnings.warn
+    folder: str | Path | Place,
+    which: str = "",
+    group: str = "",
+    *,
+    say: Callable[[str], None] = warnings.warn,
 ) -> Any:
     """What a run has learned: the policy of an agent (`load`), or the model of a task (rlkit.perception.saved).
 
@@ -257,7 +262,9 @@ def load_any(
     path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
     if "agent" not in parts["policy"]:
         if group:
-            raise ConfigError(f"group={group}: {folder} holds the model of a task, which has no groups; leave it out")
+            raise ConfigError(
+                f"group={group}: {folder} holds the model of a task, which has no groups; leave it out"
+            )
         return registry.task_models().open_model(parts["policy"], path)
     policy = build_policy(parts["policy"])
     return AgentPolicy(one_group(policy, group, str(folder)), path)

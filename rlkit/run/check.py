@@ -115,7 +115,9 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
         if value != usual:
             raise ConfigError(f"{first if given == 'eyes.run' else given}={show(value)}: {why}; leave it out")
     if not any(learns(config, name) for name in names):
-        raise ConfigError(f"groups.{names[0]}.learn=false: no group learns; type groups.{names[0]}.learn=true")
+        raise ConfigError(
+            f"groups.{names[0]}.learn=false: no group learns; type groups.{names[0]}.learn=true"
+        )
     steps = algorithm.feed(config.agent).steps
     for name in names:
         own = algorithm.feed(of_group(config, spec, name).agent).steps
@@ -128,9 +130,11 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:
     """What the algorithm learns from. Raises ConfigError where it cannot act in these spaces or with these options."""
     if spec.groups:
-        return [
-            check_agent(of_group(config, spec, name), algorithm, spec.group(name)) for name, _ in spec.groups
-        ][0]
+        found = {
+            group: check_agent(of_group(config, spec, group), algorithm, spec.group(group))
+            for group, _ in spec.groups
+        }
+        return found[spec.groups[0][0]]
     name = config.alias or config.agent_name
     try:
         algorithm.check(spec, config.agent)

@@ -194,7 +194,6 @@ def test_a_game_that_fails_is_cut_for_all_of_its_agents() -> None:
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"lanes": 5}, "env.lanes=5: a game of .* has 2 agents, each a lane; type env.lanes=4 or env.lanes=6"),
     ({"lanes": 1}, "env.lanes=1: a game of .* has 2 agents, each a lane; type env.lanes=2"),
-    ({"kwargs": {"wrong": "spaces"}}, r"observation spaces of its agents differ \(a0: .*, a1: .*\); allowed: games"),
     ({"kwargs": {"lifes": [1]}}, "env.kwargs=.*refuses them: no lifes; allowed: lives"),
     ({"id": "tests.helpers.parallel:Lacking"}, "Lacking: cannot be made: you may need to install more"),
     ({"id": "tests.helpers.parallel:Unknown"}, "has no possible_agents; allowed: games whose agents are known"),
