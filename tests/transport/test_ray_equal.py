@@ -95,15 +95,33 @@ LIVES: dict[str, Any] = {  # agents "short" and "long" live 3 and 6 steps
 }  # fmt: skip
 
 
-def test_agents_of_a_game_are_counted_as_in_one_process(tmp_path: Path) -> None:
+GAMES: dict[str, dict[str, Any]] = {
+    "shared": {},
+    # three agents in two groups with other spaces, one of which remembers
+    "groups": {
+        "env": "tests.helpers.parallel:Chase", "env.lanes": 12, "source.group": 3, "agent.steps": 8,
+        "agent.sequence": 4, "agent.minibatch": 16, "groups.prey.network.core": "gru",
+    },
+    # the evaluations' weights join, and both workers play against them
+    "league": {
+        "env": "tictactoe", "env.lanes": 8, "source.group": 4, "agent.steps": 8, "agent.minibatch": 32,
+        "evaluate.every": 80, "league.newest": 0.3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_agents_of_a_game_are_counted_as_in_one_process(tmp_path: Path, game: str) -> None:
     both = []
     for name, more in (("local", {}), ("ray", {"source": "ray", "source.workers": 2})):
-        run = rlkit.train("ppo", **LIVES | more, total_steps=300, dir=str(tmp_path), name=name)  # type: ignore[arg-type]
+        options = LIVES | GAMES[game] | more
+        run = rlkit.train("ppo", **options, total_steps=300, dir=str(tmp_path), name=name)
         rows = read_metrics(run / "metrics.csv")
-        both.append(
-            ([row["episodes"] for row in rows], [row["return/mean"] for row in rows if "return/mean" in row])
-        )
+        told = {key for row in rows for key in row if key.endswith(("episodes", "return/mean", "elo"))}
+        both.append([{key: row.get(key) for key in told} for row in rows])
         weights = load(run, "last").policy.state_dict()
-        both[-1] += (torch.cat([x.flatten().float() for x in weights.values()]),)
-    assert both[0][:2] == both[1][:2]
-    assert torch.equal(both[0][2], both[1][2])
+        both[-1] += [torch.cat([x.flatten().double() for x in weights.values()]).tolist()]
+    assert both[0] == both[1]
+    assert ("prey/return/mean" in told) == (game == "groups") and ("evaluate/elo" in told) == (
+        game == "league"
+    )
