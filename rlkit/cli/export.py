@@ -19,7 +19,12 @@ def main(argv: list[str]) -> int:
         "verify that it does what the agent does.",
     )
     parser.add_argument("--to", metavar="FOLDER", help="where (default: RUN/export)")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="onnx (default)")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "c", "fmu"),
+        default="onnx",
+        help="onnx (default); c: policy.c, too; fmu: also policy.fmu",
+    )
     parser.add_argument(
         "--which", default="", metavar="X", help="best (default where there is one), last, or a step"
     )
@@ -43,7 +48,7 @@ def main(argv: list[str]) -> int:
         return _check(arguments.run, arguments.which, shown)
     from rlkit.deploy.export import export, origin, require_packages
 
-    require_packages()
+    require_packages(arguments.format)
     folder, config, agent = open_run(arguments)
     place = at(arguments.to) if arguments.to else folder / "export"
     _require_ours(place)
@@ -56,6 +61,7 @@ def main(argv: list[str]) -> int:
         steps=arguments.steps,
         value=arguments.value,
         verify=not arguments.no_verify,
+        form=arguments.format,
         say=lambda line: print(clean(line)),
     )
     print(f"exported:    {clean(shown)} ({clean(agent.path.name)}, step {info['step']:,})")
