@@ -155,7 +155,8 @@ def sources(info: dict[str, Any], graphs: dict[str, bytes]) -> Sources:
 
 def sizes(made: Sources, flash: int, stack: int) -> str:
     """What the files take, in words; flash, stack: bytes of the compiled file, 0 where it was not compiled here."""
-    code = f"{flash:,} bytes of code and constants" if flash else f"{made.constants:,} bytes of constants"
+    code = f"{flash:,} bytes of code and constants"
+    code = code if flash else f"{made.constants:,} bytes of constants beside its code (not measured)"
     depth = f", {stack:,} bytes of stack" if stack else ""
     return f"{code}, {made.memory:,} bytes of memory for each simulation{depth}"
 

@@ -143,8 +143,9 @@ rlkit_policy_reset(&policy);                      /* before every episode */
 if (rlkit_policy_act(&policy, {given}, action) != RLKIT_OK) {{ /* a sensor failed: memory and action are as before */ }}
 ```
 
-Compiled where it was exported it takes {sizes}.
-Two policies in one program get names of their own when they are compiled (`-Drlkit_policy_act=walk_act` and so on).
+On the machine that exported it, it takes {sizes}.
+For two policies in one program, compile each `policy.c` and the one file that includes its `policy.h` with names of
+their own: `-Drlkit_policy_act=walk_act -Drlkit_policy_sample=walk_sample -Drlkit_policy_reset=walk_reset`.
 """
 
 REPLAYER = """\

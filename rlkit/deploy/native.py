@@ -25,6 +25,7 @@ from rlkit.deploy.graph import GraphError, Tensor
 from rlkit.deploy.kernel import generator
 from rlkit.deploy.parity import replay
 from rlkit.deploy.runtime import Folder, Policy
+from rlkit.options import ConfigError
 
 FLAGS = ["-std=c11", "-O2"]
 SECONDS = 600  # after which a compiler, or a program that replays steps, is ended
@@ -33,9 +34,16 @@ Say = Callable[[str], None]
 
 
 def compiler() -> list[str]:
-    """The command of a C compiler: $CC, or what is found; empty where there is none."""
-    found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    return shlex.split(found) if found else []
+    """The command of a C compiler: $CC, or what is found; empty where there is none.
+
+    Raises ConfigError where $CC names no program.
+    """
+    named = shlex.split(os.environ.get("CC", ""))
+    if named and shutil.which(named[0]) is None:
+        raise ConfigError(
+            f"CC={' '.join(named)}: there is no such program; unset CC, or let it name a C compiler"
+        )
+    return named or [found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))][:1]
 
 
 def run(words: list[str], folder: Path) -> None:
@@ -97,11 +105,11 @@ class Built:
         frames = {line.split("\t")[0].rsplit(":", 1)[-1]: int(line.split("\t")[1]) for line in lines}
         # an act calls its graph, which calls one operation after the other, which may call one function
         ours = [size for name, size in frames.items() if name.startswith("rlkit_policy_")]
-        graphs = [size for name, size in frames.items() if name.endswith("_graph")]
+        graphs = [size for name, size in frames.items() if "_graph" in name]
         rest = sorted(
             size
             for name, size in frames.items()
-            if not name.startswith("rlkit_policy_") and not name.endswith("_graph")
+            if not name.startswith("rlkit_policy_") and "_graph" not in name
         )
         return max(ours, default=0) + max(graphs, default=0) + sum(rest[-2:])
 
@@ -120,7 +128,8 @@ def check(folder: Folder, say: Say, program: Built | None = None) -> str:
     folder's graphs give.
     """
     if not compiler():
-        say("policy.c was not verified: there is no C compiler here (cc)")
+        unit = f", and {fmu.FILE} holds sources alone" if fmu.FILE in folder.sums else ""
+        say(f"policy.c was not verified: there is no C compiler here (cc){unit}")
         return ""
     if program is not None:
         return compared(folder, program, say)
