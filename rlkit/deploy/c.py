@@ -58,7 +58,10 @@ class Field:
 
 
 class Interface:
-    """What goes in and out of the C functions of a policy, from what policy.json says of it."""
+    """What goes in and out of the C functions of a policy, from what policy.json says of it.
+
+    That file may come from anybody: what stands in C is numbers, types of the table above and names of our own.
+    """
 
     def __init__(self, info: dict[str, Any]) -> None:
         self.info = info
@@ -72,16 +75,17 @@ class Interface:
             note = f"{entry.name}: {counted(entry.leaf)}" if entry.name else counted(entry.leaf)
             self.entries.append(Field(name, entry.dtype.name, entry.shape, note))
         self.memory = [
-            Field(each["name"].replace("memory.", "m"), each["dtype"], tuple(each["shape"]), "")
-            for each in info["memory"]
+            Field(f"m{place}", str(each["dtype"]), tuple(map(int, each["shape"])), "")
+            for place, each in enumerate(info["memory"])
         ]
         shape, dtype = action_row(action)
         self.action = Field("action", dtype, shape, "")
+        self.noise = int(info["noise"])
 
     def kept(self, graph: str) -> list[Field]:
         """The memory of one of the two graphs."""
-        names = {name.replace("memory.", "m") for name in self.info["graphs"][graph]}
-        return [field for field in self.memory if field.name in names]
+        names = [each["name"] for each in self.info["memory"]]
+        return [self.memory[names.index(name)] for name in self.info["graphs"][graph]]
 
     def value(self, graph: str) -> bool:
         return bool(self.info["value"]) and graph == "policy.onnx"
@@ -92,7 +96,7 @@ class Interface:
         zeros = {name: _zeros(field) for name, field in zip(names, self.entries, strict=True)}
         zeros["first"] = np.array([True])
         if graph == "sample.onnx":
-            zeros["noise"] = np.full((1, self.info["noise"]), 0.5, np.float32)
+            zeros["noise"] = np.full((1, self.noise), 0.5, np.float32)
         kept = self.info["graphs"][graph]
         zeros |= {name: _zeros(field) for name, field in zip(kept, self.kept(graph), strict=True)}
         outputs = ["action", *(name.replace("memory.", "memory_out.") for name in kept)]
@@ -181,7 +185,7 @@ def _header(face: Interface) -> str:
     about = f"{info['run']}: a policy of rlkit {info['rlkit']}, agent {info['agent']}, step {info['step']}"
     return c_text.HEADER.format(
         about=comment(f"{about}, environment {info['environment']}"), obs=obs, size=action.size, memory=memory,
-        dtype=TYPES[action.dtype], actions=_actions(face), noise=info["noise"],
+        dtype=TYPES[action.dtype], actions=_actions(face), noise=face.noise,
     )  # fmt: skip
 
 
@@ -247,7 +251,7 @@ def _int64(number: int) -> str:
 def _act(face: Interface, graph: str) -> str:
     """rlkit_policy_act or rlkit_policy_sample."""
     drawn = graph == "sample.onnx"
-    kept, noise = face.kept(graph), Field("uniforms", "float32", (face.info["noise"],), "")
+    kept, noise = face.kept(graph), Field("uniforms", "float32", (face.noise,), "")
     given = [field.given("obs" if face.alone else f"obs->{field.name}") for field in face.entries]
     given += ["first", *([noise.given("uniforms")] if drawn else [])]
     given += [field.given(f"policy->{field.name}") for field in kept]

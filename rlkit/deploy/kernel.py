@@ -1,9 +1,9 @@
 """C functions of graphs, made by emx-onnx-cgen: static, without memory of their own, constants held once.
 
-    static void greedy(const float i0[1][8], const bool i1[1], ..., int64_t o0[1], ...);
+    static void greedy_graph(const float i0[1][8], const bool i1[1], ..., int64_t o0[1], ...);
 
-What the generator writes is taken apart by its layout (constants, functions, the last of which is the graph) and put
-together again; what does not look so is refused.
+What the generator writes is taken apart by its layout, constants and functions, the last of which is the graph, and put
+together again with names that do not meet; what would need a library or a heap is refused.
 """
 
 from __future__ import annotations
@@ -107,10 +107,8 @@ def _generated(model: ModelProto) -> tuple[str, str]:
             f"--format c: {GENERATOR} needs {', '.join(sorted({*strange, *calls}))} for this graph; {INSTEAD}"
         )
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
-    start = _FUNCTION.search(text)
-    text = text[
-        start.start() if start else 0 :
-    ]  # before it are includes, macros and declarations of constants
+    start = _FUNCTION.search(text)  # before it are includes, macros and declarations of constants
+    text = text[start.start() if start else 0 :]
     text = re.sub(r"^_Bool graph_load\(.*?^\}\n", "", text, flags=re.M | re.S)
     text = text.replace("\nvoid graph(", "\nstatic void graph(")
     return re.sub(r"\n{3,}", "\n\n", text).strip(), data

@@ -198,10 +198,9 @@ class _Steps:
         assert stdin is not None and stdout is not None, "pipes"
         entries, first = arrays[: len(face.entries)], arrays[len(face.entries)]
         noise = [arrays[len(face.entries) + 1]] if graph == "sample.onnx" else []
-        # what an agent remembers of the episode before is without effect, but stays in its memory: it is compared
-        opens = (
-            0 if not first[0] else 1 if any(x.any() for x in arrays[len(entries) + len(noise) + 1 :]) else 2
-        )
+        # what an agent remembers of the episode before is without effect, but is compared: only what is zero is reset
+        remembers = any(x.any() for x in arrays[len(entries) + len(noise) + 1 :])
+        opens = 0 if not first[0] else 1 if remembers else 2
         sent = [bytes([graph == "sample.onnx", opens]), *(x.tobytes() for x in (*entries, *noise))]
         fields = [Field("code", "int32", (1,), ""), face.action, *face.memory]
         fields += [Field("value", "float32", (), "")] if face.info["value"] else []
@@ -226,8 +225,7 @@ class _Steps:
 
 def _replayer(face: Interface) -> str:
     """A program that reads steps and writes actions, memory and value: as bytes, one field after the other."""
-    read = "obs" if face.alone else ""
-    entries = [read] if read else [f"obs.{field.name}" for field in face.entries]
+    entries = ["obs"] if face.alone else [f"obs.{field.name}" for field in face.entries]
     after = ["code", "action", *(f"policy.{field.name}" for field in face.memory)]
     after += ["policy.value"] if face.info["value"] else []
     return c_text.REPLAYER.format(

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlkit.deploy.graph import Tensor, read_graph
+from rlkit.deploy.graph import GraphError, Tensor, read_graph
 from rlkit.deploy.program import Program
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import AttributeProto, ModelProto, NodeProto, ValueInfoProto
 
 
 def single(data: bytes, inputs: dict[str, Tensor], outputs: list[str]) -> ModelProto:
@@ -30,7 +31,8 @@ def single(data: bytes, inputs: dict[str, Tensor], outputs: list[str]) -> ModelP
     """
     import onnx
 
-    program = Program(read_graph(data), list(inputs), outputs)
+    read = read_graph(data)
+    program = Program(read, list(inputs), outputs)
     seen: dict[str, Tensor] = {}
     made = program.check(*inputs.values(), seen=lambda node, read: seen.update(_named(node.inputs, read)))
     model = onnx.ModelProto.FromString(data)
@@ -43,7 +45,25 @@ def single(data: bytes, inputs: dict[str, Tensor], outputs: list[str]) -> ModelP
     given, found = work.infos(inputs.items()), work.infos(zip(outputs, made, strict=True))
     tensors = [onnx.numpy_helper.from_array(x, name) for name, x in work.constants.items()]
     graph = onnx.helper.make_graph(work.nodes, "policy", given, found, tensors)
-    return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    opset = [onnx.helper.make_opsetid("", read.opset)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+def _plain(attribute: AttributeProto) -> Any:
+    """The value of an attribute. Raises GraphError where its name or its text is no word: generators print both."""
+    import onnx
+
+    value = onnx.helper.get_attribute_value(attribute)
+    text = value if isinstance(value, bytes) else b""
+    if re.fullmatch("[a-zA-Z_]+", attribute.name) is None or re.fullmatch(b"[a-zA-Z_]*", text) is None:
+        raise GraphError(f"policy.onnx: an attribute {attribute.name[:40]!r} with the value {text[:40]!r}")
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value))
+    if not isinstance(value, bytes | int | float) and not all(
+        isinstance(each, int | float) for each in value
+    ):
+        raise GraphError(f"policy.onnx: an attribute {attribute.name[:40]!r} that is no number")
+    return value
 
 
 def _named(names: list[str], values: list[Tensor | None]) -> dict[str, Tensor]:
@@ -87,9 +107,8 @@ class _Single:
                 make_node("Reshape", [f"{y}b", back], [y]),
             ]
             return
-        copy = make_node(node.op_type, [self.name(name) for name in node.input], made)
-        copy.attribute.extend(node.attribute)
-        self.nodes.append(copy)
+        given = {each.name: _plain(each) for each in node.attribute}
+        self.nodes.append(make_node(node.op_type, [self.name(name) for name in node.input], made, **given))
 
     def infos(self, values: Iterable[tuple[str, Tensor]]) -> list[ValueInfoProto]:
         """Type and shape of inputs or outputs."""

@@ -234,6 +234,31 @@ def test_a_folder_s_c_is_not_compiled_but_made_again(folder: Path, tmp_path: Pat
     )
 
 
+def test_text_in_a_stranger_s_folder_does_not_become_code(folder: Path) -> None:
+    """Names, texts and numbers in policy.json, and what a generator may print of a graph."""
+    info = json.loads((folder / "policy.json").read_text())
+    both = {name: (folder / name).read_bytes() for name in c.GRAPHS}
+    evil = "*/ int evil(void); /*"
+    hostile = json.loads(json.dumps(info).replace('"memory.0"', json.dumps(evil)))
+    hostile |= {"rlkit": evil, "agent": evil, "environment": evil, "noise": str(info["noise"])}
+    text = c._header(c.Interface(hostile)) + c._act(c.Interface(hostile), "policy.onnx")
+    assert "evil" in text and "*/ int" not in text and "m0[" in text
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        c.Interface(info | {"noise": "1\nint evil;"})
+    model = onnx.ModelProto.FromString(both["policy.onnx"])
+    model.producer_name = model.domain = model.doc_string = model.graph.name = model.graph.doc_string = evil
+    model.opset_import.add(domain=evil, version=1)
+    for node in model.graph.node:
+        node.name = node.doc_string = evil
+    found = c.sources(info, both | {"policy.onnx": model.SerializeToString()})
+    assert found.files["policy.c"] == (folder / "policy.c").read_text()
+    for name, value in (("axis", evil), (evil, 1)):
+        model = onnx.ModelProto.FromString(both["policy.onnx"])
+        model.graph.node[0].attribute.append(onnx.helper.make_attribute(name, value))
+        with pytest.raises(GraphError, match=r"policy\.onnx: an attribute "):
+            c.sources(info, both | {"policy.onnx": model.SerializeToString()})
+
+
 def test_c_that_is_not_the_agent_is_not_left_there(
     agent: AgentPolicy, folder: Path, traced: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
