@@ -22,7 +22,7 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.compose import compose
-from rlkit.deploy.export import Origin, export
+from rlkit.deploy.export import FORMS, Origin, export
 from rlkit.files import at
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import build
@@ -169,6 +169,8 @@ def main(words: list[str]) -> int:
     form = "onnx"
     if words[:1] == ["--format"]:
         form, words = words[1], words[2:]
+        if form not in FORMS:
+            sys.exit(f"--format {form}: no such format; allowed: {', '.join(FORMS)}")
     chosen = list(enumerate(cells()))
     chosen = [chosen[int(word)] for word in words] or chosen
     failed = 0

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         "--format",
         choices=("onnx", "c", "fmu"),
         default="onnx",
-        help="onnx (default); c: policy.c, too; fmu: also policy.fmu",
+        help="onnx (default); c: C files, too; fmu: an FMI 2.0 co-simulation unit, too",
     )
     parser.add_argument(
         "--which", default="", metavar="X", help="best (default where there is one), last, or a step"

@@ -183,9 +183,10 @@ def _header(face: Interface) -> str:
     memory = "".join(f"    {field.declared}\n" for field in face.memory)
     memory += c_text.VALUE if info["value"] else ""
     about = f"{info['run']}: a policy of rlkit {info['rlkit']}, agent {info['agent']}, step {info['step']}"
+    strange = "infinity; NaN is a missing number" if face.reader.gaps else "NaN or infinity"
     return c_text.HEADER.format(
         about=comment(f"{about}, environment {info['environment']}"), obs=obs, size=action.size, memory=memory,
-        dtype=TYPES[action.dtype], actions=_actions(face), noise=face.noise,
+        dtype=TYPES[action.dtype], actions=_actions(face), noise=face.noise, strange=strange,
     )  # fmt: skip
 
 

@@ -15,8 +15,11 @@ OPENING = """\
 #if defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__
 #error "policy.c looks for NaN and infinity: compile it without -ffast-math and -ffinite-math-only"
 #endif
-#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
-#pragma GCC optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math") /* sums of four at a time */
+/* sums of four at a time */
+#if defined(__clang__)
+#pragma clang fp reassociate(on)
+#elif defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#pragma GCC optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")
 #endif
 """
 
@@ -69,7 +72,7 @@ typedef struct {{
 /* What a call says. Where it is not RLKIT_OK, memory and action are as they were. */
 enum {{
     RLKIT_OK = 0,
-    RLKIT_NOT_FINITE = 1,   /* an observation holds NaN or infinity */
+    RLKIT_NOT_FINITE = 1,   /* an observation holds {strange} */
     RLKIT_OUT_OF_RANGE = 2, /* a choice in an observation is none of its space */
     RLKIT_NO_CHOICE = 3     /* a mask allows nothing in one component of the action */
 }};

@@ -28,6 +28,7 @@ HEAD = """\
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpedantic" /* a float (*)[8] is given where a const float (*)[8] is read */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wunused-function"
 #endif
 """
 TAIL = """\
@@ -69,6 +70,13 @@ def kernels(graphs: dict[str, ModelProto]) -> tuple[str, int]:
             for match in _CONSTANT.finditer(data)
         }
         text = re.sub(r"\bweight\d+_(k[0-9a-f]{16})\b", r"\1", text)
+        if (
+            not set(re.findall(r"\bk[0-9a-f]{16}\b", text)) <= found.keys()
+            or "static void graph(" not in text
+        ):
+            raise ConfigError(
+                f'{generator()} writes C of an unknown layout; pip install "{GENERATOR}==1.4.0"'
+            )
         for own in sorted(set(_FUNCTION.findall(text))):
             text = re.sub(rf"\b{own}\b", f"{name}_{own}", text)
         functions.append(text)
