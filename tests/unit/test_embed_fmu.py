@@ -82,14 +82,14 @@ def made(info: dict[str, Any], both: dict[str, bytes], folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """action = (decisions in this episode, the number seen); the number lies in [-2, 8]."""
+    """action = (100 and the decisions in this episode, the number seen); the number lies in [-2, 8]."""
     nodes = [
         make_node("Unsqueeze", ["first", "axis"], ["opens"]),
-        make_node("Where", ["opens", "zero", "memory.0"], ["before"]),
+        make_node("Where", ["opens", "start", "memory.0"], ["before"]),
         make_node("Add", ["before", "one"], ["memory_out.0"]),
         make_node("Concat", ["memory_out.0", "obs"], ["action"], axis=1),
     ]
-    constants = {"axis": np.array([1]), "zero": np.float32(0), "one": np.float32(1)}
+    constants = {"axis": np.array([1]), "start": np.float32(100), "one": np.float32(1)}
     seen = [make_tensor_value_info("obs", T.FLOAT, ["lanes", 1])]
     both = graphs(nodes, constants, seen, make_tensor_value_info("action", T.FLOAT, ["lanes", 2]), True)
     info = described(Box((1,), "float32", -2.0, 8.0), Box((2,), "float32"), True)
@@ -143,12 +143,13 @@ def unit(counter: Path, tmp_path: Path) -> Iterator[Any]:
 
 
 def steps(slave: Any, times: list[float], values: list[float]) -> list[tuple[float, float]]:
-    """The outputs after each step from a time to the next one, with what is seen in it."""
+    """(decisions so far, the number that the last one saw) after each step from a time to the next one."""
     found = []
     for start, end, value in zip(times[:-1], times[1:], values, strict=True):
         slave.setReal([1], [value])
         slave.doStep(start, end - start)
-        found.append(tuple(slave.getReal([2, 3])))
+        count, seen = slave.getReal([2, 3])
+        found.append((count - 100, seen))
     return found
 
 
@@ -159,7 +160,11 @@ def steps(slave: Any, times: list[float], values: list[float]) -> list[tuple[flo
         (0.5, [0, 1, 2, 3], [(2, 1), (4, 2), (6, 3)]),  # two in a step
         (2.0, [0, 1, 2, 3, 4, 5], [(1, 1), (1, 1), (2, 3), (2, 3), (3, 5)]),  # held over two steps
         (0.4, [0, 1, 1.25, 2.5], [(3, 1), (4, 2), (7, 3)]),  # 0 0.4 0.8 | 1.2 | 1.6 2 2.4
-        (0.1, [10, 10.3, 10.6], [(3, 1), (6, 2)]),  # 10.3 is the second step's, however it is rounded
+        (
+            0.3,
+            [0, 0.2, 3 * 0.1, 0.4],
+            [(1, 1), (1, 1), (2, 3)],
+        ),  # 0.3 is the second step's, however it is rounded
         (0.0, [0, 0.1, 7, 7], [(1, 1), (2, 2), (3, 3)]),  # one per step
     ],
 )
@@ -192,7 +197,7 @@ def test_states_are_taken_back_and_travel(unit: Any) -> None:
     data = slave.serializeFMUstate(state)
     assert steps(slave, [2, 3, 4], [3.0, 4.0]) == [(3, 3), (4, 4)]
     slave.setFMUstate(state)
-    assert slave.getReal([2, 3]) == [2, 2] and steps(slave, [2, 3], [7.0]) == [(3, 7)]
+    assert slave.getReal([2, 3]) == [102, 2] and steps(slave, [2, 3], [7.0]) == [(3, 7)]
     slave.freeFMUstate(state)
     other = unit(1.0)
     there = other.deSerializeFMUstate(data)
@@ -210,7 +215,7 @@ def test_what_no_policy_reads_is_an_error_and_changes_nothing(unit: Any) -> None
     for value in (np.nan, np.inf, 1e300):
         with pytest.raises(Exception, match="fmi2DoStep failed"):
             steps(slave, [1, 2], [value])
-        assert slave.getReal([2, 3]) == [1, 5]
+        assert slave.getReal([2, 3]) == [101, 5]
     assert steps(slave, [1, 2], [6.0]) == [(2, 6)]
     for call, words in (
         (lambda: slave.setReal([0], [2.0]), "SetReal"),  # the period, while it runs
@@ -241,6 +246,10 @@ def test_the_description_is_valid_and_says_what_the_spaces_say(counter: Path, po
     seen = variables["obs[1]"]
     assert (seen.min, seen.max, seen.start, seen.type) == ("-2.0", "8.0", "0.0", "Real")
     assert variables["period"].unit == "s" and variables["reset"].type == "Boolean"
+    assert [fmpy.read_model_description(str(pole)).modelVariables[2].min, variables["action[2]"].max] == [
+        None,
+        None,
+    ]
     choice = fmpy.read_model_description(str(pole)).modelVariables[-1]
     assert (choice.name, choice.type, choice.min, choice.max) == ("action[1]", "Integer", "0", "1")
     assert fmpy.supported_platforms(str(pole))[:1] == ["c-code"]
