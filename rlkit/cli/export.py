@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     arguments.checkpoint, arguments.env, arguments.eyes = arguments.which, [], None
     shown = Path(arguments.to or Path(arguments.run) / "export")
     if arguments.check:
-        return _check(arguments.run, arguments.which, shown)
+        return _check(arguments.run, arguments.which, shown, arguments.format)
     from rlkit.deploy.export import export, origin, require_packages
 
     require_packages(arguments.format)
@@ -77,7 +77,7 @@ def _require_ours(place: Place) -> None:
         )
 
 
-def _check(run: str, which: str, shown: Path) -> int:
+def _check(run: str, which: str, shown: Path, form: str) -> int:
     """Replay the steps of a folder, and say whether the run has a newer checkpoint."""
     from rlkit.deploy.export import check
     from rlkit.deploy.runtime import Folder
@@ -86,8 +86,11 @@ def _check(run: str, which: str, shown: Path) -> int:
         place = named(shown)
     except OSError as error:
         raise ConfigError(f"{shown}: {error.strerror}; rlkit export {quoted(run)} makes it") from error
+    folder, wanted = Folder(place.path), {"c": "policy.c", "fmu": "policy.fmu"}.get(form, "policy.onnx")
+    if wanted not in folder.sums:
+        raise ConfigError(f"{shown} holds no {wanted}; rlkit export {quoted(run)} --format {form} writes it")
     check(place, lambda line: print(clean(line)))
-    info = Folder(place.path).json("policy.json")
+    info = folder.json("policy.json")
     print(f"exported:    {clean(shown)} (step {clean(info.get('step'))})")
     newer = _newer(run, which, info)
     if newer:
