@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rlkit import __version__
 from rlkit.deploy import c_text, fmu, units
 from rlkit.deploy.c import FILES, GRAPHS, Field, Interface, Sources, sources
 from rlkit.deploy.graph import GraphError, Tensor
@@ -134,9 +135,12 @@ def check(folder: Folder, say: Say, program: Built | None = None) -> str:
     if program is not None:
         return compared(folder, program, say)
     info = folder.json("policy.json")
-    if info["c"] != generator():
-        here = generator() or 'none is installed (pip install "rlkit[embed-c]")'
-        say(f"policy.c was not verified: {info['c']} made it; here: {here}")
+    if not generator():
+        say('policy.c was not verified: emx-onnx-cgen is missing (pip install "rlkit[embed-c]")')
+        return ""
+    theirs, ours = f"{info.get('c')} and rlkit {info.get('rlkit')}", f"{generator()} and rlkit {__version__}"
+    if theirs != ours:
+        say(f"policy.c was not verified: {theirs} made it, and here are {ours}")
         return ""
     made = sources(info, {name: folder.read(name) for name in GRAPHS})
     for name in FILES:
