@@ -1,4 +1,4 @@
-"""What one decision costs: rlkit.load (torch), the runtime with NumPy alone, and with ONNX Runtime.
+"""What one decision costs: rlkit.load (torch), the runtime with NumPy alone, with ONNX Runtime, and in C (gcc -O2).
 
     python scripts/bench_embed.py [NAME ...]
 
@@ -28,6 +28,8 @@ import torch
 from rlkit.agents import ppo
 from rlkit.config.compose import compose
 from rlkit.deploy.export import Origin, export
+from rlkit.deploy.kernel import generator
+from rlkit.deploy.native import compiler
 from rlkit.files import at
 from rlkit.nn.config import NetworkConfig
 from rlkit.play.saved import AgentPolicy
@@ -46,6 +48,31 @@ KINDS: dict[str, tuple[Space, Space, int, dict[str, Any]]] = {  # observation, a
     "CNN 64x64x4": (FRAMES, STEER, 4, {"encoder": "nature_cnn"}),
     "IMPALA and transformer": (FRAMES, Discrete(4), 1, {"encoder": "impala_cnn", **WINDOW}),
 }  # fmt: skip
+TIMER = """\
+#include "policy.h"
+#include <stdio.h>
+#include <time.h>
+static rlkit_policy_t policy;
+static rlkit_obs_t obs[RLKIT_OBS_SIZE];
+int main(void) {
+    rlkit_action_t action[RLKIT_ACTION_SIZE];
+    unsigned drawn = 1;
+    double best = 1e9;
+    rlkit_policy_reset(&policy);
+    for (const clock_t begin = clock(); clock() - begin < CLOCKS_PER_SEC;) {
+        const clock_t start = clock();
+        for (int i = 0; i < 50; ++i) {
+            drawn = drawn * 1664525u + 1013904223u;
+            obs[0] = (rlkit_obs_t)(drawn >> 25); /* another one in every step */
+            rlkit_policy_act(&policy, obs, action);
+        }
+        const double each = (double)(clock() - start) / CLOCKS_PER_SEC / 50 * 1e6;
+        best = each < best ? each : best;
+    }
+    printf("%.1f us\\n", best);
+    return 0;
+}
+"""
 SERIES, SECONDS = 5, 1.5  # calls of one series; how long series are tried
 START = (
     "import time; t = time.process_time(); import re, sys; from rlkit.runtime import Policy; import numpy as np; "
@@ -65,6 +92,17 @@ def least(call: Callable[[], object]) -> float:
     return best * 1e6
 
 
+def in_c(place: Path) -> str:
+    """CPU microseconds of one decision of a folder's policy.c; "" where it has none."""
+    if not (place / "policy.c").exists():
+        return ""
+    (place / "timer.c").write_text(TIMER)
+    subprocess.run(
+        ["cc", "-std=c11", "-O2", "timer.c", "policy.c", "-lm", "-o", "timer"], cwd=place, check=True
+    )
+    return subprocess.run(["./timer"], cwd=place, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def exported(name: str, folder: Path) -> AgentPolicy:
     """The agent of a kind, and its policy in `folder`."""
     observation, action, stack, network = KINDS[name]
@@ -73,14 +111,15 @@ def exported(name: str, folder: Path) -> AgentPolicy:
     agent = AgentPolicy(made.eval(), Path("none"))
     config = compose(["env=cartpole"]).config
     config = replace(config, env=replace(config.env, id="none"))  # observations are random numbers
-    export(agent, config, at(folder), Origin(name, "ppo", 0, ""), steps=60, say=lambda line: None)
+    form = "c" if compiler() and generator() else "onnx"
+    export(agent, config, at(folder), Origin(name, "ppo", 0, ""), steps=60, form=form, say=lambda line: None)
     return agent
 
 
 def main(names: list[str]) -> None:
     """Print a row of the table for every kind."""
     torch.set_num_threads(1)
-    print("| | rlkit.load | NumPy alone | ONNX Runtime |\n|---|---|---|---|")
+    print("| | rlkit.load | NumPy alone | ONNX Runtime | C |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for number, name in enumerate(names or KINDS):
             place = Path(folder) / str(number)
@@ -93,7 +132,7 @@ def main(names: list[str]) -> None:
             for policy in (agent, Policy.load(place, "numpy"), Policy.load(place, "onnxruntime")):
                 _, state = policy(obs)
                 cells.append(f"{least(partial(policy, obs, state)):,.1f} us")
-            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+            print(f"| {name} | {' | '.join([*cells, in_c(place)])} |", flush=True)
         if not names:
             cells = []
             for backend in ("numpy", "onnxruntime"):

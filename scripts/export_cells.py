@@ -2,6 +2,7 @@
 
     python scripts/export_cells.py            all cells, one line each; exit code 1 if any fails
     python scripts/export_cells.py 3 17       these alone
+    python scripts/export_cells.py --format c [3 17]      with the C files, compiled and compared, too
 
 The cells are a pairwise choice: any two values of agent, network and spaces that fit together meet in one of them.
 """
@@ -21,7 +22,7 @@ import torch
 
 from rlkit.config import registry
 from rlkit.config.compose import compose
-from rlkit.deploy.export import Origin, export
+from rlkit.deploy.export import FORMS, Origin, export
 from rlkit.files import at
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import build
@@ -137,7 +138,7 @@ def policy(cell: Cell) -> AgentPolicy:
     return AgentPolicy(made.eval(), Path("none"))
 
 
-def compare(cell: Cell, folder: Path, steps: int = 60) -> str:
+def compare(cell: Cell, folder: Path, steps: int = 60, form: str = "onnx") -> str:
     """What is wrong with the exported policy of a cell; "" where nothing is."""
     config = compose(["agent=ppo", "env=cartpole"]).config
     config = _elsewhere(config)
@@ -148,6 +149,7 @@ def compare(cell: Cell, folder: Path, steps: int = 60) -> str:
             at(folder),
             Origin("none", cell.agent, 0, ""),
             steps=steps,
+            form=form,
             say=lambda line: None,
         )
     except ValueError as error:
@@ -164,13 +166,18 @@ def _elsewhere(config: Any) -> Any:
 
 def main(words: list[str]) -> int:
     """Compare the cells that are named by number, all of them by default."""
+    form = "onnx"
+    if words[:1] == ["--format"]:
+        form, words = words[1], words[2:]
+        if form not in FORMS:
+            sys.exit(f"--format {form}: no such format; allowed: {', '.join(FORMS)}")
     chosen = list(enumerate(cells()))
     chosen = [chosen[int(word)] for word in words] or chosen
     failed = 0
     for number, cell in chosen:
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            wrong = compare(cell, Path(folder) / "export")
+            wrong = compare(cell, Path(folder) / "export", form=form)
         failed += bool(wrong)
         print(f"{number:3} {cell!s:45} {time.process_time() - start:6.1f} s  {wrong or 'equal'}", flush=True)
     print(f"{len(chosen)} cells, {failed} of them wrong")

@@ -55,6 +55,8 @@ EXTRAS = {  # pip extra -> its modules
     "perception": ("sklearn",),
     "multiagent": ("mpe2", "pymunk"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "embed-c": ("emx_onnx_cgen",),
+    "embed-fmu": ("emx_onnx_cgen", "fmpy"),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

@@ -19,7 +19,12 @@ def main(argv: list[str]) -> int:
         "verify that it does what the agent does.",
     )
     parser.add_argument("--to", metavar="FOLDER", help="where (default: RUN/export)")
-    parser.add_argument("--format", choices=("onnx",), default="onnx", help="onnx (default)")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "c", "fmu"),
+        default="onnx",
+        help="onnx (default); c: C files, too; fmu: an FMI 2.0 co-simulation unit, too",
+    )
     parser.add_argument(
         "--which", default="", metavar="X", help="best (default where there is one), last, or a step"
     )
@@ -40,10 +45,10 @@ def main(argv: list[str]) -> int:
     arguments.checkpoint, arguments.env, arguments.eyes = arguments.which, [], None
     shown = Path(arguments.to or Path(arguments.run) / "export")
     if arguments.check:
-        return _check(arguments.run, arguments.which, shown)
+        return _check(arguments.run, arguments.which, shown, arguments.format)
     from rlkit.deploy.export import export, origin, require_packages
 
-    require_packages()
+    require_packages(arguments.format)
     folder, config, agent = open_run(arguments)
     place = at(arguments.to) if arguments.to else folder / "export"
     _require_ours(place)
@@ -56,6 +61,7 @@ def main(argv: list[str]) -> int:
         steps=arguments.steps,
         value=arguments.value,
         verify=not arguments.no_verify,
+        form=arguments.format,
         say=lambda line: print(clean(line)),
     )
     print(f"exported:    {clean(shown)} ({clean(agent.path.name)}, step {info['step']:,})")
@@ -71,7 +77,7 @@ def _require_ours(place: Place) -> None:
         )
 
 
-def _check(run: str, which: str, shown: Path) -> int:
+def _check(run: str, which: str, shown: Path, form: str) -> int:
     """Replay the steps of a folder, and say whether the run has a newer checkpoint."""
     from rlkit.deploy.export import check
     from rlkit.deploy.runtime import Folder
@@ -80,8 +86,11 @@ def _check(run: str, which: str, shown: Path) -> int:
         place = named(shown)
     except OSError as error:
         raise ConfigError(f"{shown}: {error.strerror}; rlkit export {quoted(run)} makes it") from error
+    folder, wanted = Folder(place.path), {"c": "policy.c", "fmu": "policy.fmu"}.get(form, "policy.onnx")
+    if wanted not in folder.sums:
+        raise ConfigError(f"{shown} holds no {wanted}; rlkit export {quoted(run)} --format {form} writes it")
     check(place, lambda line: print(clean(line)))
-    info = Folder(place.path).json("policy.json")
+    info = folder.json("policy.json")
     print(f"exported:    {clean(shown)} (step {clean(info.get('step'))})")
     newer = _newer(run, which, info)
     if newer:

@@ -4,6 +4,8 @@
     policy.json                 spaces, memory, preprocessing, and where it is from
     parity.npz                  recorded steps of the agent (rlkit.deploy.parity)
     rlkit_runtime.py            runs all this with NumPy alone (rlkit.deploy.runtime)
+    policy.c, policy.h, ...     the same arithmetic in C, where it was asked for (rlkit.deploy.c)
+    policy.fmu                  and as a co-simulation unit (rlkit.deploy.fmu)
     README.md                   inputs, outputs, how to call it
     manifest.json               size and SHA-256 of each file, and the SHA-256 of all that
 
@@ -17,7 +19,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +28,13 @@ import numpy as np
 from rlkit import __version__
 from rlkit.checkpoint import sealed
 from rlkit.config.schema import RunConfig
-from rlkit.deploy import readme
+from rlkit.deploy import c, fmu, native, readme
 from rlkit.deploy.bundle import bundle
 from rlkit.deploy.cut import Cutter
+from rlkit.deploy.kernel import generator, require_generator
 from rlkit.deploy.parity import replay
 from rlkit.deploy.record import record
-from rlkit.deploy.runtime import BACKENDS, FORMAT, Policy
+from rlkit.deploy.runtime import BACKENDS, FORMAT, Folder, Policy
 from rlkit.deploy.trace import MEMORY_AFTER, OPSET, SAMPLED_AFTER, names_of, trace
 from rlkit.files import Place
 from rlkit.options import ConfigError
@@ -40,6 +43,7 @@ from rlkit.space_json import to_json
 from rlkit.types import tree_leaves
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+FORMS = ("onnx", "c", "fmu")
 Say = Callable[[str], None]
 
 
@@ -67,11 +71,13 @@ def origin(agent: AgentPolicy, config: RunConfig, run: str) -> Origin:
     return Origin(run, config.agent_name, step, hashlib.sha256(data).hexdigest())
 
 
-def require_packages() -> None:
+def require_packages(form: str = "onnx") -> None:
     """Raises ConfigError where the extra is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f'rlkit export needs {", ".join(missing)}: pip install "rlkit[export]"')
+    if form != "onnx":
+        require_generator()
 
 
 def export(
@@ -83,14 +89,17 @@ def export(
     steps: int = 1000,
     value: bool = False,
     verify: bool = True,
+    form: str = "onnx",
     say: Say = print,
 ) -> dict[str, Any]:
     """Write the folder at `place`, in the stead of one that is there; returns what policy.json says.
 
-    Raises ConfigError where the policy cannot be written as a graph, Unequal where what was written does something else
-    than the agent; then nothing is left of it.
+    form: one of FORMS. Raises ConfigError where the policy cannot be written so, Unequal where what was written does
+    something else than the agent; then nothing is left of it.
     """
-    require_packages()
+    require_packages(form)
+    if form == "fmu":
+        fmu.require_vectors(agent.reader.space)
     files, info = _graphs(agent, value)
     info = _described(agent, where, value) | info
     kept = [int(each["name"][7:]) for each in info["memory"]]
@@ -102,12 +111,40 @@ def export(
         "rlkit_runtime.py": bundle(__version__).encode(),
         "README.md": readme.text(info, names_of(agent)).encode(),
     }
+    with ExitStack() as opened:
+        program = _native(info, files, form, opened, say)
+        _placed(place, files, lambda folder: check(folder, say, program) if verify else None)
+    return info
+
+
+def _native(
+    info: dict[str, Any], files: dict[str, bytes], form: str, opened: ExitStack, say: Say
+) -> native.Built | None:
+    """Add the files in C to `files`; returns what a compiler makes of them, where there is one."""
+    if form == "onnx":
+        return None
+    info["c"] = generator()
+    made = c.sources(info, files)
+    program = opened.enter_context(native.built(info, made)) if native.compiler() else None
+    sizes = c.sizes(made, program.flash() if program else 0, program.stack() if program else 0)
+    say(f"policy.c:    {sizes}")
+    files |= {name: text.encode() for name, text in made.files.items()}
+    files |= {"policy.json": json.dumps(info, indent=1).encode()}
+    files["README.md"] += c.readme(info, sizes).encode()
+    if form == "fmu":
+        unit = fmu.sources(info, made.files, files["policy.onnx"])
+        files[fmu.FILE] = fmu.packed(program.unit(unit) if program else unit)
+        files["README.md"] += fmu.README.encode()
+    return program
+
+
+def _placed(place: Place, files: dict[str, bytes], check: Callable[[Place], None]) -> None:
+    """Write a folder beside its place, check it, and move it there; what stood there stays where this fails."""
     temporary, replaced = place.beside(f".{place.name}.tmp"), place.beside(f".{place.name}.old")
     temporary.remove()
     try:
         _write(temporary, files)
-        if verify:
-            check(temporary, say)
+        check(temporary)
         replaced.remove()
         if place.exists():
             place.rename(replaced)
@@ -120,7 +157,6 @@ def export(
             if replaced.exists() and not place.exists():
                 replaced.rename(place)
         raise
-    return info
 
 
 def _write(folder: Place, files: dict[str, bytes]) -> None:
@@ -134,8 +170,11 @@ def _write(folder: Place, files: dict[str, bytes]) -> None:
     folder.sync()
 
 
-def check(folder: Place, say: Say) -> None:
-    """Replay the recorded steps with every backend. Raises Unequal, and GraphError where the folder is damaged."""
+def check(folder: Place, say: Say, program: native.Built | None = None) -> None:
+    """Replay the recorded steps with every backend. Raises Unequal, and GraphError where the folder is damaged.
+
+    program: the folder's C files, where these have just been compiled.
+    """
     for backend in BACKENDS:
         if backend != "numpy" and importlib.util.find_spec(backend) is None:
             say(f"{backend} is not installed: not compared")
@@ -145,6 +184,11 @@ def check(folder: Place, say: Say) -> None:
         if wrong:
             raise Unequal(f"the exported policy is not the agent: {backend}: {wrong}")
         say(f"verified:    {backend}, every recorded step")
+    opened = Folder(folder.path)
+    if "policy.c" in opened.sums:
+        wrong = native.check(opened, say, program)
+        if wrong:
+            raise Unequal(f"the exported policy is not the agent: {wrong}")
 
 
 def _graphs(agent: AgentPolicy, value: bool) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -52,7 +52,7 @@ class Program:
                 )
         self.inputs, self.outputs = inputs, outputs
         self._known: dict[str, Tensor] = dict(graph.constants)
-        self._shapes = set(self._known)  # values that no observation decides
+        self.fixed = set(self._known)  # values that no observation decides
         self._steps: list[tuple[Node, Function]] = []
         self._checked: set[int] = set()
         defined = {"", *inputs, *self._known}
@@ -85,7 +85,7 @@ class Program:
             )
         for place in STRUCTURAL.get(node.op, ()):
             name = node.inputs[place] if place < len(node.inputs) else ""
-            if name and name not in (self._shapes if node.op in BY_LANES else self._known):
+            if name and name not in (self.fixed if node.op in BY_LANES else self._known):
                 raise GraphError(f"policy.onnx: a shape of {node.op} that depends on observations")
         constants = [self._known.get(name) for name in node.inputs]
         try:
@@ -98,8 +98,8 @@ class Program:
             raise
         except FAULTS as error:
             raise GraphError(f"policy.onnx is damaged: {node.op}: {error}") from error
-        if node.op in ("Shape", "Size") or all(not name or name in self._shapes for name in node.inputs):
-            self._shapes.update(node.outputs)
+        if node.op in ("Shape", "Size") or all(not name or name in self.fixed for name in node.inputs):
+            self.fixed.update(node.outputs)
         self._steps.append((node, function))
 
     def _fold(self, node: Node, function: Function, constants: list[Any]) -> None:
@@ -108,7 +108,7 @@ class Program:
             found = function(*constants)
         for name, value in zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False):
             self._known[name] = np.asarray(value)
-            self._shapes.add(name)
+            self.fixed.add(name)
 
     def margin(self, *arrays: Tensor) -> float:
         """How close the nearest two numbers are between which an operation chooses."""

@@ -264,8 +264,10 @@ def test_the_command_says_what_it_does_and_what_is_wrong(
     assert said(str(run), "--check", "--to", str(tmp_path / "no"))[0] == 2
     code, text = said(str(run), "--to", str(tmp_path / "run"))
     assert code == 2 and "something else than an exported policy" in text
-    code, text = said(str(run), "--format", "fmu")
-    assert code == 2 and "invalid choice: 'fmu'" in text
+    code, text = said(str(run), "--format", "pt2")
+    assert code == 2 and "invalid choice: 'pt2'" in text
+    code, text = said(str(run), "--check", "--format", "c")
+    assert code == 2 and f"export holds no policy.c; rlkit export {run} --format c writes it" in text
     assert said(str(run), "--steps", "0")[0] == 2 and said(str(run), "--which", "123")[0] == 2
     code, text = said(str(tmp_path / "nothing"))
     assert code == 2 and "does not exist" in text
