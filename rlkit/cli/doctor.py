@@ -55,6 +55,7 @@ EXTRAS = {  # pip extra -> its modules
     "perception": ("sklearn",),
     "multiagent": ("mpe2", "pymunk"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
+    "serve": ("uvicorn", "httptools", "msgpack", "websockets", "orjson"),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 
