@@ -132,7 +132,7 @@ class Application:
         if path == "/v1/models":
             return JSON, encode(JSON, {"models": [_described(model) for model in self.models.values()]})
         if path == "/ready" and self.stopping:
-            raise Refused(503, "the server is stopping", retry=1)
+            raise Refused(503, "the server is stopping", retry_after="1")
         return JSON, encode(JSON, {"status": path[1:]})
 
     def _model(self, name: str) -> Model:
@@ -153,7 +153,7 @@ class Application:
             given = headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self.token.encode()):
                 words = 'a token is needed: the header "authorization: Bearer TOKEN"'
-                raise Refused(401, words, **{"www-authenticate": "Bearer"})
+                raise Refused(401, words, www_authenticate="Bearer")
 
     # -------------------------------------------------------------- decisions
 
@@ -328,33 +328,24 @@ def _inputs(
     version: Version, inputs: dict[str, Any], first: Array
 ) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Rows and memory of the inputs of a graph. Raises ValueError."""
-    given = {name: value for name, value in inputs.items() if not name.startswith("memory.")}
-    obs = {
-        name.removeprefix("obs").removeprefix("."): numbers(x, name, version.policy.reader.gaps)
-        for name, x in given.items()
-    }
-    rows = version.reader.rows(obs)
     memory = []
     for name, shape, dtype in version.policy.memory:
         if name not in inputs and first.all():
             memory.append(np.zeros((len(first), *shape), dtype))
             continue
-        given_ = np.asarray(numbers(inputs.get(name), name))
-        if given_.shape != (len(first), *shape) or given_.dtype.kind not in "fiub":
-            raise ValueError(f"{name} has shape {given_.shape}; this policy remembers {(len(first), *shape)}")
-        made = given_.astype(dtype)
-        if made.dtype.kind != "f" and (made != given_).any():
+        given = np.asarray(numbers(inputs.pop(name, None), name))
+        if given.shape != (len(first), *shape) or given.dtype.kind not in "fiub":
+            raise ValueError(f"{name} has shape {given.shape}; this policy remembers {(len(first), *shape)}")
+        made = given.astype(dtype)
+        if made.dtype.kind != "f" and (made != given).any():
             raise ValueError(f"{name} holds something else than {dtype}")
         memory.append(made)
-    strange = [
-        name
-        for name in inputs
-        if name.startswith("memory.") and name not in [m[0] for m in version.policy.memory]
-    ]
-    if strange:
-        raise ValueError(f"{strange[0][:60]!r}: this policy remembers {len(memory)} parts")
-    if len(next(iter(rows.values()))) != len(first):
-        raise ValueError(f"first has {len(first)} lanes, the observations have others")
+    gaps = version.policy.reader.gaps
+    obs = {name.removeprefix("obs").removeprefix("."): numbers(x, name, gaps) for name, x in inputs.items()}
+    rows = version.reader.rows(obs)
+    lanes = len(next(iter(rows.values())))
+    if lanes != len(first):
+        raise ValueError(f"the observations have {lanes} lanes, and first has {len(first)}")
     return rows, tuple(memory)
 
 

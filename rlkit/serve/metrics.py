@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def _parts(space: Space, seen: Array) -> Iterator[Part]:
                 if not np.isfinite(high - low):
                     low, high = seen[:, column + place].min(), seen[:, column + place].max()
                 ends = np.linspace(low, high, _TENTHS + 1)
-                values = [f"{a:.4g} to {b:.4g}" for a, b in zip(ends[:-1], ends[1:], strict=True)]
+                values = [f"{a:.4g} to {b:.4g}" for a, b in pairwise(ends)]
                 yield Part(column + place, ends[1:-1], values, np.zeros(_TENTHS, np.int64))
                 continue
             limits, start = limits_of(leaf), start_of(leaf)

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from rlkit.deploy.graph import GraphError
 from rlkit.deploy.parity import recorded, replay
-from rlkit.deploy.runtime import GraphError, Policy
+from rlkit.deploy.runtime import Policy
 from rlkit.reading import Reader
 from rlkit.serve.metrics import Counts, Ranges, Rows
 from rlkit.serve.wire import Refused
@@ -128,7 +129,7 @@ class Turns:
         """Policy.step of a few lanes: actions [lanes, ...], memory. Raises Refused(429) where too many wait."""
         lanes = len(first)
         if self.waiting + lanes > self.full:
-            raise Refused(429, f"{self.waiting} decisions wait already: try again", retry=1)
+            raise Refused(429, f"{self.waiting} decisions wait already: try again", retry_after="1")
         loop = asyncio.get_running_loop()
         if not self._queue:
             loop.call_soon(self._turn, loop)

@@ -53,7 +53,7 @@ def document(models: dict[str, Model], token: bool) -> Schema:
             paths[path]["get"]["responses"] |= {
                 "503": _content("application/json", ERROR, "the server is stopping")
             }
-    found = {
+    found: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "rlkit serve", "version": __version__},
         "paths": paths,

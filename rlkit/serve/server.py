@@ -59,10 +59,8 @@ class Watch:
     async def run(self, idle: float) -> None:
         """Until it is cancelled. idle: seconds for which old versions are kept."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.asked.wait(), WATCH)
-            except TimeoutError:
-                pass
             everything = self.asked.is_set()
             self.asked.clear()
             for model in self.models:

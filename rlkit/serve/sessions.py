@@ -40,7 +40,7 @@ class Sessions:
             if len(self._kept) >= self.most:
                 oldest = min(session.used for session in self._kept.values())
                 wait = max(1, int(oldest + self.idle - time.monotonic()) + 1)
-                raise Refused(429, f"{self.most} sessions are open (--max-sessions)", retry=wait)
+                raise Refused(429, f"{self.most} sessions are open (--max-sessions)", retry_after=str(wait))
         self._kept[place] = session = Session(model.version, used=time.monotonic())
         return session
 

@@ -25,12 +25,12 @@ _DTYPES = {name: np.dtype(name).newbyteorder("<") for name in TYPES.values()}
 
 
 class Refused(Exception):
-    """A request that is not served. status: of HTTP; retry: seconds after which it may be, 0 where it never will."""
+    """A request that is not served, with a status of HTTP and headers of the answer."""
 
-    def __init__(self, status: int, words: str, retry: int = 0, **headers: str) -> None:
+    def __init__(self, status: int, words: str, **headers: str) -> None:
         super().__init__(words)
         self.status, self.words = status, words
-        self.headers = headers | ({"retry-after": str(retry)} if retry else {})
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 def kind_of(content_type: str) -> str:
