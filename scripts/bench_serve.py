@@ -143,7 +143,7 @@ def body_of(folder: Path) -> bytes:
     """A request with the zeros of the policy's observation."""
     entries = leaves(Policy.load(folder, "numpy").reader.space)
     values = {name: np.zeros(leaf.shape, row_dtype(leaf)).tolist() for name, leaf in entries}
-    return json.dumps({"obs": values[""] if "" in values else values}).encode()
+    return json.dumps({"obs": values.get("", values)}).encode()
 
 
 def load(served: Served, body: bytes, seconds: float) -> Load:

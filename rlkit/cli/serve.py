@@ -24,6 +24,45 @@ LEAST_TOKEN = 16  # characters
 
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM."""
+    arguments = _parser().parse_args(argv)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f'rlkit serve needs {", ".join(missing)}: pip install "rlkit[serve]"')
+    from rlkit.serve import server
+    from rlkit.serve.app import Application
+    from rlkit.serve.models import Model, Version
+
+    inside = server.is_loopback(arguments.host)
+    token = _token(arguments.token_file)
+    if not inside and not token and not arguments.insecure:
+        raise ConfigError(
+            f"--host {arguments.host}: other machines reach it; give --token-file FILE (python -c 'import secrets; "
+            "print(secrets.token_urlsafe())' writes one), or --insecure"
+        )
+    folders = _folders(arguments.models)
+    listener = server.listen(
+        arguments.host, arguments.port
+    )  # a port that is taken is told before models are loaded
+    with listener:
+        models = {name: Model(name, folder, Version(folder)) for name, folder in folders.items()}
+        hosts = frozenset({*server.LOOPBACK, arguments.host} if inside else {"*"})
+        application = Application(
+            models, sessions=arguments.max_sessions, batch=arguments.max_batch, token=token, hosts=hosts
+        )
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        for name, model in models.items():
+            policy = model.version.policy
+            print(
+                f"serving:     http://{host}:{listener.getsockname()[1]}/v1/{name} (step "
+                f"{clean(policy.info.get('step'))}, {policy.backend}, version {model.version.name})",
+                flush=True,
+            )
+        server.serve(application, listener)
+    print("stopped")
+    return 0
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="rlkit serve",
         description="Serve exported policies: JSON or msgpack over HTTP, and websockets (docs/embed.md).",
@@ -51,41 +90,7 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="lanes of one call of a policy (default: 64)",
     )
-    arguments = parser.parse_args(argv)
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f'rlkit serve needs {", ".join(missing)}: pip install "rlkit[serve]"')
-    from rlkit.serve import server
-    from rlkit.serve.app import Application
-    from rlkit.serve.models import Model, Version
-
-    inside = server.is_loopback(arguments.host)
-    token = _token(arguments.token_file)
-    if not inside and not token and not arguments.insecure:
-        raise ConfigError(
-            f"--host {arguments.host}: other machines reach it; give --token-file FILE (python -c 'import secrets; "
-            "print(secrets.token_urlsafe())' writes one), or --insecure"
-        )
-    folders = _folders(arguments.models)
-    listener = server.listen(
-        arguments.host, arguments.port
-    )  # before the models: a port that is taken is told at once
-    models = {name: Model(name, folder, Version(folder)) for name, folder in folders.items()}
-    hosts = frozenset({*server.LOOPBACK, arguments.host} if inside else {"*"})
-    application = Application(
-        models, sessions=arguments.max_sessions, batch=arguments.max_batch, token=token, hosts=hosts
-    )
-    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    for name, model in models.items():
-        policy = model.version.policy
-        print(
-            f"serving:     http://{host}:{listener.getsockname()[1]}/v1/{name} (step {clean(policy.info.get('step'))}, "
-            f"{policy.backend}, version {model.version.name})",
-            flush=True,
-        )
-    server.serve(application, listener)
-    print("stopped")
-    return 0
+    return parser
 
 
 def _token(file: str | None) -> str:

@@ -301,7 +301,7 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes:
     size = int(length) if length.isdecimal() else 0
     while True:
         if size > LARGEST:
-            raise Refused(413, f"the body is longer than {LARGEST:,} bytes", connection="close")
+            raise Refused(413, f"the body is longer than {LARGEST:,} bytes")
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone

@@ -12,7 +12,6 @@ import http.client
 import io
 import json
 import shutil
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from rlkit.checkpoint import sealed
 from rlkit.serve.app import Application
 from rlkit.serve.models import Model, Version
 from rlkit.serve.protocol import Http, WebSocket
+from rlkit.serve.server import listen
 
 VECTOR = {"kind": "Box", "shape": [2], "dtype": "float32", "low": "-inf", "high": "inf"}
 
@@ -115,7 +115,7 @@ def application(folder: Path, **options: Any) -> Application:
 @contextmanager
 def serving(app: Application, protocol: type[Http] = Http) -> Iterator[int]:
     """The port of a server in a thread of this process."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     config = uvicorn.Config(
         app,
         http=protocol,

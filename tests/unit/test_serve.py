@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import socket
@@ -34,7 +33,7 @@ from rlkit.serve import openapi  # noqa: E402
 from rlkit.serve.app import Application  # noqa: E402
 from rlkit.serve.models import Turns  # noqa: E402
 from rlkit.serve.protocol import Http  # noqa: E402
-from rlkit.serve.wire import Refused, encode  # noqa: E402
+from rlkit.serve.wire import Refused, decode, encode  # noqa: E402
 from rlkit.space_json import from_json  # noqa: E402
 from tests.helpers.served import Client, application, export, serving, until  # noqa: E402
 
@@ -66,9 +65,7 @@ def test_sessions_remember_and_others_do_not(port: int) -> None:
         assert client.post(ACT, {"obs": [0.4, 9.0]})[1]["action"] == 0
     assert told == [0, 0, 1]
     status, answer = client.post(ACT, {"obs": [float("1e39"), 0], "session": "a"})
-    assert status == 422 and "the observation holds inf" in answer["error"].replace(
-        "observation", "the observation", 1
-    )
+    assert status == 422 and answer["error"].startswith("observation holds inf")
     assert client.post(ACT, {"obs": [0.0, 9.0], "session": "a"})[1]["action"] == 1, "as it was"
     assert client.post(ACT, {"obs": [0.4, 9.0], "session": "a", "first": True})[1]["action"] == 0
     status, answer = client.post(ACT, {"obs": [0.4, 9.0], "session": "b"})
@@ -334,14 +331,11 @@ def test_a_turn_takes_what_waits_and_spoils_nobody_s_request(
         turns = Turns(4, 8)
 
         async def one(x: float) -> Any:
-            rows = {"": np.full((1, 2), x, np.float32)}
-            return await turns.step(
-                model, model.version, rows, np.array([False]), (np.full((1, 1), 0.5, np.float32),), True
-            )
+            rows, memory = {"": np.full((1, 2), x, np.float32)}, (np.full((1, 1), 0.5, np.float32),)
+            return await turns.step(model, model.version, rows, np.array([False]), memory, True)
 
-        return await asyncio.gather(
-            *(one(x) for x in (0.1, 0.6, 2, 3, 0.2, 13, 0.3, 0.9, 4, 5)), return_exceptions=True
-        )
+        numbers = (0.1, 0.6, 2, 3, 0.2, 13, 0.3, 0.9, 4, 5)
+        return await asyncio.gather(*map(one, numbers), return_exceptions=True)
 
     found = asyncio.run(ask())
     assert calls == [4, 4, 1, 1, 1, 1], "two turns; of the second every request alone"
@@ -424,6 +418,7 @@ def test_another_folder_is_taken_over_by_new_episodes(tmp_path: Path) -> None:
             STEP, {"inputs": {"obs": [[0, 0]], "first": [False], "memory.0": [[0]]}, "version": "x"}
         )
         assert status == 409 and "not served any more" in answer["error"]
+        assert "reloaded:    hand: step 2 (version " in process.stderr.readline()
         export(folder, threshold=0.2, recorded=-5.0)
         assert "refused:     hand: " in process.stderr.readline()
         export(folder, action={"kind": "Discrete", "n": 2, "start": 1})
@@ -505,18 +500,9 @@ def test_the_command_says_what_is_wrong(
 
 
 def test_arrays_travel_as_they_are() -> None:
-    from rlkit.serve.wire import MSGPACK as KIND
-    from rlkit.serve.wire import decode
-
-    sent = {
-        "a": np.arange(6, dtype=np.uint8).reshape(2, 3).T,
-        "b": np.float32(0.1),
-        "c": np.zeros((0, 2)),
-        "d": np.bool_(True),
-    }
-    found = decode(KIND, encode(KIND, sent))
+    sent = {"a": np.arange(6, dtype=np.uint8).reshape(2, 3).T, "b": np.float32(0.1), "c": np.zeros((0, 2))}
+    found = decode(MSGPACK, encode(MSGPACK, sent))
     assert found["a"].tolist() == [[0, 3], [1, 4], [2, 5]] and found["a"].dtype == np.uint8
-    assert found["b"] == sent["b"] and found["c"].shape == (0, 2) and found["d"] is True
+    assert found["b"] == sent["b"] and found["c"].shape == (0, 2)
     shown = json.loads(encode("application/json", sent))
     assert shown["a"] == [[0, 3], [1, 4], [2, 5]] and shown["c"] == []
-    assert os.getpid()
