@@ -128,7 +128,7 @@ class Application:
             open_ = self.sessions.count()
             return metrics.TYPE, metrics.text(self.requests, [(name, open_[name]) for name in counts], counts)
         if path == "/openapi.json":
-            return JSON, encode(JSON, openapi.document(self.models, bool(self.token)))
+            return JSON, encode(JSON, openapi.document(self.models, self.batch, bool(self.token)))
         if path == "/v1/models":
             return JSON, encode(JSON, {"models": [_described(model) for model in self.models.values()]})
         if path == "/ready" and self.stopping:
@@ -159,9 +159,9 @@ class Application:
 
     async def _act(self, model: Model, asked: dict[str, Any]) -> dict[str, Any]:
         """One decision on an observation as the environment gives it."""
-        key = asked.pop("session", None)
-        if key is None:
+        if "session" not in asked:
             return await self._decide(model, Session(model.version), asked)
+        key = asked.pop("session")
         if not isinstance(key, str) or not 0 < len(key) <= LONGEST:
             raise Refused(422, f"session is a text of 1 to {LONGEST} characters")
         session = self.sessions.get(model, key)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+NUMBER = {"type": "number", "minimum": -3.4e38, "maximum": 3.4e38}  # of float32
 REFUSALS = {  # status -> what it means
     "401": "the token is missing or another one",
     "404": "no such session is open",
@@ -28,14 +29,14 @@ REFUSALS = {  # status -> what it means
 }
 
 
-def document(models: dict[str, Model], token: bool) -> Schema:
-    """The document."""
+def document(models: dict[str, Model], lanes: int, token: bool) -> Schema:
+    """The document. lanes: of a step, at most."""
     paths: Schema = {
         f"/v1/{name}/act": {
             "post": _act(name, model.version.policy.reader.space, model.version.policy.reader.action)
         }
         for name, model in models.items()
-    } | {f"/v1/{name}/step": {"post": _step(name)} for name in models}
+    } | {f"/v1/{name}/step": {"post": _step(model, lanes)} for name, model in models.items()}
     for path, said, kind in (
         ("/live", "whether the process runs", "application/json"),
         ("/ready", "whether it takes requests", "application/json"),
@@ -82,14 +83,27 @@ def _act(name: str, observation: Space, action: Space) -> Schema:
     )
 
 
-def _step(name: str) -> Schema:
+def _step(model: Model, lanes: int) -> Schema:
+    policy = model.version.policy
+    inputs: Schema = {"first": {"items": {"type": "boolean"}}}
+    for entry in policy.reader.entries:
+        items = {"type": "integer"} if not entry.floats else NUMBER
+        if entry.limits is not None and not entry.floats:
+            items |= {"minimum": int(entry.limits[0].min()), "maximum": int(entry.limits[1].max())}
+        inputs[f"obs.{entry.name}" if entry.name else "obs"] = {"items": _nested(entry.shape, items)}
+    needed = list(inputs)
+    for name, shape, _ in policy.memory:
+        inputs[name] = {"items": _nested(shape, NUMBER)}
+    for each in inputs.values():
+        each |= {"type": "array", "minItems": 1, "maxItems": lanes}
     body = {
         "type": "object",
         "properties": {
             "inputs": {
                 "type": "object",
-                "properties": {"first": {"type": "array", "items": {"type": "boolean"}, "minItems": 1}},
-                "required": ["first"],
+                "properties": inputs,
+                "required": needed,
+                "additionalProperties": False,
             },
             "stochastic": {"type": "boolean", "default": False},
             "version": {"type": "string"},
@@ -98,9 +112,8 @@ def _step(name: str) -> Schema:
         "additionalProperties": False,
     }
     said = {"outputs": {"type": "object"}, "version": {"type": "string"}}
-    return _post(
-        f"one step of the graph of {name} (README.md in its folder), for many lanes", body, said, "outputs"
-    )
+    summary = f"one step of the graph of {model.name} (README.md in its folder), for many lanes"
+    return _post(summary, body, said, "outputs")
 
 
 def _post(summary: str, body: Schema, said: Schema, needed: str) -> Schema:
@@ -138,7 +151,7 @@ def schema(space: Space) -> Schema:
     if space.meaning == "text":
         return {"type": "string"}
     if row_dtype(space) == "float32":
-        return _nested(space.shape, {"type": "number"})
+        return _nested(space.shape, NUMBER)
     whole = {"type": "integer", "minimum": int(np.min(space.low)), "maximum": int(np.max(space.high))}
     return _nested(space.shape, whole)
 

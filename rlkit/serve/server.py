@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import uvicorn
 
 from rlkit.options import ConfigError
@@ -161,6 +162,7 @@ def serve(application: Application, listener: socket.socket) -> None:
         ws_per_message_deflate=False,
     )
     _many_files()
+    np.seterr(all="ignore")  # what is sent may be any number: it is looked at, not warned of
     gc.freeze()  # what is loaded stays: the collector need not look at it again
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when it has ended
     _Server(config, application, Watch(list(application.models.values()))).run(sockets=[listener])

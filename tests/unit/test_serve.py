@@ -170,7 +170,8 @@ BODIES = [
         b"[" * 10_000, b'{"obs":' * 10_000, b'{"obs": ' + b"[" * 900 + b"]" * 900 + b"}", b"[]", b"null", b"{}",
         b'{"obs": null}', b'{"obs": {}}', b'{"obs": [[1, 2], [3]]}', b'{"obs": ["1", "2"]}', b'{"obs": [1, [2]]}',
         b'{"obs": [1, null]}', b'{"obs": "text"}', b'{"obs": [1, 2], "first": 1}', b'{"obs": [1, 2], "session": ""}',
-        b'{"obs": [1, 2], "session": 3}', b'{"obs": [1, 2], "stochastic": "yes"}', b'{"obs": [1, 2], "other": 3}',
+        b'{"obs": [1, 2], "session": 3}', b'{"obs": [1, 2], "session": null}',
+        b'{"obs": [1e300, -1e300]}', b'{"obs": [1, 2], "stochastic": "yes"}', b'{"obs": [1, 2], "other": 3}',
         b'{"obs": [' + b'"' + b"a" * 100_000 + b'"' + b',"b"' * 100_000 + b"]}",  # 40 GB as an array of texts
     )
 ] + [
@@ -255,12 +256,11 @@ def test_metrics_count_by_hand(folder: Path) -> None:
 def test_the_description_fits_the_spaces(port: int) -> None:
     _, found = Client(port).get("/openapi.json")
     body = found["paths"][ACT]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["obs"] == {
-        "type": "array",
-        "items": {"type": "number"},
-        "minItems": 2,
-        "maxItems": 2,
-    }
+    obs = body["properties"]["obs"]
+    assert obs["items"]["type"] == "number" and (obs["minItems"], obs["maxItems"]) == (2, 2)
+    steps = found["paths"][STEP]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    inputs = steps["properties"]["inputs"]
+    assert inputs["required"] == ["first", "obs"] and inputs["properties"]["memory.0"]["maxItems"] == 64
     space = {
         "kind": "Dict",
         "entries": [
