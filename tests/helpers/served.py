@@ -33,7 +33,7 @@ from rlkit.serve.server import listen
 VECTOR = {"kind": "Box", "shape": [2], "dtype": "float32", "low": "-inf", "high": "inf"}
 
 
-def graph(threshold: float, sampled: bool) -> bytes:
+def graph(threshold: float, sampled: bool, numbers: int = 2) -> bytes:
     """policy.onnx, or sample.onnx."""
     nodes = [
         helper.make_node("Cast", ["first"], ["opens"], to=TensorProto.FLOAT),
@@ -47,7 +47,7 @@ def graph(threshold: float, sampled: bool) -> bytes:
         helper.make_node("Squeeze", ["choice", "last"], ["action"]),
     ]
     values = {"one": np.float32(1), "last": [1], "zero": [0], "end": [1], "threshold": np.float32(threshold)}
-    shapes = {"obs": (1, 2), "first": (9,), "memory.0": (1, 1)} | ({"noise": (1, 1)} if sampled else {})
+    shapes = {"obs": (1, numbers), "first": (9,), "memory.0": (1, 1)} | ({"noise": (1, 1)} if sampled else {})
     made = helper.make_graph(
         nodes,
         "g",
@@ -67,11 +67,16 @@ def graph(threshold: float, sampled: bool) -> bytes:
 
 
 def export(
-    folder: Path, threshold: float = 1.0, step: int = 1, recorded: float | None = None, **info: Any
+    folder: Path,
+    threshold: float = 1.0,
+    step: int = 1,
+    recorded: float | None = None,
+    numbers: int = 2,
+    **info: Any,
 ) -> Path:
     """An exported folder, in the stead of one that is there. recorded: the threshold of the recorded steps, where it
     is another one."""
-    obs = np.random.default_rng(0).uniform(-1, 1, (30, 2)).astype(np.float32)
+    obs = np.random.default_rng(0).uniform(-1, 1, (30, numbers)).astype(np.float32)
     first, total = np.arange(30) % 10 == 0, np.float32(0)
     actions, memory = [], []
     for x, opens in zip(obs[:, 0], first, strict=True):
@@ -84,14 +89,15 @@ def export(
         **{"memory.0": np.array(memory, np.float32)[[9, 29]]}, noise=noise,
         sampled=(noise[:, 0] > 0.5).astype(np.int64))  # fmt: skip
     described = {
-        "format": 1, "run": "hand", "agent": "none", "step": step, "observation": VECTOR, "labels": [], "gaps": False,
+        "format": 1, "run": "hand", "agent": "none", "step": step, "observation": VECTOR | {"shape": [numbers]},
+        "labels": [], "gaps": False,
         "action": {"kind": "Discrete", "n": 2, "start": 0}, "preprocessing": {}, "noise": 1, "value": False,
         "memory": [{"name": "memory.0", "shape": [1], "dtype": "float32"}],
         "graphs": {"policy.onnx": ["memory.0"], "sample.onnx": ["memory.0"]},
     }  # fmt: skip
     files = {
-        "policy.onnx": graph(threshold, False),
-        "sample.onnx": graph(0.5, True),
+        "policy.onnx": graph(threshold, False, numbers),
+        "sample.onnx": graph(0.5, True, numbers),
         "policy.json": json.dumps(described | info).encode(),
         "parity.npz": parity.getvalue(),
     }
