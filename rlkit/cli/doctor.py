@@ -56,6 +56,7 @@ EXTRAS = {  # pip extra -> its modules
     "multiagent": ("mpe2", "pymunk"),
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "serve": ("uvicorn", "httptools", "msgpack", "websockets", "orjson"),
+    "serve-ray": ("fastapi",),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rlkit.cli.common import Parser, natural, positive
 from rlkit.cli.words import find_run
@@ -40,15 +42,21 @@ def main(argv: list[str]) -> int:
             "print(secrets.token_urlsafe())' writes one), or --insecure"
         )
     folders = _folders(arguments.models)
+    hosts = frozenset({*server.LOOPBACK, arguments.host} if inside else {"*"})
+    options = {
+        "sessions": arguments.max_sessions,
+        "batch": arguments.max_batch,
+        "token": token,
+        "hosts": hosts,
+    }
+    if arguments.ray or arguments.ray_option:
+        return _on_ray(arguments, folders, options)
     listener = server.listen(
         arguments.host, arguments.port
     )  # a port that is taken is told before models are loaded
     with listener:
         models = {name: Model(name, folder, Version(folder)) for name, folder in folders.items()}
-        hosts = frozenset({*server.LOOPBACK, arguments.host} if inside else {"*"})
-        application = Application(
-            models, sessions=arguments.max_sessions, batch=arguments.max_batch, token=token, hosts=hosts
-        )
+        application = Application(models, **options)
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         for name, model in models.items():
             policy = model.version.policy
@@ -58,6 +66,20 @@ def main(argv: list[str]) -> int:
                 flush=True,
             )
         server.serve(application, listener)
+    print("stopped")
+    return 0
+
+
+def _on_ray(arguments: argparse.Namespace, folders: dict[str, Path], options: dict[str, Any]) -> int:
+    if importlib.util.find_spec("fastapi") is None:
+        raise ConfigError('--ray needs Ray Serve: pip install "rlkit[serve-ray]"')
+    from rlkit.serve import onray, server
+    from rlkit.serve.models import Version
+
+    server.listen(arguments.host, arguments.port).close()
+    for folder in folders.values():
+        Version(folder)  # whatever is wrong with one is said here, not in a replica
+    onray.serve(folders, arguments.host, arguments.port, onray.options_of(arguments.ray_option), options)
     print("stopped")
     return 0
 
@@ -89,6 +111,16 @@ def _parser() -> Parser:
         default=64,
         metavar="N",
         help="lanes of one call of a policy (default: 64)",
+    )
+    parser.add_argument(
+        "--ray", action="store_true", help="under Ray Serve, in several processes or on a cluster"
+    )
+    parser.add_argument(
+        "--ray-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of Ray Serve's deployments: num_replicas=2; may be given several times",
     )
     return parser
 

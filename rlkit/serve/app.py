@@ -47,7 +47,8 @@ class _Gone(Exception):
 
 class Application:
     """models: by name. token: what clients must send, "" for none. hosts: names under which it may be asked for
-    ("*" is any), so that a page of another site cannot reach it under a name of its own.
+    ("*" is any), so that a page of another site cannot reach it under a name of its own. named: whether sessions are
+    kept by name, which needs a client to come back to this very process.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class Application:
         batch: int = 64,
         token: str = "",
         hosts: frozenset[str] = frozenset({"*"}),
+        named: bool = True,
     ) -> None:
         self.models, self.batch, self.token, self.hosts = models, batch, token, hosts
+        self.named = named
         self.sessions, self.turns = Sessions(sessions), Turns(batch, QUEUE * batch)
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.stopping = False  # no longer ready
@@ -162,6 +165,10 @@ class Application:
         if "session" not in asked:
             return await self._decide(model, Session(model.version), asked)
         key = asked.pop("session")
+        if not self.named:
+            raise Refused(
+                422, "session: several processes serve; use a websocket, or /step, whose memory travels"
+            )
         if not isinstance(key, str) or not 0 < len(key) <= LONGEST:
             raise Refused(422, f"session is a text of 1 to {LONGEST} characters")
         session = self.sessions.get(model, key)

@@ -28,8 +28,9 @@ from websockets.sync.client import connect  # noqa: E402
 from rlkit.cli import serve as verb  # noqa: E402
 from rlkit.cli.main import main  # noqa: E402
 from rlkit.client import Remote, RemoteError  # noqa: E402
+from rlkit.options import ConfigError  # noqa: E402
 from rlkit.runtime import Policy  # noqa: E402
-from rlkit.serve import openapi  # noqa: E402
+from rlkit.serve import onray, openapi  # noqa: E402
 from rlkit.serve.app import Application  # noqa: E402
 from rlkit.serve.models import Turns  # noqa: E402
 from rlkit.serve.protocol import Http  # noqa: E402
@@ -497,8 +498,31 @@ def test_the_command_says_what_is_wrong(
     bad = export(tmp_path / "bad", recorded=-5.0)
     code, told = said(str(bad), "--port", "0")
     assert code == 1 and "does not do what its agent did: step 0, output action" in told
+    monkeypatch.setattr(verb.importlib.util, "find_spec", lambda name: None if name == "fastapi" else name)
+    assert said(str(folder), "--ray") == (2, 'rlkit: --ray needs Ray Serve: pip install "rlkit[serve-ray]"\n')
+    monkeypatch.undo()
     monkeypatch.setattr(verb, "NEEDED", ("no_such_package",))
     assert said(str(folder)) == (2, 'rlkit: rlkit serve needs no_such_package: pip install "rlkit[serve]"\n')
+
+
+def test_what_ray_serve_is_told_and_what_its_replicas_refuse(folder: Path) -> None:
+    words = ["num_replicas=2", 'autoscaling_config={"min_replicas": 1}', "name=a=b"]
+    assert onray.options_of(words) == {
+        "num_replicas": 2,
+        "autoscaling_config": {"min_replicas": 1},
+        "name": "a=b",
+    }
+    with pytest.raises(ConfigError, match="--ray-option 2: KEY=VALUE"):
+        onray.options_of(["2"])
+    replica = onray.Replica({"hand": str(folder)}, {"batch": 8})
+    with serving(replica) as port:  # type: ignore[arg-type]
+        client = Client(port)
+        assert client.post(ACT, {"obs": [2, 0]})[1]["action"] == 1
+        status, answer = client.post(ACT, {"obs": [2, 0], "session": "a", "first": True})
+        assert status == 422 and "use a websocket, or /step" in answer["error"]
+        with connect(f"ws://127.0.0.1:{port}/v1/hand/session") as one:
+            one.send('{"obs": [2, 0]}')
+            assert json.loads(one.recv())["action"] == 1
 
 
 def test_arrays_travel_as_they_are() -> None:
