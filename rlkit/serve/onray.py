@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import threading
 from contextlib import suppress
@@ -62,10 +63,10 @@ def serve(
 
     replica = Replica({name: str(folder.absolute()) for name, folder in folders.items()}, options)
     try:
-        made = library.deployment(library.ingress(replica)(type("Policies", (), {})), name=NAME, **deployment)
+        made: Any = library.deployment(library.ingress(replica)(type("Policies", (), {})), name=NAME, **deployment)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--ray-option: Ray Serve refuses it: {' '.join(str(error).split())}") from error
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         library.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
         library.run(made.bind(), name=NAME, route_prefix="/")
@@ -75,5 +76,5 @@ def serve(
         while not ended.wait(1):
             pass
     finally:
-        library.shutdown()
+        library.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

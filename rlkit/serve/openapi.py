@@ -87,7 +87,7 @@ def _step(model: Model, lanes: int) -> Schema:
     policy = model.version.policy
     inputs: Schema = {"first": {"items": {"type": "boolean"}}}
     for entry in policy.reader.entries:
-        items = {"type": "integer"} if not entry.floats else NUMBER
+        items: Schema = dict(NUMBER) if entry.floats else {"type": "integer"}
         if entry.limits is not None and not entry.floats:
             items |= {"minimum": int(entry.limits[0].min()), "maximum": int(entry.limits[1].max())}
         inputs[f"obs.{entry.name}" if entry.name else "obs"] = {"items": _nested(entry.shape, items)}
