@@ -21,7 +21,7 @@ from rlkit.deploy.runtime import Described
 from rlkit.serve.wire import JSON, MSGPACK, Refused, decode, encode
 from rlkit.spaces import Array
 
-BUSY = (429, 503)  # try again later
+BUSY = (429, 502, 503, 504)  # try again later
 
 
 class RemoteError(OSError):

@@ -93,8 +93,7 @@ class Application:
             status, headers = refused.status, refused.headers
             kind, body = JSON, encode(JSON, {"error": refused.words})
         except Exception as error:
-            kind, body = JSON, _failed(error)
-            status, headers = 500, {}
+            status, headers, kind, body = 500, {}, JSON, _failed(JSON, error)
         self.requests[name if name in self.models else "", route or path, status] += 1
         headers |= {"content-type": kind, "content-length": str(len(body))}
         sent = [(key.encode(), value.encode("latin-1", "replace")) for key, value in headers.items()]
@@ -271,20 +270,14 @@ class Application:
             kind = MSGPACK if text is None else JSON
             start, status = time.perf_counter(), 200
             try:
-                answer = encode(
-                    kind,
-                    await self._decide(
-                        model, session, decode(kind, message["bytes"] if text is None else text)
-                    ),
-                )
+                asked = decode(kind, message["bytes"] if text is None else text)
+                answer = encode(kind, await self._decide(model, session, asked))
                 model.counts.took(time.perf_counter() - start)
             except Refused as refused:
-                status, answer = (
-                    refused.status,
-                    encode(kind, {"error": refused.words, "status": refused.status}),
-                )
+                status = refused.status
+                answer = encode(kind, {"error": refused.words, "status": status})
             except Exception as error:
-                status, answer = 500, _failed(error)
+                status, answer = 500, _failed(kind, error)
             self.requests[model.name, "session", status] += 1
             body = {"bytes": answer} if kind == MSGPACK else {"text": answer.decode()}
             await send({"type": "websocket.send", **body})
@@ -305,17 +298,18 @@ def _parts(path: str) -> tuple[str, str, str]:
 async def _body(headers: dict[str, str], receive: Receive) -> bytes:
     """Raises Refused(413)."""
     length, parts = headers.get("content-length", "0"), list[bytes]()
-    size = int(length) if length.isdecimal() else 0
+    size = 0
+    announced = int(length) if length.isdecimal() and len(length) < 20 else 0
     while True:
-        if size > LARGEST:
+        if max(size, announced) > LARGEST:
             raise Refused(413, f"the body is longer than {LARGEST:,} bytes")
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone
         parts.append(message.get("body", b""))
+        size += len(parts[-1])
         if not message.get("more_body", False):
             return b"".join(parts) if len(parts) > 1 else parts[0]
-        size = max(size, sum(map(len, parts)))
 
 
 def _known(asked: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -348,8 +342,7 @@ def _inputs(
             raise ValueError(f"{name} holds something else than {dtype}")
         memory.append(made)
     gaps = version.policy.reader.gaps
-    obs = {name.removeprefix("obs").removeprefix("."): numbers(x, name, gaps) for name, x in inputs.items()}
-    rows = version.reader.rows(obs)
+    rows = version.reader.rows({name: numbers(x, str(name)[:60], gaps) for name, x in inputs.items()})
     lanes = len(next(iter(rows.values())))
     if lanes != len(first):
         raise ValueError(f"the observations have {lanes} lanes, and first has {len(first)}")
@@ -359,7 +352,7 @@ def _inputs(
 def _same_origin(headers: dict[str, str]) -> None:
     """Raises Refused where a page of another site opens a websocket: browsers let them."""
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+    if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
         raise Refused(403, f"origin {origin[:60]!r}: pages of other sites open no sessions")
 
 
@@ -373,10 +366,10 @@ async def _reject(scope: Scope, send: Send, refused: Refused) -> None:
     await send({"type": "websocket.http.response.body", "body": encode(JSON, {"error": refused.words})})
 
 
-def _failed(error: Exception) -> bytes:
+def _failed(kind: str, error: Exception) -> bytes:
     """The answer where something failed in here, which is said."""
     print(f"rlkit: {type(error).__name__}: {clean(error, 500)}", file=sys.stderr)
-    return encode(JSON, {"error": "the server failed: its log says why"})
+    return encode(kind, {"error": "the server failed: its log says why", "status": 500})
 
 
 def _described(model: Model) -> dict[str, Any]:

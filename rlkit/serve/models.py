@@ -30,7 +30,7 @@ Memory = tuple[Array, ...]
 
 
 class RowReader(Reader):
-    """Observations that are rows already (policy.onnx reads such), by entry: looked at as any other observation."""
+    """Observations that are rows already, by the inputs of policy.onnx: looked at as any other observation."""
 
     @classmethod
     def of(cls, reader: Reader) -> RowReader:
@@ -40,10 +40,9 @@ class RowReader(Reader):
         return found
 
     def _values(self, obs: Any) -> list[Any]:
-        names = [entry.name for entry in self.entries]
-        if sorted(obs) != sorted(names):
-            shown = ", ".join(f"obs.{name}" if name else "obs" for name in names)
-            raise ValueError(f"the observations of this policy are {shown}")
+        names = [f"obs.{entry.name}" if entry.name else "obs" for entry in self.entries]
+        if obs.keys() != set(names):
+            raise ValueError(f"the observations of this policy are {', '.join(names)}")
         return [obs[name] for name in names]
 
 

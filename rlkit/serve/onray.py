@@ -63,7 +63,9 @@ def serve(
 
     replica = Replica({name: str(folder.absolute()) for name, folder in folders.items()}, options)
     try:
-        made: Any = library.deployment(library.ingress(replica)(type("Policies", (), {})), name=NAME, **deployment)
+        made: Any = library.deployment(
+            library.ingress(replica)(type("Policies", (), {})), name=NAME, **deployment
+        )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--ray-option: Ray Serve refuses it: {' '.join(str(error).split())}") from error
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)

@@ -69,7 +69,7 @@ class Http(HttpToolsProtocol):
 
     def late(self) -> None:
         """A request did not come in time."""
-        if self.heading:
+        if self.heading and (self.cycle is None or self.cycle.response_complete):
             self.transport.write(_LATE)
         self.transport.close()
 
