@@ -172,7 +172,6 @@ def _answer(model: Model, version: Version, greedy: bool, items: list[_Waiting])
                 Refused(422, f"the graph does not work on this input: {error}"[:300])
             )
         return
-    model.counts.decided(rows, actions, version.ranges)
     start = 0
     for item in items:
         end = start + len(item.first)
@@ -180,3 +179,4 @@ def _answer(model: Model, version: Version, greedy: bool, items: list[_Waiting])
             mine = tuple(part[start:end].copy() for part in after) if len(items) > 1 else after
             item.result.set_result((actions[start:end], mine))
         start = end
+    model.counts.decided(rows, actions, version.ranges)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
 import signal
@@ -503,6 +504,30 @@ def test_the_command_says_what_is_wrong(
     monkeypatch.undo()
     monkeypatch.setattr(verb, "NEEDED", ("no_such_package",))
     assert said(str(folder)) == (2, 'rlkit: rlkit serve needs no_such_package: pip install "rlkit[serve]"\n')
+
+
+def test_a_run_is_exported_first_where_it_is_not_yet(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, calls = tmp_path / "run", []
+    (run / "best").mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (run / "best" / "manifest.json").write_bytes(b"{}")
+
+    def exported(words: list[str], env: dict[str, str], check: bool) -> Any:
+        calls.append(words[-2:])
+        digest = hashlib.sha256(b"{}").hexdigest()
+        export(run / "export", checkpoint=digest)
+        return subprocess.CompletedProcess(words, 0)
+
+    monkeypatch.setattr(verb.subprocess, "run", exported)
+    for _ in range(2):
+        assert verb._folders([str(run), f"other={folder}"]) == {"run": run / "export", "other": folder}
+    assert calls == [["export", str(run)]], "the second time it is there"
+    (run / "best" / "manifest.json").write_bytes(b"{ }")
+    monkeypatch.setattr(verb.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
+    with pytest.raises(ConfigError, match="was not exported; rlkit export "):
+        verb._folders([str(run)])
 
 
 def test_what_ray_serve_is_told_and_what_its_replicas_refuse(folder: Path) -> None:
