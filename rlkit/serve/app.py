@@ -65,7 +65,7 @@ class Application:
         self.named = named
         self.sessions, self.turns = Sessions(sessions), Turns(batch, QUEUE * batch)
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.stopping = False  # no longer ready
+        self.stopping = False  # no longer ready; every answer is the last one of its connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -96,6 +96,8 @@ class Application:
             status, headers, kind, body = 500, {}, JSON, _failed(JSON, error)
         self.requests[name if name in self.models else "", route or path, status] += 1
         headers |= {"content-type": kind, "content-length": str(len(body))}
+        if self.stopping:
+            headers["connection"] = "close"
         sent = [(key.encode(), value.encode("latin-1", "replace")) for key, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": body})

@@ -3,7 +3,7 @@
 * The head and the body of a request are there within 10 s, and an answer is read within 10 s.
 * A head has at most 64 KiB, and at most 64 requests wait on one connection.
 * When the server stops, a connection that is idle is closed after a second, in which one more request is answered
-  (with "connection: close"): it may have been on its way.
+  (by the application with "connection: close"): it may have been on its way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class Http(HttpToolsProtocol):
         self.reading: asyncio.TimerHandle | None = self.loop.call_later(self.deadline, self.late)
         self.writing: asyncio.TimerHandle | None = None
         self.heading, self.head = True, 0  # whether a head is not complete, and its bytes so far
-        self.last = False  # the server stops: the next answer is the last one
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.forget()
@@ -54,8 +53,6 @@ class Http(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINED:
             raise ValueError("too many requests at once")
         super().on_headers_complete()
-        if self.last and self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         if self.reading is not None:
@@ -90,11 +87,10 @@ class Http(HttpToolsProtocol):
                 timer.cancel()
 
     def shutdown(self) -> None:
-        self.last = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(self.linger, self.end)
         else:
-            self.cycle.keep_alive = False
+            super().shutdown()
 
     def end(self) -> None:
         """Close the connection unless it is answering."""
