@@ -16,7 +16,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import uvicorn
@@ -97,15 +96,15 @@ def _stamp(folder: Path) -> Stamp:
 
 
 class _Server(uvicorn.Server):
-    """Told to stop, it says so to the application at once."""
+    """It says to the application that it stops when it takes no connections any more: nobody comes back in between."""
 
     def __init__(self, config: uvicorn.Config, application: Application, watch: Watch) -> None:
         super().__init__(config)
         self.application, self.watch = application, watch
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.application.stopping = True
-        super().handle_exit(sig, frame)
+        await super().shutdown(sockets)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         if hasattr(signal, "SIGHUP"):
