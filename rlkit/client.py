@@ -5,7 +5,7 @@
     action, state = policy(obs, state)        # state None opens an episode
 
 The memory travels with every request and stays with the caller, so a request may be repeated: one whose connection has
-ended, or that the server had no time for, is sent again. Needs NumPy, msgpack and orjson: pip install "rlkit[serve]".
+ended, or that the server had no time for, or failed at, is sent again. Needs NumPy, msgpack and orjson: pip install "rlkit[serve]".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlkit.deploy.runtime import Described
 from rlkit.serve.wire import JSON, MSGPACK, Refused, decode, encode
 from rlkit.spaces import Array
 
-BUSY = (429, 502, 503, 504)  # try again later
+AGAIN = (429, 500, 502, 503, 504)  # another try may be answered, maybe by another process
 
 
 class RemoteError(OSError):
@@ -88,13 +88,13 @@ class Remote(Described):
         return action, after
 
     def _asked(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
-        """What the server answers; asked again where it has no time, until `timeout`."""
+        """What the server answers; asked again where it has no time or failed, until `timeout`."""
         end = time.monotonic() + self.timeout
         while True:
             status, headers, data = self._sent(method, self._root + path, body)
             wait = headers.get("retry-after", "1")
             pause = float(wait) if wait.isdecimal() else 1.0
-            if status not in BUSY or time.monotonic() + pause > end:
+            if status not in AGAIN or time.monotonic() + pause > end:
                 break
             time.sleep(pause)
         try:

@@ -20,8 +20,6 @@ from rlkit.serve.app import Application, Receive, Scope, Send
 from rlkit.serve.models import Model, Version
 from rlkit.serve.server import Watch
 
-NAME = "rlkit"
-
 
 class Replica:
     """The application, made where it serves. folders: by the names of their models."""
@@ -64,14 +62,14 @@ def serve(
     replica = Replica({name: str(folder.absolute()) for name, folder in folders.items()}, options)
     try:
         made: Any = library.deployment(
-            library.ingress(replica)(type("Policies", (), {})), name=NAME, **deployment
+            library.ingress(replica)(type("Policies", (), {})), name="rlkit", **deployment
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--ray-option: Ray Serve refuses it: {' '.join(str(error).split())}") from error
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         library.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
-        library.run(made.bind(), name=NAME, route_prefix="/")
+        library.run(made.bind(), name="rlkit", route_prefix="/")
         ended = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: ended.set())  # now: Ray has put its own handler there
         print(f"serving:     http://{host}:{port}/v1/{{{','.join(folders)}}} on Ray", flush=True)

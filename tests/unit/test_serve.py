@@ -506,6 +506,27 @@ def test_the_command_says_what_is_wrong(
     assert said(str(folder)) == (2, 'rlkit: rlkit serve needs no_such_package: pip install "rlkit[serve]"\n')
 
 
+def test_what_fails_in_the_server_stays_there_and_is_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = application(folder)
+    with serving(app) as port:
+        remote, inner, calls = Remote(f"http://127.0.0.1:{port}"), app.turns.step, []
+
+        async def step(*given: Any) -> Any:
+            calls.append(1)
+            if len(calls) < 3:
+                raise RuntimeError("a secret of the server\nand a second line")
+            return await inner(*given)
+
+        monkeypatch.setattr(app.turns, "step", step)
+        status, answer = Client(port).post(ACT, {"obs": [2, 0]})
+        assert status == 500 and answer["error"] == "the server failed: its log says why"
+        assert remote([2, 0])[0] == 1 and len(calls) == 3
+    told = capsys.readouterr().err
+    assert told.count("RuntimeError: a secret of the server") == 2 and told.count("\n") == 2
+
+
 def test_a_run_is_exported_first_where_it_is_not_yet(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
