@@ -5,7 +5,8 @@
     action, state = policy(obs, state)        # state None opens an episode
 
 The memory travels with every request and stays with the caller, so a request may be repeated: one whose connection has
-ended, or that the server had no time for, or failed at, is sent again. Needs NumPy, msgpack and orjson: pip install "rlkit[serve]".
+ended, or that the server had no time for, or failed at, is sent again. Needs NumPy, msgpack and orjson (pip install
+"rlkit[serve]").
 """
 
 from __future__ import annotations
