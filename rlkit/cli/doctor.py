@@ -57,6 +57,8 @@ EXTRAS = {  # pip extra -> its modules
     "export": ("onnx", "onnxscript", "onnxruntime"),
     "embed-c": ("emx_onnx_cgen",),
     "embed-fmu": ("emx_onnx_cgen", "fmpy"),
+    "serve": ("uvicorn", "httptools", "msgpack", "websockets", "orjson"),
+    "serve-ray": ("fastapi",),
 }
 LOW_DISK = 2 * 2**30  # bytes: some checkpoints of a replay buffer
 

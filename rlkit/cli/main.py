@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "measure an agent on episodes it never trained on, with confidence intervals",
     "watch": "see an agent play, in a window or as a video",
     "export": "write an agent as a folder that runs without torch, proven equal to it",
+    "serve": "answer observations with actions, over HTTP and websockets",
     "collect": "play episodes and write labelled rows into a table",
     "data": "look at a table",
     "probe": "what a linear map reads from a run's features",

@@ -49,6 +49,7 @@ class Folder:
             text = json.dumps(sealed, sort_keys=True, separators=(",", ":"))
             whole = hashlib.sha256(text.encode()).hexdigest() == manifest["sha256"]
             self.format = int(manifest["format"])
+            self.digest = str(manifest["sha256"])
             self.sums = {str(name): str(each["sha256"]) for name, each in manifest["files"].items()}
         except (*FAULTS, RecursionError) as error:
             raise GraphError(f"{self.path / 'manifest.json'} is damaged: {type(error).__name__}") from error
@@ -96,22 +97,17 @@ class Folder:
         return found
 
 
-class Policy(Embedded[tuple[Array, ...]]):
-    """An exported policy; made by `Policy.load`."""
+class Described(Embedded[tuple[Array, ...]]):
+    """A policy of which policy.json says all but how it is computed. Raises GraphError."""
 
-    def __init__(self, folder: Folder, backend: str, seed: int | None = None) -> None:
-        self.folder, self.backend = folder, backend
-        self.info = info = folder.json("policy.json")
+    def __init__(self, info: dict[str, Any], where: str) -> None:
+        self.info = info
         try:
             self._described(info)
         except GraphError:
             raise
         except (*FAULTS, RecursionError) as error:
-            raise GraphError(
-                f"{folder.path / 'policy.json'} is damaged: {type(error).__name__}: {error}"
-            ) from error
-        self._generator = np.random.default_rng(seed)
-        self._graphs: dict[bool, Any] = {True: self._opened("policy.onnx", True)}
+            raise GraphError(f"{where} is damaged: {type(error).__name__}: {error}") from error
 
     def _described(self, info: dict[str, Any]) -> None:
         """Read policy.json."""
@@ -133,6 +129,33 @@ class Policy(Embedded[tuple[Array, ...]]):
         if sum(sizes) > LARGEST or any(size < 0 for size in sizes) or not known or not self.reader.entries:
             raise GraphError("policy.json describes observations, actions or a memory that no policy has")
         native_actions(action, np.zeros((1, *self.row[0]), self.row[1]))  # whether its numbers are such
+
+    def opening(self, lanes: int) -> tuple[Array, ...]:
+        return tuple(np.zeros((lanes, *shape), dtype) for _, shape, dtype in self.memory)
+
+    def shapes(self, state: Any) -> list[Part]:
+        if not isinstance(state, tuple):
+            raise TypeError("a memory is a tuple")
+        return [(x.shape, x.dtype) for x in state]
+
+    def to_arrays(self, state: tuple[Array, ...]) -> list[Array]:
+        return list(state)
+
+    def from_arrays(self, arrays: list[Array]) -> tuple[Array, ...]:
+        return tuple(arrays)
+
+    def prepare(self, frame: Any) -> Array:
+        return self.frames(frame)
+
+
+class Policy(Described):
+    """An exported policy; made by `Policy.load`."""
+
+    def __init__(self, folder: Folder, backend: str, seed: int | None = None) -> None:
+        self.folder, self.backend = folder, backend
+        super().__init__(folder.json("policy.json"), str(folder.path / "policy.json"))
+        self._generator = np.random.default_rng(seed)
+        self._graphs: dict[bool, Any] = {True: self._opened("policy.onnx", True)}
 
     @classmethod
     def load(cls, folder: str | Path, backend: str = "", *, seed: int | None = None) -> Policy:
@@ -192,9 +215,6 @@ class Policy(Embedded[tuple[Array, ...]]):
             best = min(best, time.perf_counter() - start)
         return best
 
-    def opening(self, lanes: int) -> tuple[Array, ...]:
-        return tuple(np.zeros((lanes, *shape), dtype) for _, shape, dtype in self.memory)
-
     def step(
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], greedy: bool
     ) -> tuple[Array, tuple[Array, ...]]:
@@ -230,20 +250,6 @@ class Policy(Embedded[tuple[Array, ...]]):
         drawn = () if noise is None else (np.clip(noise, 1e-7, 1 - 1e-7),)
         found: float = program.margin(*rows.values(), first, *drawn, *(state[place] for place in places))
         return found
-
-    def shapes(self, state: Any) -> list[Part]:
-        if not isinstance(state, tuple):
-            raise TypeError("a memory is a tuple")
-        return [(x.shape, x.dtype) for x in state]
-
-    def to_arrays(self, state: tuple[Array, ...]) -> list[Array]:
-        return list(state)
-
-    def from_arrays(self, arrays: list[Array]) -> tuple[Array, ...]:
-        return tuple(arrays)
-
-    def prepare(self, frame: Any) -> Array:
-        return self.frames(frame)
 
 
 class _Session:

@@ -19,7 +19,8 @@ FLOORS = (  # from the ground up; rooms of one floor do not know one another
     ("learn", "sources", "play"),
     ("agents", "run"),
     ("probes", "perception", "deploy"),
-    ("cli", "runtime"),
+    ("runtime", "serve"),
+    ("cli", "client"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
