@@ -21,6 +21,7 @@ from rlkit.types import Lanes
 from tests.helpers.parallel import ID
 from tests.helpers.resumed import interrupted_at
 from tests.helpers.runs import digest
+from tests.helpers.zoo import needs_registry
 
 ROWS = ("reward", "terminated", "first", "last")
 
@@ -191,7 +192,7 @@ def test_a_game_that_fails_is_cut_for_all_of_its_agents() -> None:
     assert env.failures == 2 and not rows[2]["reward"].any()
 
 
-REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
+REFUSED: tuple[Any, ...] = (
     ({"lanes": 5}, "env.lanes=5: a game of .* has 2 agents, each a lane; type env.lanes=4 or env.lanes=6"),
     ({"lanes": 1}, "env.lanes=1: a game of .* has 2 agents, each a lane; type env.lanes=2"),
     ({"kwargs": {"lifes": [1]}}, "env.kwargs=.*refuses them: no lifes; allowed: lives"),
@@ -207,7 +208,10 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
         {"id": "rlkit.envs.toys.agents:Lives", "show_agent": True, "backend": "batched"},
         "env.show_agent=true: env.backend=batched takes",
     ),
-    ({"id": "pettingzoo:sisl/persuit-v5"}, "pettingzoo has no game sisl/persuit-v5; nearest: sisl/pursuit-v5"),
+    pytest.param(
+        {"id": "pettingzoo:sisl/persuit-v5"}, "pettingzoo has no game sisl/persuit-v5; nearest: sisl/pursuit-v5",
+        marks=needs_registry,
+    ),
     ({"id": "tests.helpers.sights"}, "env.id=tests.helpers.sights: the module has neither parallel_env nor env"),
     ({"id": "mpe3.simple_spread_v3"}, "there is no module mpe3"),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from rlkit.envs.backends.seats import random_player
 from rlkit.envs.boards.zoo import env as board_game
 from rlkit.spaces import MASK
 from rlkit.turns import SEAT
+from tests.helpers.zoo import REGISTRY, needs_registry
 
 CONNECT = {"width": 5, "height": 4, "row": 3, "gravity": True}
 
@@ -174,8 +175,12 @@ def test_what_breaks_the_rules_is_told(fault: str, message: str) -> None:
         ({"seats": "all"}, "env.seats=all: in .* agents move in turns; type env.seats=one"),
         ({"action_mask": "info"}, "env.action_mask=info"),
         ({"id": "CartPole-v1", "seats": "one"}, "env.seats=one: env.id=CartPole-v1 has one agent"),
-        ({"id": "pettingzoo:classic/nothing-v0"}, "pettingzoo has no game classic/nothing-v0"),
-        ({"id": "pettingzoo:classic/connect_five-v3"}, "nearest: classic/connect_four-v3"),
+        pytest.param(
+            {"id": "pettingzoo:classic/nothing-v0"}, "has no game classic/nothing-v0", marks=needs_registry
+        ),
+        pytest.param(
+            {"id": "pettingzoo:classic/connect_five-v3"}, "nearest: classic/connect_four-v3", marks=needs_registry
+        ),
     ],
 )  # fmt: skip
 def test_wrong_games_are_refused(options: dict[str, Any], message: str) -> None:
@@ -185,9 +190,8 @@ def test_wrong_games_are_refused(options: dict[str, Any], message: str) -> None:
 
 def test_a_parallel_game_has_seats_too() -> None:
     """Rock, paper, scissors: who is asked second does not see what the first one chose."""
-    env = make_vec(
-        EnvConfig(id="pettingzoo:classic/rps-v2", lanes=4, seats="one", kwargs={"max_cycles": 3}), 0
-    )
+    id = "pettingzoo:classic/rps-v2" if REGISTRY else "pettingzoo.classic.rps_v2"
+    env = make_vec(EnvConfig(id=id, lanes=4, seats="one", kwargs={"max_cycles": 3}), 0)
     rows = play(env, 13)
     assert (
         sum(int(row["last"].sum()) for row in rows) == 12
