@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
         "Write a run's policy as a folder (ONNX, recorded steps, a runtime of one file that needs NumPy alone) and "
         "verify that it does what the agent does.",
     )
-    parser.add_argument("--to", metavar="FOLDER", help="where (default: RUN/export)")
+    parser.add_argument("--to", metavar="FOLDER", help="where (default: RUN/export, RUN/export-GROUP)")
     parser.add_argument(
         "--format",
         choices=("onnx", "c", "fmu"),
@@ -27,6 +27,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--which", default="", metavar="X", help="best (default where there is one), last, or a step"
+    )
+    parser.add_argument(
+        "--group",
+        default="",
+        metavar="NAME",
+        help="whose policy, where a game's groups of agents have one each",
     )
     parser.add_argument(
         "--value", action="store_true", help="the graph also says the return that is expected"
@@ -43,14 +49,18 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     arguments.run = str(find_run(arguments.run))
     arguments.checkpoint, arguments.env, arguments.eyes = arguments.which, [], None
-    shown = Path(arguments.to or Path(arguments.run) / "export")
+    inner = f"export-{arguments.group}" if arguments.group else "export"
+    shown = Path(arguments.to or Path(arguments.run) / inner)
     if arguments.check:
         return _check(arguments.run, arguments.which, shown, arguments.format)
     from rlkit.deploy.export import export, origin, require_packages
+    from rlkit.play.saved import AgentPolicy, one_group
 
     require_packages(arguments.format)
     folder, config, agent = open_run(arguments)
-    place = at(arguments.to) if arguments.to else folder / "export"
+    policy = one_group(agent.policy, arguments.group, arguments.run, "--group ")
+    agent = AgentPolicy(policy, agent.path)
+    place = at(arguments.to) if arguments.to else folder / inner
     _require_ours(place)
     where = origin(agent, config, folder.path.name)
     info = export(

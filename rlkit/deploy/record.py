@@ -98,6 +98,8 @@ def observed(
 
 def _environment(agent: AgentPolicy, config: RunConfig) -> VecEnv:
     """One game. Raises ConfigError where it shows something else than the agent reads."""
+    if config.env.groups and not agent.policy.spec.groups:
+        raise ConfigError("one group of its agents does not play it alone")
     options = replace(config.env, lanes=len(agent.policy.spec.agents), reward_scale=1.0)
     env: VecEnv = registry.env_package().make_vec(options, SEED, evaluation=True)
     shown = without(env.spec.observation, agent.unknown)

@@ -270,16 +270,20 @@ def load_any(
     return AgentPolicy(one_group(policy, group, str(folder)), path)
 
 
-def one_group(policy: Policy, group: str, what: str) -> Policy:
-    """The policy of a group by its name. Raises ConfigError where there is none of that name, or one must be named."""
+def one_group(policy: Policy, group: str, what: str, typed: str = "group=") -> Policy:
+    """The policy of a group by its name, or the only one there is.
+
+    what: whose groups; typed: how a group is named there. Raises ConfigError where there is none of that name, or one
+    must be named.
+    """
     names = [name for name, _ in policy.spec.groups]
     if not isinstance(policy, GroupPolicy):
         if group:
-            raise ConfigError(f"group={show(group)}: {what} has one policy for all; leave it out")
+            raise ConfigError(f"{typed}{show(group)}: {what} has one policy for all; leave it out")
         return policy
     if group not in names:
-        given = f"group={show(group)}: no such group" if group else "its groups of agents have a policy each"
-        raise ConfigError(f"{what}: {given}; type {' or '.join(f'group={name}' for name in names)}")
+        given = f"{typed}{show(group)}: no such group" if group else "its groups of agents have a policy each"
+        raise ConfigError(f"{what}: {given}; type {' or '.join(typed + name for name in names)}")
     return policy.of(group)
 
 

@@ -187,7 +187,12 @@ def test_groups_are_evaluated_and_played(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     # four whole games
     assert "12 greedy episodes" in said and "hunter: 8 of them" in said and "prey: 4 of them" in said
-    assert main(["watch", str(folder), "--trust", "tests.helpers.parallel", "--episodes", "1"]) in (0, 1)
+    film = tmp_path / "film.mp4"
+    assert (
+        main(["watch", str(folder), "episodes=1", "--trust", "tests.helpers.parallel", "--video", str(film)])
+        == 0
+    )
+    assert film.stat().st_size > 0
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
@@ -228,3 +233,19 @@ def test_whose_policy_is_loaded_must_be_said(tmp_path: Path) -> None:
         rlkit.load(folder)
     with pytest.raises(ConfigError, match="group=pray: no such group; type group=hunter or group=prey"):
         rlkit.load(folder, group="pray")
+
+
+def test_the_policy_of_a_group_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript")
+    from rlkit.runtime import Policy
+
+    folder = rlkit.train(**PPO, env=ID, dir=str(tmp_path), total_steps=50)
+    trusted = ["--trust", "tests.helpers.parallel"]
+    assert main(["export", str(folder), *trusted]) == 2
+    assert "have a policy each; type --group hunter or --group prey" in capsys.readouterr().err
+    assert main(["export", str(folder), "--group", "prey", "--steps", "100", *trusted]) == 0
+    assert "one group of its agents does not play it alone" in capsys.readouterr().out
+    agent, exported = rlkit.load(folder, group="prey"), Policy.load(folder / "export-prey", "numpy")
+    for sign in (-1.0, 0.3):
+        seen = {"sign": np.array([sign], np.float32)}
+        assert np.allclose(exported(seen)[0], agent(seen)[0], atol=1e-5)
