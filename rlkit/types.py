@@ -86,8 +86,8 @@ class EnvSpec:
     def from_json(data: dict[str, Any]) -> EnvSpec:
         """Inverse of `to_json`; agents, labels and groups may be missing, as in folders of version 0.1.0."""
         names = {key: tuple(data[key]) for key in ("agents", "labels") if key in data}
-        groups = tuple((name, tuple(members)) for name, members in data.get("groups", {}).items())
         observation, action = from_json(data["observation"]), from_json(data["action"])
+        groups = tuple((name, tuple(members)) for name, members in data.get("groups", {}).items())
         return EnvSpec(data["id"], observation, action, data["stack"], **names, groups=groups)
 
 

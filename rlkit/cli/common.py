@@ -216,7 +216,7 @@ def _played(config: RunConfig) -> tuple[str, ...]:
     from rlkit.config.trust import requests
 
     plain = to_plain(config)
-    return requests({key: plain[key] for key in ("agent", "env", "network")})
+    return requests({key: plain[key] for key in ("agent", "env", "network", "groups")})
 
 
 def elsewhere(arguments: argparse.Namespace) -> str:

@@ -37,11 +37,13 @@ class Member:
 
 
 class GroupPolicy(Policy):
-    """policies: of each group of spec.groups, by name."""
+    """policies: of each group of spec.groups, by name. Raises ValueError where these are no groups of its agents."""
 
     def __init__(self, spec: EnvSpec, policies: Mapping[str, Policy]) -> None:
         super().__init__()
         self.spec, self.agents = spec, len(spec.agents)
+        if sorted(i for _, agents in spec.groups for i in agents) != list(range(self.agents)):
+            raise ValueError(f"groups {spec.groups} do not hold each of {self.agents} agents once")
         self.policies = nn.ModuleDict(policies)
         self.noise_size = max(each.noise_size for each in policies.values())
         self.memoryless = all(each.memoryless for each in policies.values())

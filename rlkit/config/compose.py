@@ -161,7 +161,7 @@ def from_yaml(path: str | Path | Place) -> Common:
     Raises ConfigError (not YAML, unknown options, values out of range, code that is not trusted) and OSError.
     """
     plain = read_plain(at(path))
-    trust.require(*trust.requests({key: plain.get(key) for key in ("agent", "task", "network")}))
+    trust.require(*trust.requests({key: plain.get(key) for key in ("agent", "task", "network", "groups")}))
     for group in ("agent", "env", "network"):
         if isinstance(plain.get(group), Mapping):
             plain[group] = modern(group, plain[group])

@@ -54,12 +54,20 @@ def requests(plain: Mapping[str, Any]) -> tuple[str, ...]:
     code += [data] if isinstance(data, str) and is_function(data) else []
     ours = _OURS.fullmatch(env)
     code += [env] if (":" in env or is_module(env)) and not ours else []
-    code += [name for name in (text("network", "encoder"), text("network", "core")) if ":" in name]
+    networks = [groups.get("network"), *(each.get("network") for each in _inner(groups.get("groups")))]
+    named = [net.get(key) for net in networks if isinstance(net, Mapping) for key in ("encoder", "core")]
+    code += [name for name in named if isinstance(name, str) and ":" in name]
     options = [] if ours else list(_texts("env.kwargs", groups.get("env", {}).get("kwargs")))
     ray = groups.get("ray", {})
     options += [(f"ray.{key}", ray[key]) for key, here in _RAY.items() if ray.get(key, here) != here]
     found = [_text(name) for name in code] + [f"{key}={_text(value)}" for key, value in options]
     return tuple(dict.fromkeys(found))
+
+
+def _inner(groups: object) -> list[Mapping[str, Any]]:
+    """What is different for each group of a game's agents."""
+    every = groups.values() if isinstance(groups, Mapping) else ()
+    return [each for each in every if isinstance(each, Mapping)]
 
 
 def remember(*names: str) -> None:

@@ -108,7 +108,6 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
         ("learner.workers", 1, "groups of agents learn in one process"),
         ("eyes.run", "", "groups of agents see the game themselves"),
         ("init_from", "", "groups of agents begin with new weights"),
-        ("network.encoder_from", "", "groups of agents begin with new weights"),
     ):
         first, _, last = given.partition(".")
         value = getattr(getattr(config, first), last) if last else getattr(config, first)
@@ -120,7 +119,12 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
         )
     steps = algorithm.feed(config.agent).steps
     for name in names:
-        own = algorithm.feed(of_group(config, spec, name).agent).steps
+        mine = of_group(config, spec, name)
+        if mine.network.encoder_from:
+            raise ConfigError(
+                f"network.encoder_from={mine.network.encoder_from}: groups of agents begin with new weights; leave it out"
+            )
+        own = algorithm.feed(mine.agent).steps
         if own != steps:
             raise ConfigError(
                 f"groups.{name}.agent.steps={own}: all groups collect rollouts together; type agent.steps={own} for all"

@@ -343,7 +343,9 @@ def test_what_is_evaluated_is_sampled_where_that_was_asked_for(
 
     path = tmp_path / "best"
     run = SimpleNamespace(env=SimpleNamespace(id="E"), evaluate=SimpleNamespace(sample=config))
-    agent = SimpleNamespace(path=path, policy=SimpleNamespace(spec=SimpleNamespace(labels=())))
+    agent = SimpleNamespace(
+        path=path, policy=SimpleNamespace(spec=SimpleNamespace(labels=(), agents=("a",), groups=()))
+    )
     monkeypatch.setattr(evaluate_verb, "open_run", lambda arguments: (at(tmp_path), run, agent))
     asked: list[dict[str, Any]] = []
 
@@ -420,7 +422,7 @@ def evaluators() -> Iterator[Any]:
 
     def make(*options: str) -> Evaluator:
         config = compose(["preset=none", "env.lanes=3", *options]).config
-        policy: Any = SimpleNamespace(spec=SimpleNamespace(agents=("agent",)), eyes=None)
+        policy: Any = SimpleNamespace(spec=SimpleNamespace(agents=("agent",), groups=()), eyes=None)
         made.append(Evaluator(policy, config, 2, seed=0, device=torch.device("cpu")))
         return made[-1]
 

@@ -126,7 +126,7 @@ def test_what_is_judged_is_the_environment_and_how_actions_are_chosen():
 
     def judged(greedy=True, **env):
         changed = replace(config, env=replace(config.env, **env))
-        policy = type("P", (), {"spec": type("S", (), {"agents": ("agent",)})})
+        policy = type("P", (), {"spec": type("S", (), {"agents": ("agent",), "groups": ()})})
         return Evaluator(policy, changed, 10, seed=0, device=torch.device("cpu"), greedy=greedy).judged
 
     same = judged()

@@ -50,8 +50,10 @@ def torch_optimiser(config: OptimConfig, net: nn.Module) -> torch.optim.Optimize
     ids=lambda config: config.name,
 )
 def test_equals_torch_with_its_own_clipping(config: OptimConfig) -> None:
-    ours, theirs = make_net(), make_net()
-    x, y = torch.randn(32, 3), torch.randn(32, 2)
+    """In float64, where the kernels take it: how float32 sums of the same numbers differ depends on the processor."""
+    kind = torch.float32 if config.name == "adam" else torch.float64
+    ours, theirs = make_net().to(kind), make_net().to(kind)
+    x, y = torch.randn(32, 3).to(kind), torch.randn(32, 2).to(kind)
 
     def loss(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         value = (ours(x) - y).square().mean()

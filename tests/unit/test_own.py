@@ -147,6 +147,7 @@ def test_what_a_configuration_asks_for(plain: dict[str, object], code: tuple[str
 HARMLESS = {  # options that hold any text or group, and why a folder may set them
     "agent.name": "a name without a dot is a file of rlkit",
     "env.name": "a name alone",
+    "env.groups": "names of agents",
     "name": "of a folder that exists already",
     "dir": "where that folder was made",
     "device": "one of torch's",
@@ -167,13 +168,16 @@ def test_every_option_that_can_hold_any_text_is_asked_for_or_harmless() -> None:
         for option, _ in options([f"agent={agent}", "env=cartpole"])
         if option.allowed in free or option.allowed.endswith("module:function")
     }
-    for name in found - HARMLESS.keys():
+    different = {"a": {"network": {"encoder": "evil.mod:Evil"}}}  # for a group of agents
+    assert trust.requests(plain | {"groups": different}) == ("evil.mod:Evil",)
+    for name in found - HARMLESS.keys() - {"groups"}:
         group, key = name.split(".")
         evil = {"x": "evil.mod:Evil"} if isinstance(plain[group][key], dict) else "evil.mod:Evil"
         asked = trust.requests(plain | {group: plain[group] | {key: evil}})
         assert len(asked) == 1 and "evil.mod:Evil" in asked[0], name
     assert found | {"agent.name"} == HARMLESS.keys() | {
         "env.id", "env.kwargs", "network.encoder", "network.core", "ray.address", "ray.runtime_env",
+        "groups",
     }  # fmt: skip
 
 
