@@ -122,7 +122,7 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
         mine = of_group(config, spec, name)
         if mine.network.encoder_from:
             raise ConfigError(
-                f"network.encoder_from={mine.network.encoder_from}: groups of agents begin with new weights; leave it out"
+                f"groups.{name}.network.encoder_from={mine.network.encoder_from}: groups begin with new weights; leave it out"
             )
         own = algorithm.feed(mine.agent).steps
         if own != steps:
