@@ -121,9 +121,8 @@ def check_groups(config: RunConfig, spec: EnvSpec, algorithm: Algorithm) -> None
     for name in names:
         mine = of_group(config, spec, name)
         if mine.network.encoder_from:
-            raise ConfigError(
-                f"groups.{name}.network.encoder_from={mine.network.encoder_from}: groups begin with new weights; leave it out"
-            )
+            given = f"network.encoder_from={mine.network.encoder_from}"
+            raise ConfigError(f"{given}: groups of agents begin with new weights; leave it out")
         own = algorithm.feed(mine.agent).steps
         if own != steps:
             raise ConfigError(
