@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rlkit.cli.common import open_run, positive, run_parser
+from rlkit.cli.common import Parser, open_run, positive, run_parser
 from rlkit.cli.words import find_run
 from rlkit.files import Place, at, named
 from rlkit.options import ConfigError
 from rlkit.text import clean, quoted
 
 
-def main(argv: list[str]) -> int:
-    """Write the folder and verify it, or verify one that is there."""
+def _parser() -> Parser:
     parser = run_parser(
         "export",
         "Write a run's policy as a folder (ONNX, recorded steps, a runtime of one file that needs NumPy alone) and "
@@ -46,7 +45,12 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--no-verify", action="store_true", help="compare nothing")
     parser.add_argument("--check", action="store_true", help="verify the folder that is there")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Write the folder and verify it, or verify one that is there."""
+    arguments = _parser().parse_args(argv)
     arguments.run = str(find_run(arguments.run))
     arguments.checkpoint, arguments.env, arguments.eyes = arguments.which, [], None
     inner = f"export-{arguments.group}" if arguments.group else "export"
