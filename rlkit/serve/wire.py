@@ -12,9 +12,15 @@ import math
 from types import NoneType
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
 import numpy as np
-import orjson
+
+try:
+    import msgpack  # type: ignore[import-untyped]
+    import orjson
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f'rlkit\'s server and client need {error.name}: pip install "rlkit[serve]"', name=error.name
+    ) from error
 
 from rlkit.deploy.graph import DEEPEST, TYPES
 from rlkit.spaces import Array

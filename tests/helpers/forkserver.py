@@ -36,6 +36,8 @@ from tests.helpers import forked_ranks
 LEFT_OUT = (
     "rlkit.__main__",
     "rlkit.envs.",
+    "rlkit.client",
+    "rlkit.serve.",
     "rlkit.sources.ray.",
 )  # what a command loads only where it is needed
 
