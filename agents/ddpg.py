@@ -31,11 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from rlkit import contracts
-from rlkit.compile import Compiled
+from rlkit.compile import Either
 from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.distributions import action_head
 from rlkit.learn.optim import Optimiser, flatten, soft_update
+from rlkit.machine import How
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.hidden import HiddenHead
 from rlkit.nn.network import Network
@@ -170,7 +171,7 @@ class Agent:
         *,
         seed: int = 0,
         precision: torch.dtype = torch.float32,
-        compile: bool = False,
+        compile: How = False,
     ) -> None:
         self.policy, self.config = policy, config
         self.target = copy.deepcopy(policy)
@@ -181,7 +182,7 @@ class Agent:
         self.critic = Optimiser(critic, self.critic_loss, optim, **how)
         actor_optim = replace(optim, lr=config.actor_lr or optim.lr)
         self.actor = Optimiser(actor, self.actor_loss, actor_optim, **how)
-        self._targets = Compiled(both, self.targets) if compile else self.targets
+        self._targets = Either(both, self.targets, compile)
         self.generator = torch.Generator(self.target_critic.device).manual_seed(seed)
         self.updates = 0
 

@@ -40,7 +40,7 @@ from rlkit.config.registry import check_actions
 from rlkit.config.schema import OptimConfig, ReplayConfig
 from rlkit.distributions.joint import Choices, check_choices
 from rlkit.learn.optim import Optimiser, flatten, soft_update
-from rlkit.machine import SHARE, available, gib
+from rlkit.machine import SHARE, How, available, gib
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Head, Network
 from rlkit.nn.noisy import Noise
@@ -181,7 +181,7 @@ class Agent:
         *,
         seed: int = 0,
         precision: torch.dtype = torch.float32,
-        compile: bool = False,
+        compile: How = False,
     ) -> None:
         self.policy, self.config, self.network = policy, config, policy.network
         self.target: Network = copy.deepcopy(policy.network)

@@ -32,6 +32,7 @@ from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Minibatches, Rollouts, Saved
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser, schedule
+from rlkit.machine import How
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.nn.norm import ReturnScale
@@ -149,7 +150,7 @@ class Agent:
         *,
         seed: int = 0,
         precision: torch.dtype = torch.float32,
-        compile: bool = False,
+        compile: How = False,
     ) -> None:
         self.policy, self.config = policy, config
         self.length = shared(policy, config).length  # L

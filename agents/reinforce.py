@@ -39,6 +39,7 @@ from rlkit.config.schema import OptimConfig
 from rlkit.contracts import LaneShares, Saved, WholeEpisodes
 from rlkit.distributions import Distribution, action_head
 from rlkit.learn.optim import Optimiser
+from rlkit.machine import How
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.network import Network
 from rlkit.options import option
@@ -134,7 +135,7 @@ class Agent:
         *,
         seed: int = 0,
         precision: torch.dtype = torch.float32,
-        compile: bool = False,
+        compile: How = False,
     ) -> None:
         self.policy, self.config = policy, config
         self.optim = Optimiser(policy, self.loss, optim, precision=precision, compile=compile)

@@ -1,4 +1,8 @@
-"""Functions of tensors compiled to one graph, and the order in which parameters lie in a flat vector."""
+"""Functions of tensors as machine code, and the order in which parameters lie in a flat vector.
+
+A function is traced once into torch's operations. The engine (rlkit.engine) runs these as instructions of its own
+kernels; TorchInductor writes C++ for them and compiles it, which takes longer and does more kinds of networks.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call, grad_and_value
 
+from rlkit.engine.layout import Descent, Unsupported
+from rlkit.machine import How
 from rlkit.options import ConfigError
 from rlkit.types import tree_leaves, tree_map
 
@@ -30,21 +36,30 @@ def from_flat(vector: Tensor, shape: torch.Size) -> Tensor:
 
 
 class Compiled(Generic[*Args, Result]):
-    """`function(*args)`, which reads the tensors of `module`, as one TorchInductor graph per set of input shapes.
+    """`function(*args)`, which reads the tensors of `module`, as one graph per set of input shapes.
 
-    The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs,
-    and compiled from there: a call has no guards to evaluate, which for small networks cost more than the arithmetic.
-    So arguments are nested dicts and tuples of tensors, shapes are static, control flow may not depend on values, and
-    whoever changes parameters or buffers does it in place.
+    The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs:
+    a call has no guards to evaluate, which for small networks cost more than the arithmetic. So arguments are nested
+    dicts and tuples of tensors, shapes are static, control flow may not depend on values, and whoever changes
+    parameters or buffers does it in place.
 
     wrt: the function returns (loss, extra), and the call returns (flat gradient over these parameters, which require
-    one, extra).
+    one, extra). descent: the call also makes this step with the gradient, and returns (its norm, extra); by the engine
+    alone.
+
+    Raises Unsupported at its first call where the engine is asked for and cannot.
     """
 
     def __init__(
-        self, module: nn.Module, function: Callable[[*Args], Result], wrt: Sequence[nn.Parameter] = ()
+        self,
+        module: nn.Module,
+        function: Callable[[*Args], Result],
+        how: How,
+        wrt: Sequence[nn.Parameter] = (),
+        descent: Descent | None = None,
     ) -> None:
         self._call = _Call(module, function)
+        self._engine, self._descent = how in ("auto", "engine"), descent
         # by the layout of the arguments: the graph, and an example of the result's structure
         self._graphs: dict[tuple[object, ...], tuple[Graph, Result]] = {}
         chosen = {id(p) for p in wrt}
@@ -59,22 +74,28 @@ class Compiled(Generic[*Args, Result]):
 
     def __call__(self, *args: *Args) -> Result:
         """The function's result, or with `wrt` its gradient in the place of the loss."""
+        graph, structure, given = self._find(args)
+        values = iter(graph(*given) if self._engine else graph(*self._own, *given))
+        return tree_map(lambda _: next(values), structure)
+
+    def differentiate(self, *args: *Args) -> Tensor:
+        """The flat gradient, of a call that makes steps; none is made. Valid until the next call."""
+        graph, _, given = self._find(args)
+        differentiate: Callable[..., Tensor] = graph.differentiate  # type: ignore[attr-defined]
+        return differentiate(*given)
+
+    def _find(self, args: tuple[*Args]) -> tuple[Graph, Result, list[Tensor]]:
+        """The graph for arguments like these, its result's structure, and their leaves."""
         given = list(tree_leaves(args))
         key = tuple([(x.shape, x.stride(), x.dtype) for x in given])
         found = self._graphs.get(key)
         if found is None:
             found = self._graphs[key] = self._compile([*self._own, *given], args)
-        graph, structure = found
-        values = iter(graph(*self._own, *given))
-        return tree_map(lambda _: next(values), structure)
+        return *found, given
 
     def _compile(self, leaves: list[Tensor], args: tuple[*Args]) -> tuple[Graph, Result]:
         """The graph for inputs like `leaves`, and an example of the result's structure."""
-        import torch._inductor
-        from torch._guards import TracingContext, tracing
-        from torch._subclasses import FakeTensorMode
         from torch.fx.experimental.proxy_tensor import make_fx
-        from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
         structures: list[Result] = []  # of the result, whenever the function is traced
 
@@ -85,18 +106,13 @@ class Compiled(Generic[*Args, Result]):
             structures.append(self._pure(parameters, constants, tree_map(lambda _: next(values), args)))
             return list(tree_leaves(structures[-1]))
 
-        # torch keeps graphs on disk for later processes where an account of shapes says for which: these alone
-        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-        inputs: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in leaves]
-        try:
-            traced = make_fx(flat_function)(*leaves)
-            with tracing(TracingContext(mode)):
-                graph = torch._inductor.compile(traced, inputs)
-        except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
-            raise ConfigError(
-                "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
-                "type compile=false"
-            ) from error
+        traced = make_fx(flat_function)(*leaves)
+        if self._engine:
+            from rlkit.engine.program import Program  # with numba, which takes a moment to import
+
+            graph: Graph = Program(traced, leaves, len(self._own), self._descent)
+        else:
+            graph = _inductor(traced, leaves)
         return graph, tree_map(lambda _: None, structures[-1])
 
     def _pure(self, parameters: tuple[Tensor, ...], constants: dict[str, Tensor], args: tuple[*Args]) -> Any:
@@ -110,6 +126,52 @@ class Compiled(Generic[*Args, Result]):
             return of(parameters)
         gradients, (_, extra) = grad_and_value(of, has_aux=True)(parameters)
         return torch.cat([to_flat(g) for g in gradients]), extra
+
+
+def _inductor(traced: fx.GraphModule, leaves: Sequence[Tensor]) -> Graph:
+    """A traced graph, compiled by TorchInductor."""
+    import torch._inductor
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    # torch keeps graphs on disk for later processes where an account of shapes says for which: these alone
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    inputs: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in leaves]
+    try:
+        with tracing(TracingContext(mode)):
+            return torch._inductor.compile(traced, inputs)
+    except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
+        raise ConfigError(
+            "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
+            "type compile=false"
+        ) from error
+
+
+class Either(Generic[*Args, Result]):
+    """A function as machine code where that is asked for and works, else as it is.
+
+    compile=engine refuses in one line what the engine cannot; compile=auto goes on with torch.
+    """
+
+    def __init__(self, module: nn.Module, function: Callable[[*Args], Result], how: How) -> None:
+        self.function, self.how = function, how
+        self.compiled = Compiled(module, function, how) if how else None
+
+    def __call__(self, *args: *Args) -> Result:
+        if self.compiled is not None:
+            try:
+                return self.compiled(*args)
+            except Unsupported as why:
+                refuse(self.how, why)
+                self.compiled = None
+        return self.function(*args)
+
+
+def refuse(how: How, why: Exception) -> None:
+    """Raise ConfigError where the engine alone was asked for."""
+    if how == "engine":
+        raise ConfigError(f"compile=engine: it has no kernel for {why}; type compile=auto or compile=true") from why
 
 
 class _Call(nn.Module):

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from rlkit.machine import cores
+from rlkit.machine import How, cores
 from rlkit.options import ConfigError
 
 Say = Callable[[str], None]
+SHORT = 20_000  # steps of a run that ends before tracing its networks has paid
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 
 
@@ -64,6 +65,26 @@ def choose_threads(threads: int, pixels: bool, ranks: int = 1) -> int:
     if threads:
         return threads
     return max(cores() // ranks, 1) if pixels else 1
+
+
+def choose_compile(
+    how: How, steps: int, device: torch.device, precision: torch.dtype, simple: bool, say: Say
+) -> How:
+    """auto: the engine for runs long enough on a CPU, in float32, of networks that it can; false for all others.
+
+    simple: the network has neither convolutions nor memory.
+    """
+    if how == "engine" and (device.type != "cpu" or precision != torch.float32):
+        raise ConfigError(
+            f"compile=engine: it computes on a CPU in float32, not on {device.type} in "
+            f"{str(precision).removeprefix('torch.')}; type compile=auto"
+        )
+    if how != "auto":
+        return how
+    if device.type != "cpu" or precision != torch.float32 or not simple or steps < SHORT:
+        return False
+    say("compile: auto, rlkit's engine for small networks; compile=false turns it off")
+    return "auto"
 
 
 def keep_memory() -> None:

@@ -7,7 +7,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, TypeAlias
 
+# False: torch, operation by operation; True: TorchInductor; auto: the engine where it can, else torch
+How: TypeAlias = bool | Literal["auto", "engine", "inductor"]
 SHARE = 0.9  # of what is available
 
 

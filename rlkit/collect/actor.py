@@ -26,8 +26,9 @@ from rlkit.collect.account import Account
 from rlkit.collect.groups import Decide, Grouped
 from rlkit.collect.history import History
 from rlkit.collect.storage import Storage
-from rlkit.compile import Compiled
+from rlkit.compile import Either
 from rlkit.contracts import Episodes, Policy, Saved, Timing, VecEnv
+from rlkit.machine import How
 from rlkit.seeding import uniforms
 from rlkit.types import EnvStep, Lanes, Obs, Rollout, State, tree_map
 
@@ -56,7 +57,7 @@ class Actor:
         total: int = 0,
         reward_scale: float = 1.0,
         buffers: int = 1,
-        compile: bool = False,
+        compile: How = False,
         group: int = 0,
     ) -> None:
         assert not group or env.lanes % group == 0, f"{env.lanes} lanes are no whole groups of {group}"
@@ -65,7 +66,7 @@ class Actor:
         self._numbers = np.arange(first_lane, first_lane + env.lanes)
         self.timing = Timing()
         self.stop = False  # set by another thread: `collect` raises Stopped at its next step
-        decide: Decide = Compiled(policy, self._act) if compile else self._act
+        decide: Decide = Either(policy, self._act, compile)
         self._decide = Grouped(decide, group, env.lanes) if group else decide
         self._storage = [Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0

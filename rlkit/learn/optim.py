@@ -5,8 +5,8 @@
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
-many layers there are, and a checkpoint's or another process's weights are one copy. With `compile=True` loss and
-gradient become one compiled function from minibatch to flat gradient.
+many layers there are, and a checkpoint's or another process's weights are one copy. With `compile` loss and gradient become
+one function in machine code, from minibatch to flat gradient; by the engine the whole step does.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from rlkit import ranks
-from rlkit.compile import Compiled, from_flat, to_flat
+from rlkit.compile import Compiled, from_flat, refuse, to_flat
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
-from rlkit.learn.steps import make_step, require_own
+from rlkit.engine.layout import Unsupported
+from rlkit.learn.audit import Audit
+from rlkit.learn.steps import Adam, make_step, require_own
+from rlkit.machine import How
 from rlkit.nn.shift import Shift
 
 Loss: TypeAlias = Callable[..., tuple[Tensor, Tensor]]  # (*batch) -> loss, vector of metrics (detached)
@@ -58,7 +61,7 @@ class Optimiser:
         config: OptimConfig,
         *,
         precision: torch.dtype,
-        compile: bool,
+        compile: How,
         reads: nn.Module | None = None,
     ) -> None:
         self.config = config
@@ -71,7 +74,11 @@ class Optimiser:
         self.step = make_step(self.flat, self.vector, self.parameters, config)
         self.shifts = [each for each in (reads or module).modules() if isinstance(each, Shift)]
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
-        self._compiled = Compiled(reads or module, loss, wrt=self.parameters) if compile else None
+        self._how, self._module = compile, reads or module
+        self._compiled = Compiled(self._module, loss, compile, self.parameters) if compile else None
+        self._whole: Audit | None = None  # the step as one call of the engine
+        if compile in ("auto", "engine") and isinstance(self.step, Adam) and len(self.step.pieces) == 1:
+            self._whole = Audit(self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm))
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
@@ -82,6 +89,13 @@ class Optimiser:
 
         The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
         """
+        if self._whole is not None and ranks.size() == 1:
+            if not self._checked:
+                self._checked = require_own(self.flat, self.parameters)
+            found = self._whole(self.lr, *batch)
+            if found is not None:
+                return found
+            self._whole = self._compiled = None
         gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
         return metrics, self._descend(gradient)
 
@@ -104,7 +118,11 @@ class Optimiser:
             self._checked = require_own(self.flat, self.parameters)
         with self.learning():
             if self._compiled is not None:
-                return self._compiled(*batch)
+                try:
+                    return self._compiled(*batch)
+                except Unsupported as why:
+                    refuse(self._how, why)
+                    self._compiled = None
             loss, metrics = self.loss(*batch)
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlkit.config.schema import OptimConfig
+from rlkit.engine.layout import Descent
 from rlkit.options import ConfigError
 
 
@@ -83,6 +85,16 @@ class Adam:
             (scale, None if piece == slice(0, len(flat)) else piece, flat[piece], mean[piece], square[piece])
             for scale, piece in pieces
         ]
+
+    def descent(self, clip_norm: float) -> Descent:
+        """This step as the engine makes it; the learning rate is the first of its settings."""
+        constants = self.constants
+        settings = [0.0, *(constants[name] for name in ("beta1", "beta2", "eps", "weight_decay"))]
+        settings += [float(self.kernel is torch._fused_adamw_), clip_norm]
+        state = self.state
+        return Descent(
+            self.flat, state["exp_avg"], state["exp_avg_sq"], state["step"], np.array(settings, np.float64)
+        )
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a value of `state`."""

@@ -8,13 +8,14 @@ from torch import Tensor
 from rlkit.config.schema import OptimConfig
 from rlkit.contracts import Saved
 from rlkit.learn.optim import Optimiser
+from rlkit.machine import How
 from rlkit.perception.model import Model, Rows
 
 
 class TaskLearner:
     """Minimises a model's loss over the batches of a table."""
 
-    def __init__(self, model: Model, optim: OptimConfig, *, precision: torch.dtype, compile: bool) -> None:
+    def __init__(self, model: Model, optim: OptimConfig, *, precision: torch.dtype, compile: How) -> None:
         self.model = model
         self.optim = Optimiser(model, model.loss, optim, precision=precision, compile=compile)
 

@@ -12,7 +12,7 @@ from rlkit.config.compose import learns, of_group
 from rlkit.config.league import LeagueConfig
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Algorithm, Experience, Replayed, Saved
-from rlkit.device import choose_device, choose_threads
+from rlkit.device import choose_compile, choose_device, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError, show
 from rlkit.run.handover import Source, sources, through_eyes
@@ -71,6 +71,9 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         device=str(device),
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
+        compile=choose_compile(
+            config.compile, config.total_steps, device, precision, not pixels and config.network.core == "identity", notes.append
+        ),
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
 

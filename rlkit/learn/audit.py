@@ -1,0 +1,77 @@
+"""The engine's steps, compared with torch's gradient at the first and then every thousandth.
+
+torch's loss stays the definition of what is learned. Where the engine's gradient is another one at first, the run goes on
+with torch and says so; later, when weights have been made with it, the run stops.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlkit.compile import Compiled, refuse, to_flat
+from rlkit.engine.layout import Descent, Unsupported
+from rlkit.machine import How
+
+EVERY = 1000  # steps
+NEAR = 1e-4  # of a tensor's largest number
+FAINT = 1e-5  # of the largest number of all: what is lost where large ones cancel
+
+
+class EngineFault(RuntimeError):
+    """The engine and torch no longer agree."""
+
+
+class Audit:
+    """Whole steps on `loss` by the engine."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Callable[..., tuple[Tensor, Tensor]],
+        how: How,
+        parameters: Sequence[nn.Parameter],
+        descent: Descent,
+    ) -> None:
+        self._loss, self._how, self._parameters, self._descent = loss, how, parameters, descent
+        self._compiled = Compiled(module, loss, how, parameters, descent)
+        self._steps = 0
+
+    def __call__(self, lr: float, *batch: object) -> tuple[Tensor, Tensor] | None:
+        """One step: the loss's metrics and the gradient's norm. None, and nothing done, where torch has to make it."""
+        if self._steps % EVERY == 0:
+            try:
+                far = self._far(*batch)
+            except Unsupported as why:
+                refuse(self._how, why)
+                return None
+            if far and self._steps:
+                raise EngineFault(f"after {self._steps} steps the engine's gradient is not torch's: {far}; compile=false")
+            if far:
+                warnings.warn(f"the engine's gradient is not torch's ({far}): this run learns without it", stacklevel=2)
+                return None
+        self._steps += 1
+        self._descent.settings[0] = lr
+        norm, metrics = self._compiled(*batch)
+        return metrics, norm
+
+    def _far(self, *batch: object) -> str:
+        """What differs between the engine's gradient and torch's; "" where nothing does."""
+        found = self._compiled.differentiate(*batch)
+        loss, _ = self._loss(*batch)
+        expected = torch.autograd.grad(loss, list(self._parameters), allow_unused=True)
+        most = max(float(g.abs().max()) for g in expected if g is not None and g.numel())
+        begin = 0
+        for number, (p, g) in enumerate(zip(self._parameters, expected, strict=True)):
+            there = found[begin : begin + p.numel()]
+            begin += p.numel()
+            right = to_flat(g if g is not None else torch.zeros_like(p))
+            # a NaN is no difference where torch has it too
+            error = torch.where(right.isfinite() | there.isfinite(), (there - right).abs(), 0.0)
+            bound = NEAR * float(right.abs().max()) + FAINT * most if p.numel() else 0.0
+            if p.numel() and not float(error.max()) <= bound and torch.isfinite(right).all():
+                return f"tensor {number} by {float(error.max()):.2g}, where {bound:.2g} is allowed"
+        return ""
