@@ -97,7 +97,8 @@ class Actor:
         self._row = storage.rows[self.steps]
         episodes = self.account.take(rollout, self.step)
         if self.env.exact == "replay":
-            self._history.add(self.step, self.policy.to_env(rollout.action).cpu().numpy())
+            assert storage.command is not None, "no step of the rollout was made"
+            self._history.add(self.step, storage.command.cpu().numpy())
             self._history.forget(int(self.account.started.min()))
         self.step += self.steps
         return rollout, episodes
@@ -116,7 +117,7 @@ class Actor:
                 command = swift.act(t)
             else:
                 action, command, self.state, extra = self._decide(row.obs, row.first, self.state, noise[t])
-                storage.write_action(t, action, extra)
+                storage.write_action(t, action, command, extra)
                 command = command.to(self.env.device)
             middle = clock()
             step = self.env.step(command)

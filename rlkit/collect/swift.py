@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from rlkit.collect.storage import Storage
@@ -24,16 +23,13 @@ class Swift:
     """The actions of all rows of a storage, by a program that has acted in one of them before."""
 
     def __init__(self, program: Program, storage: Storage, noise: Tensor) -> None:
-        assert storage.action is not None, "the program has acted in no row yet"
+        action, command, extra = storage.action, storage.command, storage.extra
+        assert action is not None and command is not None, "the program has acted in no row yet"
         self._program, self._noise = program, noise
-        # in the environment's units; overwritten by the next row
-        shape, dtype = program.outputs[1]
-        self._command = torch.empty(shape, dtype=dtype)
+        self._commands: list[Tensor] = list(command)
         rows = range(storage.steps)
         given = [[*tree_leaves(storage.rows[t].obs), storage.rows[t].first, noise[t]] for t in rows]
-        outputs = [
-            [storage.action[t], self._command, *(x[t] for x in storage.extra.values())] for t in rows
-        ]
+        outputs = [[action[t], command[t], *(x[t] for x in extra.values())] for t in rows]
         self._table: npt.NDArray[np.int64] = program.table(given, outputs)
         self._addresses = [int(self._table[t].ctypes.data) for t in rows]
         self._column = program.given.stop - 1  # of the noise
@@ -46,6 +42,6 @@ class Swift:
         return self
 
     def act(self, t: int) -> Tensor:
-        """Choose and store row t's action; what the environment is told, valid until the next call."""
+        """Choose and store row t's action; what the environment is told."""
         self._program.run(self._addresses[t])
-        return self._command
+        return self._commands[t]

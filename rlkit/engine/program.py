@@ -12,15 +12,22 @@ from torch import Tensor, fx
 from rlkit.engine.kernels import WORDS, kernel
 from rlkit.engine.layout import CONSTANTS, INPUTS, WORK, ZEROS, Descent, Instruction, assign
 from rlkit.engine.lower import Lowering
-from rlkit.engine.memory import call, jit, peek
+from rlkit.engine.memory import FLUSH, call, control, jit, peek, set_control
 
 
 @jit
 def run(rows: int, count: int, bases: int) -> None:
-    """Call the kernels of `count` instructions, which begin at address `rows`, in order."""
+    """Call the kernels of `count` instructions, which begin at address `rows`, in order.
+
+    Numbers below 1.2e-38 are 0 meanwhile: the moments of weights whose gradient has ended shrink for ever, and the
+    processor takes a hundred times as long for each of them once it is subnormal.
+    """
+    before = control()
+    set_control(before | FLUSH)
     for i in range(count):
         row = rows + i * 8 * WORDS
         call(peek(row, 0), row, bases)
+    set_control(before)
 
 
 @jit
@@ -43,7 +50,11 @@ class Program:
         self, graph: fx.GraphModule, inputs: Sequence[Tensor], own: int = 0, descent: Descent | None = None
     ) -> None:
         lowered = Lowering(graph, inputs)
-        self._kept: list[object] = [list(inputs[:own]), lowered.fixed, descent]  # memory that addresses point to
+        self._kept: list[object] = [
+            list(inputs[:own]),
+            lowered.fixed,
+            descent,
+        ]  # memory that addresses point to
         self.outputs = lowered.outputs
         work = np.zeros(assign(lowered.rooms) // 4 + 16, np.float32)
         constants = np.array([*lowered.constants, 0.0], np.float32)
@@ -76,7 +87,7 @@ class Program:
         return self._run(given, len(self._rows))
 
     def each(self, given: Sequence[Tensor], number: int, takes: Sequence[Tensor]) -> list[Tensor]:
-        """Calls with each of `takes`, of the same layout, in the place of input `number`, in order; outputs [calls, ...].
+        """Calls with each of `takes`, of one layout, in the place of input `number`: outputs [calls, ...].
 
         Nothing but that is done in between: a pass over a rollout's minibatches is one call of machine code.
         """
@@ -134,7 +145,7 @@ def _words(instruction: Instruction) -> list[int]:
     """An instruction as the kernels read it."""
     words = [kernel(instruction.kernel).address, *instruction.sizes]
     for value, strides in instruction.operands:
-        offset = 4 * value.layout.storage_offset() + (value.room.offset if value.room else 0)
+        offset = 4 * value.offset + (value.room.offset if value.room else 0)
         words += [value.part, offset, *strides]
     words += [0] * (WORDS - len(words))
     words[29] = instruction.spare.offset if instruction.spare else instruction.extra

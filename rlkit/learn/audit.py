@@ -1,7 +1,7 @@
 """The engine's steps, compared with torch's gradient at the first and then every thousandth.
 
-torch's loss stays the definition of what is learned. Where the engine's gradient is another one at first, the run goes on
-with torch and says so; later, when weights have been made with it, the run stops.
+torch's loss stays the definition of what is learned. Where the engine's gradient is another one at first, the run goes
+on with torch and says so; later, when weights have been made with it, the run stops.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Audit:
         return metrics, norm
 
     def each(self, lr: float, takes: Sequence[Tensor], *batch: object) -> tuple[Tensor, Tensor] | None:
-        """Steps on (batch[0], take, *batch[1:]) for takes of one size: metrics [steps, ...] and norms [steps], or None."""
+        """Steps on (batch[0], take, *batch[1:]) for takes of one size: metrics [steps, ...], norms [steps]; or None."""
         if not self._begin(lr, len(takes), batch[0], takes[0], *batch[1:]):
             return None
         norms, metrics = self._compiled.each(takes, *batch)

@@ -5,8 +5,8 @@
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
-many layers there are, and a checkpoint's or another process's weights are one copy. With `compile` loss and gradient become
-one function in machine code, from minibatch to flat gradient; by the engine the whole step does.
+many layers there are, and a checkpoint's or another process's weights are one copy. With `compile` loss and gradient
+become one function in machine code, from minibatch to flat gradient; by the engine the whole step does.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Optimiser:
         self._compiled = Compiled(self._module, loss, compile, self.parameters) if compile else None
         self._whole: Audit | None = None  # the step as one call of the engine
         if compile in ("auto", "engine") and isinstance(self.step, Adam) and len(self.step.pieces) == 1:
-            self._whole = Audit(self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm))
+            self._whole = Audit(
+                self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm)
+            )
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
