@@ -3,9 +3,9 @@
     python scripts/bench_throughput.py [--case cartpole ...] [--repeat 3] [--json bench.json]
 
 Every competitor runs at each of its settings (threads, in-process or worker processes, eager or compiled) in a fresh
-process, in turn, `--repeat` times; its best setting by median is the one compared. compile=auto, with one thread, is what
-the plain command does (rlkit's engine). Steps per second are of training
-(collecting and learning), counted after a warm-up of two updates; compilation is in the warm-up, which is reported.
+process, in turn, `--repeat` times; its best setting by median is the one compared. compile=auto with one thread is
+what the plain command does (rlkit's engine). Steps per second are of training (collecting and learning), counted after
+a warm-up of two updates; compilation is in the warm-up, which is reported.
 Needs `pip install "rlkit[sb3,mujoco]" sb3-contrib`.
 
 recurrent: PPO with one LSTM of 64 for the policy and one for the value (sb3-contrib's default: not shared), and two
