@@ -229,6 +229,7 @@ def run(words: str, folder: Path, how: str, steps: int = 700) -> Any:
     given = dict(word.split("=", 1) for word in words.split())
     if given["agent"] in ("dqn", "td3"):
         given |= {"agent.replay.warmup": "100", "agent.replay.batch": "37"}
+        steps = 300
     values: dict[str, Any] = {
         "preset": "none", "total_steps": steps, "compile": how, "evaluate.every": 10**9, "checkpoint.every": 10**9,
     }  # fmt: skip
