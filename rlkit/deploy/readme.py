@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from rlkit.embedded import Info
 from rlkit.space_json import from_json
 from rlkit.spaces import describe, leaves, row_dtype, without
 from rlkit.text import clean
@@ -26,7 +25,7 @@ action, *memory = session.run(None, {{{feed}}})
 """
 
 
-def text(info: dict[str, Any], names: list[str]) -> str:
+def text(info: Info, names: list[str]) -> str:
     """The README of a folder whose policy.json says `info`; names: of the inputs that are observations."""
     space = without(from_json(info["observation"]), info["labels"])
     action = from_json(info["action"])
