@@ -64,11 +64,11 @@ class Origin:
     licence: str = ""
 
 
-def origin(agent: AgentPolicy, config: RunConfig, run: str) -> Origin:
-    """Of a policy that was loaded from a checkpoint."""
+def origin(agent: AgentPolicy, config: RunConfig, run: str, licence: str = "") -> Origin:
+    """Of a policy that was loaded from a checkpoint; licence: under which it is passed on."""
     data = (agent.path / "manifest.json").read_bytes()
     step = int(json.loads(data)["step"])
-    return Origin(run, config.agent_name, step, hashlib.sha256(data).hexdigest())
+    return Origin(run, config.agent_name, step, hashlib.sha256(data).hexdigest(), licence)
 
 
 def require_packages(form: str = "onnx") -> None:
@@ -103,7 +103,7 @@ def export(
     files, info = _graphs(agent, value)
     info = _described(agent, where, value) | info
     kept = [int(each["name"][7:]) for each in info["memory"]]
-    steps_of_agent, buffer = record(agent, config, steps, kept, say), io.BytesIO()
+    steps_of_agent, buffer = record(agent, config, steps, kept, say, value), io.BytesIO()
     np.savez_compressed(buffer, **steps_of_agent)  # type: ignore[arg-type]
     files |= {
         "policy.json": json.dumps(info, indent=1).encode(),

@@ -225,7 +225,8 @@ class _Steps:
             place = end
         if found["code"].item():
             raise GraphError(f"policy.c refuses a recorded observation: code {found['code'].item()}")
-        return [found["action"], *(found[field.name] for field in face.kept(graph))]
+        value = [found["value"].reshape(1)] if face.value(graph) else []
+        return [found["action"], *(found[field.name] for field in face.kept(graph)), *value]
 
 
 def _replayer(face: Interface) -> str:

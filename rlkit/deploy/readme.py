@@ -56,10 +56,11 @@ def text(info: Info, names: list[str]) -> str:
         ]
     )
     outputs = ", ".join(["action", *(name.replace("memory.", "memory_out.") for name in kept)])
+    licence = f"\nLicence: {clean(info['licence'])}" if info["licence"] else ""
     return f"""# {clean(info["run"])}: a policy of rlkit {info["rlkit"]}
 
 Agent {clean(info["agent"])}, step {info["step"]}, environment {clean(info["environment"])}.
-Action: {clean(describe(action))}.
+Action: {clean(describe(action))}.{licence}
 `policy.onnx` takes the most likely actions, `sample.onnx` draws them. ONNX opset {info["opset"]}.
 
 | input | shape | dtype | |

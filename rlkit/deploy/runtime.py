@@ -226,6 +226,12 @@ class Policy(Described):
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None
     ) -> tuple[Array, tuple[Array, ...]]:
         """One step of all lanes; noise [lanes, k]: uniforms in (0, 1) of sampled actions, None for greedy ones."""
+        return self.decide(rows, first, state, noise)[:2]
+
+    def decide(
+        self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None
+    ) -> tuple[Array, tuple[Array, ...], Array | None]:
+        """As `run`, and the returns [lanes] that the greedy policy expects, where the graph was exported with them."""
         if len(first) > MOST_LANES:
             raise ValueError(f"{len(first):,} lanes; allowed: at most {MOST_LANES:,}")
         greedy = noise is None
@@ -234,13 +240,13 @@ class Policy(Described):
         graph, _, places = self._graphs[greedy]
         drawn = () if noise is None else (np.clip(noise, 1e-7, 1 - 1e-7),)
         action, *memory = graph(*rows.values(), first, *drawn, *(state[place] for place in places))
-        del memory[len(places) :]  # the value
+        value = memory.pop() if len(memory) > len(places) else None
         if len(places) == len(state):
-            return action, tuple(memory)
+            return action, tuple(memory), value
         after = list(state)  # what this graph does not read stays as it is
-        for place, value in zip(places, memory, strict=True):
-            after[place] = value
-        return action, tuple(after)
+        for place, part in zip(places, memory, strict=True):
+            after[place] = part
+        return action, tuple(after), value
 
     def margin(
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None
