@@ -4,9 +4,9 @@
 
 FOLDER is what `rlkit export` has written; without it a small policy made by hand is served. schemathesis
 (https://schemathesis.readthedocs.io) reads /openapi.json and makes requests of it: values at and beyond every bound,
-bodies of other types, missing and unknown entries, other methods and headers. What was answered is counted by the server
-(/metrics). The server is one process on 127.0.0.1, and both end by themselves. The exit code is 1 where a status was
-500 or more, the server ended, or there were fewer requests than asked for.
+bodies of other types, missing and unknown entries, other methods and headers. What was answered is counted by the
+server (/metrics). It is one process on 127.0.0.1, and both end by themselves. The exit code is 1 where a status was 500
+or more, the server ended, or there were fewer requests than asked for.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ def _parser() -> Parser:
 def _licence(text: str) -> str:
     """One line of text that a person can read."""
     if not text.strip() or text != clean(text) or len(text) > LICENCE:
-        raise argparse.ArgumentTypeError(f"{clean(text, 40)!r}: allowed: one line of 1 to {LICENCE} printable characters")
+        allowed = f"one line of 1 to {LICENCE} printable characters"
+        raise argparse.ArgumentTypeError(f"{clean(text, 40)!r}; allowed: {allowed}")
     return text.strip()
 
 

@@ -168,8 +168,8 @@ def sizes(made: Sources, flash: int, stack: int) -> str:
 
 def readme(info: Info, text: str) -> str:
     """What the README of the folder says of the C files; text: their sizes."""
-    given = "obs" if Interface(info).alone else "&obs"
-    return c_text.README.format(sizes=text, given=given)
+    given, declared = ("obs", "obs[RLKIT_OBS_SIZE]") if Interface(info).alone else ("&obs", "obs")
+    return c_text.README.format(sizes=text, given=given, declared=declared)
 
 
 def _header(face: Interface) -> str:

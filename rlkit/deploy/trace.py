@@ -52,7 +52,7 @@ def memory_of(state: State) -> list[Tensor]:
 
 
 def expected(agent: AgentPolicy, obs: Obs, first: Tensor, state: State) -> Tensor:
-    """The return that the agent expects where it sees obs [lanes, ...]: [lanes]. Raises ValueError where it learns none."""
+    """The return that the agent expects where it sees obs [lanes, ...]: [lanes]. Raises ValueError: it learns none."""
     if agent.policy.eyes is not None:  # whose memory stands beside the policy's own
         state, frames = cast(tuple[State, Tensor], state)
         obs, _ = agent.policy.eyes(obs, first, frames)
