@@ -2,11 +2,11 @@
 
     python scripts/fuzz_serve.py [FOLDER] [--requests 2000] [--seed 0]
 
-FOLDER is what `rlkit export` has written; without it a small policy made by hand is served. schemathesis
-(https://schemathesis.readthedocs.io) reads /openapi.json and makes requests of it: values at and beyond every bound,
-bodies of other types, missing and unknown entries, other methods and headers. What was answered is counted by the
-server (/metrics). It is one process on 127.0.0.1, and both end by themselves. The exit code is 1 where a status was 500
-or more, the server ended, or there were fewer requests than asked for.
+FOLDER is what `rlkit export` has written (a large memory has many bounds, and takes many minutes); without it a small
+policy made by hand is served. schemathesis (https://schemathesis.readthedocs.io) reads /openapi.json and makes requests
+of it: values at and beyond every bound, bodies of other types, missing and unknown entries, other methods and headers.
+What was answered is counted by the server (/metrics). It is one process on 127.0.0.1, and both end by themselves. The
+exit code is 1 where a status was 500 or more, the server ended, or there were fewer requests than asked for.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def main() -> int:
         parser.error(f"--requests {arguments.requests}; allowed: 1 to 1000000")
     if importlib.util.find_spec("schemathesis") is None:
         raise SystemExit('schemathesis is missing: pip install "rlkit[fuzz]"')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server ends, too
     with tempfile.TemporaryDirectory() as home:
         folder = arguments.folder
         if folder is None:
