@@ -189,8 +189,8 @@ class Agent:
                 value = uncut(self.values(rows, everything), valid.shape[1])[: len(value)]
                 batch = {**batch, **self.advantages(rollout, value, weight)}
             start = len(metrics)
-            for index in minibatches(total, config.minibatch / self.length, self.generator):
-                metrics.append(self.optim.minimise(batch, index, clip))
+            indices = minibatches(total, config.minibatch / self.length, self.generator)
+            metrics += self.optim.minimise_each(batch, indices, clip)
             epochs += 1
             if config.target_kl is not None:
                 kl = torch.stack([terms[3] for terms, _ in metrics[start:]]).mean()

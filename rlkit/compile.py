@@ -6,8 +6,9 @@ kernels; TorchInductor writes C++ for them and compiles it, which takes longer a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +18,9 @@ from rlkit.engine.layout import Descent, Unsupported
 from rlkit.machine import How
 from rlkit.options import ConfigError
 from rlkit.types import tree_leaves, tree_map
+
+if TYPE_CHECKING:
+    from rlkit.engine.program import Program
 
 Args = TypeVarTuple("Args")  # trees of tensors: nested dicts and tuples
 Result = TypeVar("Result")  # a tree of tensors
@@ -84,6 +88,18 @@ class Compiled(Generic[*Args, Result]):
         differentiate: Callable[..., Tensor] = graph.differentiate  # type: ignore[attr-defined]
         return differentiate(*given)
 
+    def each(self, takes: Sequence[Tensor], *args: Any) -> Result:
+        """The calls (args[0], take, *args[1:]) for takes of one layout, by the engine: leaves [calls, ...]."""
+        graph, structure, given = self._find((args[0], takes[0], *args[1:]))
+        number = sum(1 for _ in tree_leaves(args[0]))
+        values = iter(graph.each(given, number, takes))  # type: ignore[attr-defined]
+        return tree_map(lambda _: next(values), structure)
+
+    def program(self, *args: *Args) -> Program | None:
+        """The engine's program for such arguments, if it has been called with some."""
+        key = tuple([(x.shape, x.stride(), x.dtype) for x in tree_leaves(args)])
+        return self._graphs[key][0] if self._engine and key in self._graphs else None  # type: ignore[return-value]
+
     def _find(self, args: tuple[*Args]) -> tuple[Graph, Result, list[Tensor]]:
         """The graph for arguments like these, its result's structure, and their leaves."""
         given = list(tree_leaves(args))
@@ -140,7 +156,8 @@ def _inductor(traced: fx.GraphModule, leaves: Sequence[Tensor]) -> Graph:
     inputs: list[Any] = [mode.from_tensor(x, static_shapes=True) for x in leaves]
     try:
         with tracing(TracingContext(mode)):
-            return torch._inductor.compile(traced, inputs)
+            graph: Graph = torch._inductor.compile(traced, inputs)
+            return graph
     except (torch._inductor.exc.InvalidCxxCompiler, FileNotFoundError) as error:
         raise ConfigError(
             "compile=true needs a C++ compiler (g++ or clang++), and there is none; install one or "
@@ -169,9 +186,12 @@ class Either(Generic[*Args, Result]):
 
 
 def refuse(how: How, why: Exception) -> None:
-    """Raise ConfigError where the engine alone was asked for."""
+    """Raise ConfigError where the engine alone was asked for, else warn."""
     if how == "engine":
-        raise ConfigError(f"compile=engine: it has no kernel for {why}; type compile=auto or compile=true") from why
+        raise ConfigError(
+            f"compile=engine: it has no kernel for {why}; type compile=auto or compile=true"
+        ) from why
+    warnings.warn(f"the engine has no kernel for {why}, so torch computes", stacklevel=3)
 
 
 class _Call(nn.Module):

@@ -26,11 +26,12 @@ from rlkit.collect.account import Account
 from rlkit.collect.groups import Decide, Grouped
 from rlkit.collect.history import History
 from rlkit.collect.storage import Storage
+from rlkit.collect.swift import Swift
 from rlkit.compile import Either
 from rlkit.contracts import Episodes, Policy, Saved, Timing, VecEnv
 from rlkit.machine import How
 from rlkit.seeding import uniforms
-from rlkit.types import EnvStep, Lanes, Obs, Rollout, State, tree_map
+from rlkit.types import EnvStep, Lanes, Obs, Rollout, State, tree_leaves, tree_map
 
 
 class Stopped(Exception):
@@ -66,8 +67,9 @@ class Actor:
         self._numbers = np.arange(first_lane, first_lane + env.lanes)
         self.timing = Timing()
         self.stop = False  # set by another thread: `collect` raises Stopped at its next step
-        decide: Decide = Either(policy, self._act, compile)
-        self._decide = Grouped(decide, group, env.lanes) if group else decide
+        self._either = Either(policy, self._act, compile)
+        self._decide: Decide = Grouped(self._either, group, env.lanes) if group else self._either
+        self._swift: dict[int, Swift] = {}  # by the number of the storage
         self._storage = [Storage(env.spec, steps, env.lanes, device) for _ in range(buffers)]
         self._turn = 0
         self.step = 0  # transitions per lane so far: the counter of the noise
@@ -95,7 +97,8 @@ class Actor:
         self._row = storage.rows[self.steps]
         episodes = self.account.take(rollout, self.step)
         if self.env.exact == "replay":
-            self._history.add(self.step, self.policy.to_env(rollout.action).cpu().numpy())
+            assert storage.command is not None, "no step of the rollout was made"
+            self._history.add(self.step, storage.command.cpu().numpy())
             self._history.forget(int(self.account.started.min()))
         self.step += self.steps
         return rollout, episodes
@@ -104,14 +107,18 @@ class Actor:
         """Act and step `steps` times: noise [T, N, K]."""
         clock = time.perf_counter
         acting = stepping = 0.0
+        swift = self._acting(storage, noise)
         for t in range(self.steps):
             if self.stop:
                 raise Stopped
             begin = clock()
             row = storage.rows[t]
-            action, command, self.state, extra = self._decide(row.obs, row.first, self.state, noise[t])
-            storage.write_action(t, action, extra)
-            command = command.to(self.env.device)
+            if swift is not None:
+                command = swift.act(t)
+            else:
+                action, command, self.state, extra = self._decide(row.obs, row.first, self.state, noise[t])
+                storage.write_action(t, action, command, extra)
+                command = command.to(self.env.device)
             middle = clock()
             step = self.env.step(command)
             end = clock()
@@ -120,6 +127,20 @@ class Actor:
             stepping += end - middle
         self.timing.policy += acting
         self.timing.environment += stepping
+
+    def _acting(self, storage: Storage, noise: Tensor) -> Swift | None:
+        """How the engine acts in all rows of `storage`, once it has acted in one, for a policy without memory."""
+        number = self._storage.index(storage)
+        if number in self._swift:
+            return self._swift[number].begin(noise)
+        compiled, row = self._either.compiled, storage.rows[0]
+        if self._decide is not self._either or compiled is None or storage.action is None:
+            return None
+        program = compiled.program(row.obs, row.first, self.state, noise[0])
+        if program is None or any(True for _ in tree_leaves(self.state)):
+            return None
+        self._swift[number] = Swift(program, storage, noise)
+        return self._swift[number]
 
     def _act(
         self, obs: Obs, first: Tensor, state: State, noise: Tensor

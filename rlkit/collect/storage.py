@@ -19,6 +19,7 @@ class Storage:
             torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(3)
         )
         self.action: Tensor | None = None  # made when the policy has shown its action's shape and dtype
+        self.command: Tensor | None = None  # the same in the environment's units, as it was told
         self.extra: dict[str, Tensor] = {}
         self.rows = [
             EnvStep(
@@ -32,6 +33,7 @@ class Storage:
         ]
         self.steps = steps
         self._actions: list[Tensor] = []
+        self._commands: list[Tensor] = []
         self._extras: list[dict[str, Tensor]] = []
 
     def write(self, t: int, step: EnvStep) -> None:
@@ -47,14 +49,15 @@ class Storage:
         row.first.copy_(step.first)
         row.last.copy_(step.last)
 
-    def write_action(self, t: int, action: Tensor, extra: dict[str, Tensor]) -> None:
-        """Copy the action chosen in row t, [N, ...], and what the policy reports about it."""
+    def write_action(self, t: int, action: Tensor, command: Tensor, extra: dict[str, Tensor]) -> None:
+        """Copy the action chosen in row t, [N, ...], the same for the environment, and what the policy reports."""
         if self.action is None:
-            self.action = action.new_empty((self.steps, *action.shape))
+            self.action, self.command = (x.new_empty((self.steps, *x.shape)) for x in (action, command))
             self.extra = {name: x.new_empty((self.steps, *x.shape)) for name, x in extra.items()}
-            self._actions = list(self.action)
+            self._actions, self._commands = list(self.action), list(self.command)
             self._extras = [{name: x[i] for name, x in self.extra.items()} for i in range(self.steps)]
         self._actions[t].copy_(action)
+        self._commands[t].copy_(command)
         for name, value in extra.items():
             self._extras[t][name].copy_(value)
 

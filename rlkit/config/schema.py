@@ -16,7 +16,6 @@ from rlkit.config.augment import AugmentConfig
 from rlkit.config.league import LeagueConfig
 from rlkit.config.rounds import RoundsConfig
 from rlkit.config.seen import EyesConfig, RowsConfig
-from rlkit.machine import How
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError, Plain, option
 
@@ -304,10 +303,8 @@ class Common(ABC):
     precision: str = option(
         "auto", choices=("auto", "float32", "bfloat16"), help="The precision of the learner's arithmetic"
     )
-    compile: How = option(
-        "auto",
-        help="Machine code for acting and learning: engine (rlkit's, for small networks), inductor or true "
-        "(TorchInductor), false (torch alone); auto: the engine where it can and the run is not short",
+    compile: bool | Literal["auto", "engine", "inductor"] = option(
+        "auto", help="Machine code: engine (rlkit's), inductor or true, false; auto: engine where it pays"
     )
     threads: int = option(
         0, min=0, help="How many CPU threads torch has in each learner process; 0: rlkit chooses"

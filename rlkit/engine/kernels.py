@@ -218,14 +218,14 @@ def _along(salt: int, mode: int) -> Kernel:
 @jit
 def chosen(x: Any, size: int) -> int:
     """A number as an index of `size` places, from the end where it is negative; -1 where there is none."""
-    i = np.int64(x)
+    i = int(x)
     if i < 0:
         i += size
     return i if 0 <= i < size else -1
 
 
 def _take(salt: int) -> Kernel:
-    """out [n0, i, n2, n3] = a [n0, b[i], n2, n3] of operand 3's first stride places; NaN for places that are not there."""
+    """out [n0, i, n2, n3] = a [n0, b[i], n2, n3], of word 29's places there; NaN for one that is not."""
 
     def kernel(row: int, bases: int) -> None:
         if salt == 0:
@@ -251,7 +251,13 @@ def _gather(salt: int) -> Kernel:
         if salt == 0:
             return
         o, a, b = place(row, bases, 0), place(row, bases, 1), place(row, bases, 2)
-        size, n, s, t, u = peek(row, 29), peek(row, 4), stride(row, 0, 3), stride(row, 1, 3), stride(row, 2, 3)
+        size, n, s, t, u = (
+            peek(row, 29),
+            peek(row, 4),
+            stride(row, 0, 3),
+            stride(row, 1, 3),
+            stride(row, 2, 3),
+        )
         for i in range(peek(row, 1)):
             for j in range(peek(row, 2)):
                 for k in range(peek(row, 3)):
@@ -272,7 +278,13 @@ def _scatter(salt: int) -> Kernel:
         if salt == 0:
             return
         o, a, b = place(row, bases, 0), place(row, bases, 1), place(row, bases, 2)
-        size, n, s, t, u = peek(row, 29), peek(row, 4), stride(row, 0, 3), stride(row, 1, 3), stride(row, 2, 3)
+        size, n, s, t, u = (
+            peek(row, 29),
+            peek(row, 4),
+            stride(row, 0, 3),
+            stride(row, 1, 3),
+            stride(row, 2, 3),
+        )
         for i in range(peek(row, 1)):
             for j in range(peek(row, 2)):
                 for k in range(peek(row, 3)):
@@ -317,7 +329,12 @@ def _write(salt: int, kind: type[np.generic]) -> Kernel:
     return kernel
 
 
-TYPES: dict[str, type[np.generic]] = {"int64": np.int64, "int32": np.int32, "uint8": np.uint8, "bool": np.uint8}
+TYPES: dict[str, type[np.generic]] = {
+    "int64": np.int64,
+    "int32": np.int32,
+    "uint8": np.uint8,
+    "bool": np.uint8,
+}
 ROWS = ("log_softmax", "softmax", "log_softmax_backward", "softmax_backward", "cumsum")
 MAKERS: dict[str, Callable[[int], Kernel]] = {
     **{name: partial(_map1, number=NUMBERS[name]) for name in ONE_TO_ONE},

@@ -1,4 +1,4 @@
-"""Where the numbers of a traced graph lie: parts of memory, tensors in them, and the sizes that a kernel runs over.
+"""Where the numbers of a traced graph lie: parts of memory, tensors in them, and the sizes that kernels run over.
 
 A tensor's layout is a torch tensor on the device `meta`: torch itself says what a view of it is. Addresses of inputs and
 outputs change from call to call, so an operand names its part of memory (WORK: what is computed; CONSTANTS; ZEROS; then
@@ -7,13 +7,14 @@ the inputs and the outputs) and the offset there.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 
 WORK, CONSTANTS, ZEROS, INPUTS = 0, 1, 2, 3
 ALIGNED = 64  # bytes
@@ -68,6 +69,11 @@ class Value:
         """In numbers."""
         return self.layout.stride()
 
+    @property
+    def offset(self) -> int:
+        """Of its first number in its part or room, in numbers."""
+        return int(self.layout.storage_offset())
+
     def like(self, layout: Tensor) -> Value:
         """Another view of the same memory."""
         return Value(self.part, layout, self.room)
@@ -99,7 +105,9 @@ def dense(shape: Sequence[int], offset: int = 0) -> Tensor:
     return lay(shape, strides[::-1], offset)
 
 
-def merged(shape: Sequence[int], strides: Sequence[Sequence[int]], most: int) -> tuple[list[int], list[list[int]]]:
+def merged(
+    shape: Sequence[int], strides: Sequence[Sequence[int]], most: int
+) -> tuple[list[int], list[list[int]]]:
     """The same numbers in the same order over exactly `most` axes, those that lie behind one another as one."""
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
@@ -127,7 +135,7 @@ def merged(shape: Sequence[int], strides: Sequence[Sequence[int]], most: int) ->
 
 
 def assign(rooms: Iterable[Room]) -> int:
-    """Give every room an offset, so that none overlaps another that is used at the same time; how many bytes it takes."""
+    """Give every room an offset where none overlaps another that is used at the same time; how many bytes it takes."""
     placed: list[Room] = []
     top = 0
     for room in sorted((r for r in rooms if r.first >= 0), key=lambda r: (r.first, -r.bytes)):
@@ -141,3 +149,12 @@ def assign(rooms: Iterable[Room]) -> int:
         placed.append(room)
         top = max(top, offset + room.bytes)
     return top
+
+
+def called(node: fx.Node) -> str:
+    """What an operation is called, without its overload."""
+    if node.op != "call_function":
+        return ""
+    if node.target is operator.getitem:
+        return "getitem"
+    return str(getattr(node.target, "overloadpacket", node.target)).split(".")[-1]

@@ -7,14 +7,13 @@ that is not here raises Unsupported, and the caller computes as it did without.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
-from rlkit.engine.kernels import NUMBERS
 from rlkit.engine.layout import (
     CONSTANTS,
     INPUTS,
@@ -23,11 +22,13 @@ from rlkit.engine.layout import (
     Room,
     Unsupported,
     Value,
+    called,
     dense,
     lay,
     merged,
 )
 from rlkit.engine.rules import RULES, Operand
+from rlkit.engine.scalars import NUMBERS
 
 NAMES = {torch.int64: "int64", torch.int32: "int32", torch.uint8: "uint8", torch.bool: "bool"}
 VIEWS = {
@@ -108,8 +109,9 @@ class Lowering:
     def map(self, kernel: str, *inputs: Operand, out: Value | None = None, last: bool = True) -> Value:
         """The kernel's function of every number of tensors of broadcast shapes."""
         values = [self.operand(x) for x in inputs]
-        shape = torch.broadcast_shapes(*(v.shape for v in values)) if out is None else out.shape
-        out = self.new(shape, last) if out is None else out
+        if out is None:
+            out = self.new(np.broadcast_shapes(*(tuple(v.shape) for v in values)), last)
+        shape = out.shape
         strides = [out.strides, *(v.layout.expand(shape).stride() for v in values)]
         sizes, steps = merged(shape, strides, 4)
         self.emit(kernel, sizes, list(zip([out, *values], steps, strict=True)))
@@ -129,20 +131,26 @@ class Lowering:
         gone = {d % rank for d in dims} if rank else set()
         kept = [d for d in range(rank) if d not in gone]
         out = self.new([x.shape[d] for d in kept], last)
-        out = out.like(dense([x.shape[d] for d in kept], out.layout.storage_offset()))  # without axes of one number
+        out = out.like(dense([x.shape[d] for d in kept], out.offset))  # without axes of one number
         sizes, steps = merged(out.shape, [out.strides, [x.strides[d] for d in kept]], 2)
-        inner, (within,) = merged([x.shape[d] for d in sorted(gone)], [[x.strides[d] for d in sorted(gone)]], 2)
+        inner, (within,) = merged(
+            [x.shape[d] for d in sorted(gone)], [[x.strides[d] for d in sorted(gone)]], 2
+        )
         self.emit(kernel, [*sizes, *inner], [(out, [*steps[0], 0, 0]), (x, [*steps[1], *within])])
         if keep:
             shape, steps_ = [1 if d in gone else n for d, n in enumerate(x.shape)], _kept(out, gone, rank)
-            return out.like(lay(shape, steps_, out.layout.storage_offset()))
+            return out.like(lay(shape, steps_, out.offset))
         return out
 
     def along(self, kernel: str, dim: int, *inputs: Value) -> Value:
         """A kernel of rows along the axis `dim`; the first input has the result's shape."""
         rank = inputs[0].layout.dim()
         out = self.new(inputs[0].shape, True)
-        turned = [v.layout.movedim(dim, -1) for v in (out, *inputs)] if rank else [lay([1], [1])] * (len(inputs) + 1)
+        turned = (
+            [v.layout.movedim(dim, -1) for v in (out, *inputs)]
+            if rank
+            else [lay([1], [1])] * (len(inputs) + 1)
+        )
         sizes, steps = merged(turned[0].shape[:-1], [t.stride()[:-1] for t in turned], 3)
         rows = [[*step, t.stride(-1)] for step, t in zip(steps, turned, strict=True)]
         self.emit(kernel, [*sizes, turned[0].shape[-1]], list(zip([out, *inputs], rows, strict=True)))
@@ -169,14 +177,15 @@ class Lowering:
         """Let pieces of a concatenated result (the flat gradient) be computed where they end up."""
         outputs: Any = end.args[0]
         for number, node in enumerate(outputs):
-            if not isinstance(node, fx.Node) or _name(node) != "cat" or node.meta["val"].dim() != 1:
+            if not isinstance(node, fx.Node) or called(node) != "cat" or node.meta["val"].dim() != 1:
                 continue
             begin = 0
             whole = Value(-1 - number, dense(node.meta["val"].shape))
             self._placed[node] = whole
-            for piece in node.args[0]:  # type: ignore[union-attr]
+            pieces: Any = node.args[0]
+            for piece in pieces:
                 source, chain = piece, []
-                while _name(source) in VIEWS:
+                while called(source) in VIEWS:
                     chain.append(source)
                     source = source.args[0]
                 shape = source.meta["val"].shape
@@ -185,7 +194,7 @@ class Lowering:
                     there = view.target(there, *view.args[1:], **view.kwargs)
                 size = math.prod(shape)
                 if (
-                    _name(source) in ("mm", "sum")
+                    called(source) in ("mm", "sum")
                     and source not in self._placed
                     and there.shape == (size,)
                     and there.is_contiguous()
@@ -205,7 +214,11 @@ class Lowering:
             elif x.dtype in NAMES:
                 found = Value(WORK, dense(x.shape), self.room(x.numel()))
                 given = Value(part, dense(x.shape))
-                self.emit(f"read {NAMES[x.dtype]}", [1, 1, 1, x.numel()], [(found, [0, 0, 0, 1]), (given, [0, 0, 0, 1])])
+                self.emit(
+                    f"read {NAMES[x.dtype]}",
+                    [1, 1, 1, x.numel()],
+                    [(found, [0, 0, 0, 1]), (given, [0, 0, 0, 1])],
+                )
             else:
                 raise Unsupported(f"numbers of type {str(x.dtype).removeprefix('torch.')}")
             self.values[node] = found
@@ -215,11 +228,11 @@ class Lowering:
         val = node.meta.get("val")
         if isinstance(val, Tensor) and val.dtype not in (torch.float32, *NAMES):
             raise Unsupported(f"numbers of type {str(val.dtype).removeprefix('torch.')}")
-        if not node.users and _name(node) != "masked_fill_":
+        if not node.users and called(node) != "masked_fill_":
             return None
-        args = fx.map_arg(node.args, self._value)
-        kwargs = {k: v for k, v in fx.map_arg(node.kwargs, self._value).items()}
-        name = _name(node)
+        args: Any = fx.map_arg(node.args, self._value)
+        kwargs: Any = dict(fx.map_arg(node.kwargs, self._value).items())
+        name = called(node)
         if name == "getitem":
             return args[0][args[1]]
         if name in VIEWS:
@@ -230,7 +243,9 @@ class Lowering:
         kernel = ALIKE.get(name, name)
         if kernel in NUMBERS and not kwargs:
             return self.map(kernel, *args)
-        if not any(isinstance(a, fx.Node) for a in node.all_input_nodes):  # a tensor that does not depend on any
+        if not any(
+            isinstance(a, fx.Node) for a in node.all_input_nodes
+        ):  # a tensor that does not depend on any
             return self._fix(node.target(*args, **kwargs))  # type: ignore[operator]
         raise Unsupported(f"the operation {name}")
 
@@ -266,20 +281,15 @@ class Lowering:
             else:
                 value = self.contiguous(value)
                 row = [0, 0, 0, 1]
-                self.emit(f"write {NAMES[val.dtype]}", [1, 1, 1, val.numel()], [(Value(part, dense([])), row), (value, row)])
+                self.emit(
+                    f"write {NAMES[val.dtype]}",
+                    [1, 1, 1, val.numel()],
+                    [(Value(part, dense([])), row), (value, row)],
+                )
         for instruction in self.instructions:
             for value, _ in instruction.operands:
                 if value.part < 0:
                     value.part = first - 1 - value.part
-
-
-def _name(node: fx.Node) -> str:
-    """What an operation is called, without its overload."""
-    if node.op != "call_function":
-        return ""
-    if node.target is operator.getitem:
-        return "getitem"
-    return str(getattr(node.target, "overloadpacket", node.target)).split(".")[-1]
 
 
 def _kept(out: Value, gone: set[int], rank: int) -> list[int]:

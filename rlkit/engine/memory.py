@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -10,21 +11,27 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic as _intrinsic
 
-Kernel: TypeAlias = Callable[[int, int], None]  # of the addresses of an instruction and of the parts of memory
+Kernel: TypeAlias = Callable[
+    [int, int], None
+]  # of the addresses of an instruction and of the parts of memory
 I64 = ir.IntType(64)
+intrinsic: Any = _intrinsic  # what becomes of a function is none of its stubs' types
 # no flag that assumes that there are no NaNs or infinities
-RULES: dict[str, Any] = {
+RULES: Any = {
     "error_model": "numpy",
     "boundscheck": False,
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
 jit: Callable[..., Any] = numba.njit(**RULES)
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+FLUSH = 0x8040  # the bits of MXCSR by which subnormal numbers are 0
 FEATURES = llvmlite.binding.get_host_cpu_features()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(context: Any, address: Any) -> Any:
     """An address as the untyped pointer that numba.carray takes."""
 
@@ -34,7 +41,7 @@ def pointer(context: Any, address: Any) -> Any:
     return types.voidptr(types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def peek(context: Any, address: Any, index: Any) -> Any:
     """The integer number `index` behind an address."""
 
@@ -45,7 +52,7 @@ def peek(context: Any, address: Any, index: Any) -> Any:
     return types.intp(types.intp, types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def call(context: Any, function: Any, row: Any, bases: Any) -> Any:
     """Call the kernel at address `function` with the addresses of its instruction and of the memory's parts."""
 
@@ -57,8 +64,42 @@ def call(context: Any, function: Any, row: Any, bases: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), generate
 
 
+@intrinsic
+def control(context: Any) -> Any:
+    """The processor's control of float32 arithmetic in this thread (x86's MXCSR; 0 elsewhere)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not X86:
+            return ir.IntType(32)(0)
+        there = cgutils.alloca_once(builder, ir.IntType(32))
+        _control(builder, "stmxcsr", there)
+        return builder.load(there)
+
+    return types.int32(), generate
+
+
+@intrinsic
+def set_control(context: Any, value: Any) -> Any:
+    """Change it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if X86:
+            there = cgutils.alloca_once(builder, ir.IntType(32))
+            builder.store(args[0], there)
+            _control(builder, "ldmxcsr", there)
+        return context.get_dummy_value()
+
+    return types.void(types.int32), generate
+
+
+def _control(builder: Any, name: str, there: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
+    builder.call(function, [builder.bitcast(there, ir.IntType(8).as_pointer())])
+
+
 def _same_bits(source: Any, target: Any, kind: Any) -> Any:
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def convert(context: Any, x: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.bitcast(args[0], kind)
@@ -94,4 +135,6 @@ def floats(address: int, count: int) -> Any:
 @jit
 def shifted(address: int, row: int, operand: int, i: int, j: int, k: int) -> int:
     """The address of an operand's numbers [i, j, k, :]."""
-    return address + 4 * (i * stride(row, operand, 0) + j * stride(row, operand, 1) + k * stride(row, operand, 2))
+    return address + 4 * (
+        i * stride(row, operand, 0) + j * stride(row, operand, 1) + k * stride(row, operand, 2)
+    )

@@ -53,7 +53,9 @@ def matrix(salt: int) -> Kernel:
 
 
 @jit
-def dots(o: int, ldo: int, a: int, lda: int, b: int, ldb: int, c: int, ldc: int, m: int, n: int, k: int) -> None:
+def dots(
+    o: int, ldo: int, a: int, lda: int, b: int, ldb: int, c: int, ldc: int, m: int, n: int, k: int
+) -> None:
     """out [i, j] = a [i, :] . b [:, j] + c, where the numbers of a row of a and of a column of b are neighbours."""
     for i in range(m):
         out, x, add = floats(o + 4 * i * ldo, n), floats(a + 4 * i * lda, k), floats(c + 4 * i * ldc, n)

@@ -12,15 +12,29 @@ from torch import Tensor, fx
 from rlkit.engine.kernels import WORDS, kernel
 from rlkit.engine.layout import CONSTANTS, INPUTS, WORK, ZEROS, Descent, Instruction, assign
 from rlkit.engine.lower import Lowering
-from rlkit.engine.memory import call, jit, peek
+from rlkit.engine.memory import FLUSH, call, control, jit, peek, set_control
 
 
 @jit
 def run(rows: int, count: int, bases: int) -> None:
-    """Call the kernels of `count` instructions, which begin at address `rows`, in order."""
+    """Call the kernels of `count` instructions, which begin at address `rows`, in order.
+
+    Numbers below 1.2e-38 are 0 meanwhile: the moments of weights whose gradient has ended shrink for ever, and the
+    processor takes a hundred times as long for each of them once it is subnormal.
+    """
+    before = control()
+    set_control(before | FLUSH)
     for i in range(count):
         row = rows + i * 8 * WORDS
         call(peek(row, 0), row, bases)
+    set_control(before)
+
+
+@jit
+def run_each(rows: int, count: int, tables: int, times: int, step: int) -> None:
+    """`run` for each of `times` tables of addresses, `step` bytes apart."""
+    for i in range(times):
+        run(rows, count, tables + i * step)
 
 
 class Program:
@@ -36,30 +50,34 @@ class Program:
         self, graph: fx.GraphModule, inputs: Sequence[Tensor], own: int = 0, descent: Descent | None = None
     ) -> None:
         lowered = Lowering(graph, inputs)
-        self._kept: list[object] = [list(inputs[:own]), lowered.fixed, descent]  # memory that addresses point to
-        self._outputs = lowered.outputs
+        self._kept: list[object] = [
+            list(inputs[:own]),
+            lowered.fixed,
+            descent,
+        ]  # memory that addresses point to
+        self.outputs = lowered.outputs
         work = np.zeros(assign(lowered.rooms) // 4 + 16, np.float32)
         constants = np.array([*lowered.constants, 0.0], np.float32)
         zeros = np.zeros(lowered.zeros, np.float32)
         rows = [_words(each) for each in lowered.instructions]
         first = INPUTS + len(inputs) + len(lowered.fixed)  # of the outputs
-        bases = np.zeros(first + len(self._outputs) + 1, np.int64)
+        bases = np.zeros(first + len(self.outputs) + 1, np.int64)
         bases[[WORK, CONSTANTS, ZEROS]] = [x.ctypes.data for x in (work, constants, zeros)]
         for part, x in enumerate([*inputs[:own], *lowered.fixed]):
             bases[INPUTS + part + (part >= own) * (len(inputs) - own)] = x.data_ptr()
         self.gradient: Tensor | None = None  # of the last call
         if descent is not None:
-            self.gradient = torch.empty(self._outputs[0][0])
+            self.gradient = torch.empty(self.outputs[0][0])
             bases[first] = self.gradient.data_ptr()
-            self._outputs = self._outputs[1:]
+            self.outputs = self.outputs[1:]
             parts = [len(bases) - 1 + k for k in range(1, 4)]
             bases = np.append(bases, [x.data_ptr() for x in (descent.flat, descent.mean, descent.square)])
             rows.append(_descend(descent, [parts[0], first, *parts[1:]], parts[0] - 1))
         self._rows = np.array(rows, np.int64).reshape(-1, WORDS)
         self._bases: npt.NDArray[np.int64] = bases
-        self._given = slice(INPUTS + own, INPUTS + len(inputs))
+        self.given = slice(INPUTS + own, INPUTS + len(inputs))
         begin = first + (descent is not None)
-        self._returned = slice(begin, begin + len(self._outputs) + (descent is not None))
+        self._returned = slice(begin, begin + len(self.outputs) + (descent is not None))
         self._dense = {i for i, x in enumerate(inputs[own:]) if x.dtype != torch.float32}
         self._kept += [work, constants, zeros]
         self._at = (self._rows.ctypes.data, self._bases.ctypes.data)
@@ -68,6 +86,34 @@ class Program:
         """The graph's outputs, or with a descent the gradient's norm and the outputs behind it."""
         return self._run(given, len(self._rows))
 
+    def each(self, given: Sequence[Tensor], number: int, takes: Sequence[Tensor]) -> list[Tensor]:
+        """Calls with each of `takes`, of one layout, in the place of input `number`: outputs [calls, ...].
+
+        Nothing but that is done in between: a pass over a rollout's minibatches is one call of machine code.
+        """
+        if self._dense:
+            given = [x.contiguous() if i in self._dense else x for i, x in enumerate(given)]
+        outputs = [torch.empty((len(takes), *shape), dtype=dtype) for shape, dtype in self.outputs]
+        if self.gradient is not None:
+            outputs.append(torch.empty(len(takes)))
+        rows = [[*given[:number], take, *given[number + 1 :]] for take in takes]
+        table = self.table(rows, list(zip(*outputs, strict=True)))
+        run_each(self._at[0], len(self._rows), table.ctypes.data, len(takes), table.strides[0])
+        return [outputs[-1], *outputs[:-1]] if self.gradient is not None else outputs
+
+    def table(
+        self, given: Sequence[Sequence[Tensor]], outputs: Sequence[Sequence[Tensor]]
+    ) -> npt.NDArray[np.int64]:
+        """The addresses of all parts of memory for calls with these inputs and outputs: a row each for `run`."""
+        found = np.tile(self._bases, (len(given), 1))
+        found[:, self.given] = [[x.data_ptr() for x in row] for row in given]
+        found[:, self._returned] = [[x.data_ptr() for x in row] for row in outputs]
+        return found
+
+    def run(self, addresses: int) -> None:
+        """One call with the addresses that lie there."""
+        run(self._at[0], len(self._rows), addresses)
+
     def differentiate(self, *given: Tensor) -> Tensor:
         """The gradient alone; nothing is stepped. Valid until the next call."""
         self._run(given, len(self._rows) - 1)
@@ -75,12 +121,12 @@ class Program:
         return self.gradient
 
     def _run(self, given: Sequence[Tensor], count: int) -> list[Tensor]:
-        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self._outputs]
+        outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self.outputs]
         if self.gradient is not None:
             outputs.append(torch.empty(()))
         if self._dense:  # numbers that are read in their order, as another type
             given = [x.contiguous() if i in self._dense else x for i, x in enumerate(given)]
-        self._bases[self._given] = [x.data_ptr() for x in given]
+        self._bases[self.given] = [x.data_ptr() for x in given]
         self._bases[self._returned] = [x.data_ptr() for x in outputs]
         run(self._at[0], count, self._at[1])
         return [outputs[-1], *outputs[:-1]] if self.gradient is not None else outputs
@@ -99,7 +145,7 @@ def _words(instruction: Instruction) -> list[int]:
     """An instruction as the kernels read it."""
     words = [kernel(instruction.kernel).address, *instruction.sizes]
     for value, strides in instruction.operands:
-        offset = 4 * value.layout.storage_offset() + (value.room.offset if value.room else 0)
+        offset = 4 * value.offset + (value.room.offset if value.room else 0)
         words += [value.part, offset, *strides]
     words += [0] * (WORDS - len(words))
     words[29] = instruction.spare.offset if instruction.spare else instruction.extra

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 
-from rlkit.engine.layout import ZEROS, Unsupported, Value, dense, lay, merged
+from rlkit.engine.layout import ZEROS, Unsupported, Value, called, lay, merged
 
 if TYPE_CHECKING:
     from rlkit.engine.lower import Lowering
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 Operand: TypeAlias = Value | float | int | bool
 EXACT = 1 << 24  # integers up to here are exact in float32
 RULES: dict[str, Callable[..., Any]] = {}
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _rule(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def keep(function: Callable[..., Any]) -> Callable[..., Any]:
+def _rule(*names: str) -> Callable[[F], F]:
+    def keep(function: F) -> F:
         RULES.update(dict.fromkeys(names, function))
         return function
 
@@ -44,7 +45,7 @@ def _sub(low: Lowering, x: Operand, y: Operand, alpha: float = 1) -> Value:
 
 @_rule("rsub")
 def _rsub(low: Lowering, x: Operand, y: Operand, alpha: float = 1) -> Value:
-    return _sub(low, y, x, alpha)
+    return low.map("sub", y, x if alpha == 1 else low.map("mul", x, alpha, last=False))
 
 
 @_rule("div")
@@ -100,7 +101,7 @@ def _clamp(low: Lowering, x: Value, low_: Operand | None = None, high: Operand |
 @_rule("masked_fill", "masked_fill_")
 def _masked_fill(low: Lowering, x: Value, mask: Value, value: Operand) -> Value:
     # in place, as the traced graph says by the operation's last underscore
-    there = low.node is not None and str(low.node.target).split(".")[-2].endswith("_")
+    there = low.node is not None and called(low.node).endswith("_")
     return low.map("where", mask, value, x, out=x if there else None)
 
 
@@ -125,7 +126,9 @@ def _gelu(low: Lowering, x: Value, approximate: str = "none") -> Value:
 @_rule("gelu_backward")
 def _gelu_backward(low: Lowering, g: Value, x: Value, approximate: str = "none") -> Value:
     # d x P(x) / dx = P(x) + x p(x)
-    density = low.map("mul", low.map("exp", low.map("mul", low.map("mul", x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
+    density = low.map(
+        "mul", low.map("exp", low.map("mul", low.map("mul", x, x), -0.5)), 1 / math.sqrt(2 * math.pi)
+    )
     slope = low.map("addcmul", _normal_cdf(low, x, approximate), x, density)
     return low.map("mul", g, slope)
 
@@ -213,7 +216,7 @@ for _name, _number in (("zeros", 0.0), ("ones", 1.0)):
 
 
 def _dims(x: Value, dim: Any) -> list[int]:
-    if dim is None or dim == []:
+    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
         return list(range(x.layout.dim()))
     return [dim] if isinstance(dim, int) else list(dim)
 
@@ -235,39 +238,22 @@ def _dot(low: Lowering, x: Value, y: Value) -> Value:
     return low.over("total", low.map("mul", x, y), [0], False)
 
 
-@_rule("amax")
-def _amax(low: Lowering, x: Value, dim: Any = (), keepdim: bool = False) -> Value:
-    return low.over("amax", x, _dims(x, list(dim) if not isinstance(dim, int) else dim), keepdim)
+@_rule("amax", "amin", "argmax")
+def _best(low: Lowering, x: Value, dim: Any = None, keepdim: bool = False) -> Value:
+    assert low.node is not None
+    return low.over(called(low.node), x, _dims(x, dim), keepdim)
 
 
-@_rule("amin")
-def _amin(low: Lowering, x: Value, dim: Any = (), keepdim: bool = False) -> Value:
-    return low.over("amin", x, _dims(x, list(dim) if not isinstance(dim, int) else dim), keepdim)
-
-
-@_rule("argmax")
-def _argmax(low: Lowering, x: Value, dim: int | None = None, keepdim: bool = False) -> Value:
-    return low.over("argmax", x, _dims(x, dim), keepdim)
-
-
-@_rule("_log_softmax")
-def _log_softmax(low: Lowering, x: Value, dim: int, half: bool) -> Value:
-    return low.along("log_softmax", dim, x)
-
-
-@_rule("_softmax")
+@_rule("_log_softmax", "_softmax")
 def _softmax(low: Lowering, x: Value, dim: int, half: bool) -> Value:
-    return low.along("softmax", dim, x)
+    assert low.node is not None
+    return low.along(called(low.node).removeprefix("_"), dim, x)
 
 
-@_rule("_log_softmax_backward_data")
-def _log_softmax_backward(low: Lowering, g: Value, y: Value, dim: int, dtype: Any) -> Value:
-    return low.along("log_softmax_backward", dim, g, y)
-
-
-@_rule("_softmax_backward_data")
+@_rule("_log_softmax_backward_data", "_softmax_backward_data")
 def _softmax_backward(low: Lowering, g: Value, y: Value, dim: int, dtype: Any) -> Value:
-    return low.along("softmax_backward", dim, g, y)
+    assert low.node is not None
+    return low.along(called(low.node).removeprefix("_").removesuffix("_data"), dim, g, y)
 
 
 @_rule("cumsum")
@@ -305,7 +291,12 @@ def _product(low: Lowering, a: Value, b: Value, c: Value) -> Value:
     low.emit(
         "matrix",
         [m, n, k, 1],
-        [(out, [*out.strides, 0, 0]), (a, [*a.strides, 0, 0]), (b, [*b.strides, 0, 0]), (c, [*c.strides, 0, 0])],
+        [
+            (out, [*out.strides, 0, 0]),
+            (a, [*a.strides, 0, 0]),
+            (b, [*b.strides, 0, 0]),
+            (c, [*c.strides, 0, 0]),
+        ],
         spare=spare,
     )
     return out
@@ -344,7 +335,7 @@ def _index_select(low: Lowering, x: Value, dim: int, index: Value) -> Value:
 
 
 @_rule("index")
-def _index(low: Lowering, x: Value, indices: Sequence[Value | None]) -> Value:
+def _index(low: Lowering, x: Value, indices: Sequence[Value | None]) -> Any:
     given = [(dim, i) for dim, i in enumerate(indices) if i is not None]
     node: Any = low.node
     if len(given) != 1 or any(i is not None and i.meta["val"].dtype == torch.bool for i in node.args[1]):
@@ -354,7 +345,7 @@ def _index(low: Lowering, x: Value, indices: Sequence[Value | None]) -> Value:
 
 
 @_rule("embedding")
-def _embedding(low: Lowering, weight: Value, index: Value, *args: Any) -> Value:
+def _embedding(low: Lowering, weight: Value, index: Value, *args: Any) -> Any:
     return _index_select(low, weight, 0, index)
 
 
@@ -367,7 +358,9 @@ def _beside(low: Lowering, kernel: str, dim: int, shape: Sequence[int], size: in
     if missing < 0:
         raise Unsupported(f"an index over {rank} axes")
     sizes = [1] * missing + [shape[d] for d in order]
-    low.emit(kernel, sizes, [(v, [0] * missing + [v.strides[d] for d in order]) for v in operands], extra=size)
+    low.emit(
+        kernel, sizes, [(v, [0] * missing + [v.strides[d] for d in order]) for v in operands], extra=size
+    )
 
 
 @_rule("gather")
@@ -396,12 +389,12 @@ def _cat(low: Lowering, parts: Sequence[Value], dim: int = 0) -> Value:
     for part in parts:
         there = out.like(out.layout.narrow(dim, begin, part.shape[dim]))
         begin += part.shape[dim]
-        if part.part == there.part < 0 and part.layout.storage_offset() == there.layout.storage_offset():
+        if part.part == there.part < 0 and part.offset == there.offset:
             continue  # it was computed there
         low.map("copy", part, out=there)
     return out
 
 
 @_rule("stack")
-def _stack(low: Lowering, parts: Sequence[Value], dim: int = 0) -> Value:
+def _stack(low: Lowering, parts: Sequence[Value], dim: int = 0) -> Any:
     return _cat(low, [p.like(p.layout.unsqueeze(dim)) for p in parts], dim)

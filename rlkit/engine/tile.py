@@ -15,13 +15,14 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from rlkit.engine.memory import FEATURES, I64, jit
+from rlkit.engine.memory import FEATURES, I64, intrinsic, jit
 
 WIDE, AVX = bool(FEATURES.get("avx512f")), bool(FEATURES.get("avx2") and FEATURES.get("fma"))
 WIDTH = 16 if WIDE else 8 if AVX else 4  # float32 numbers in a vector register
-ROWS, VECTORS = (8, 3) if WIDE else (4, 2) if not AVX else (6, 2)  # of the largest tile, which fits 32 or 16 registers
+ROWS, VECTORS = (
+    (8, 3) if WIDE else (4, 2) if not AVX else (6, 2)
+)  # of the largest tile, which fits 32 or 16 registers
 DEPTH = 128  # rows of B at a time
 FUSED = WIDE or AVX or FEATURES.get("neon", False)  # a x b + c is one instruction
 FLOAT, I32 = ir.FloatType(), ir.IntType(32)
@@ -46,16 +47,16 @@ class _Masked:
     def __init__(self, builder: Any, count: Any) -> None:
         self.builder = builder
         numbers = ir.Constant(LANES, list(range(WIDTH)))
-        self.mask = builder.icmp_signed(
-            "<", numbers, _splat(builder, builder.trunc(count, I32), LANES)
-        )
+        self.mask = builder.icmp_signed("<", numbers, _splat(builder, builder.trunc(count, I32), LANES))
         bits, at = ir.VectorType(ir.IntType(1), WIDTH), VECTOR.as_pointer()
         name = f"v{WIDTH}f32.p0"
         self.loads = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(VECTOR, [at, I32, bits, VECTOR]), f"llvm.masked.load.{name}"
         )
         self.stores = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [VECTOR, at, I32, bits]), f"llvm.masked.store.{name}"
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [VECTOR, at, I32, bits]),
+            f"llvm.masked.store.{name}",
         )
 
     def load(self, address: Any) -> Any:
@@ -95,7 +96,7 @@ def _tile(rows: int, vectors: int, masked: bool) -> Any:
     Addresses in bytes, strides in numbers; masked: only the first `columns` of the last vector are touched.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def tile(context: Any, a: Any, rs: Any, cs: Any, b: Any, ldb: Any, z: Any, ldz: Any, c: Any, ldc: Any,
              k: Any, columns: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -173,16 +174,22 @@ _three = _block(VECTORS, False)
 
 
 @jit
-def product(a: int, rs: int, cs: int, b: int, ldb: int, z: int, ldz: int, c: int, ldc: int, m: int, n: int, k: int) -> None:
+def product(
+    a: int, rs: int, cs: int, b: int, ldb: int, z: int, ldz: int, c: int, ldc: int, m: int, n: int, k: int
+) -> None:
     """C [m, n] = A [m, k] B [k, n] + C_0 [m, n]; addresses in bytes, strides in numbers (rs, cs: of A)."""
     # at most DEPTH rows of B at a time, which stay in the first cache with the columns of A
     for begin in range(0, max(k, 1), DEPTH):
-        _slab(a + 4 * begin * cs, rs, cs, b + 4 * begin * ldb, ldb, z, ldz, c, ldc, m, n, min(k - begin, DEPTH))
+        _slab(
+            a + 4 * begin * cs, rs, cs, b + 4 * begin * ldb, ldb, z, ldz, c, ldc, m, n, min(k - begin, DEPTH)
+        )
         z, ldz = c, ldc
 
 
 @jit
-def _slab(a: int, rs: int, cs: int, b: int, ldb: int, z: int, ldz: int, c: int, ldc: int, m: int, n: int, k: int) -> None:
+def _slab(
+    a: int, rs: int, cs: int, b: int, ldb: int, z: int, ldz: int, c: int, ldc: int, m: int, n: int, k: int
+) -> None:
     j = 0
     while j < n:
         left = n - j
@@ -201,7 +208,7 @@ def _slab(a: int, rs: int, cs: int, b: int, ldb: int, z: int, ldz: int, c: int, 
             j = n
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _turn(context: Any, source: Any, stride: Any, target: Any, pitch: Any) -> Any:
     """target[j, i] = source[i, j] for WIDTH x WIDTH numbers, by log2(WIDTH) rounds of swapped halves in registers."""
 

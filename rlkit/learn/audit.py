@@ -1,7 +1,7 @@
 """The engine's steps, compared with torch's gradient at the first and then every thousandth.
 
-torch's loss stays the definition of what is learned. Where the engine's gradient is another one at first, the run goes on
-with torch and says so; later, when weights have been made with it, the run stops.
+torch's loss stays the definition of what is learned. Where the engine's gradient is another one at first, the run goes
+on with torch and says so; later, when weights have been made with it, the run stops.
 """
 
 from __future__ import annotations
@@ -42,21 +42,38 @@ class Audit:
 
     def __call__(self, lr: float, *batch: object) -> tuple[Tensor, Tensor] | None:
         """One step: the loss's metrics and the gradient's norm. None, and nothing done, where torch has to make it."""
-        if self._steps % EVERY == 0:
+        if not self._begin(lr, 1, *batch):
+            return None
+        norm, metrics = self._compiled(*batch)
+        return metrics, norm
+
+    def each(self, lr: float, takes: Sequence[Tensor], *batch: object) -> tuple[Tensor, Tensor] | None:
+        """Steps on (batch[0], take, *batch[1:]) for takes of one size: metrics [steps, ...], norms [steps]; or None."""
+        if not self._begin(lr, len(takes), batch[0], takes[0], *batch[1:]):
+            return None
+        norms, metrics = self._compiled.each(takes, *batch)
+        return metrics, norms
+
+    def _begin(self, lr: float, steps: int, *batch: object) -> bool:
+        """Before so many steps, the first of them on `batch`; False where torch has to make them."""
+        if self._steps % EVERY == 0 or self._steps // EVERY < (self._steps + steps - 1) // EVERY:
             try:
                 far = self._far(*batch)
             except Unsupported as why:
                 refuse(self._how, why)
-                return None
+                return False
             if far and self._steps:
-                raise EngineFault(f"after {self._steps} steps the engine's gradient is not torch's: {far}; compile=false")
+                raise EngineFault(
+                    f"after {self._steps} steps the engine's gradient is not torch's: {far}; type compile=false"
+                )
             if far:
-                warnings.warn(f"the engine's gradient is not torch's ({far}): this run learns without it", stacklevel=2)
-                return None
-        self._steps += 1
+                warnings.warn(
+                    f"the engine's gradient is not torch's ({far}): this run learns without it", stacklevel=4
+                )
+                return False
+        self._steps += steps
         self._descent.settings[0] = lr
-        norm, metrics = self._compiled(*batch)
-        return metrics, norm
+        return True
 
     def _far(self, *batch: object) -> str:
         """What differs between the engine's gradient and torch's; "" where nothing does."""

@@ -5,15 +5,16 @@
     theta <- theta - lr(progress) step(g)          (Adam, AdamW, RMSprop or SGD)
 
 All parameters of a module become views of one vector, so clipping and stepping are a handful of operations however
-many layers there are, and a checkpoint's or another process's weights are one copy. With `compile` loss and gradient become
-one function in machine code, from minibatch to flat gradient; by the engine the whole step does.
+many layers there are, and a checkpoint's or another process's weights are one copy. With `compile` loss and gradient
+become one function in machine code, from minibatch to flat gradient; by the engine the whole step does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TypeAlias
 
 import torch
@@ -78,7 +79,9 @@ class Optimiser:
         self._compiled = Compiled(self._module, loss, compile, self.parameters) if compile else None
         self._whole: Audit | None = None  # the step as one call of the engine
         if compile in ("auto", "engine") and isinstance(self.step, Adam) and len(self.step.pieces) == 1:
-            self._whole = Audit(self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm))
+            self._whole = Audit(
+                self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm)
+            )
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
@@ -90,14 +93,30 @@ class Optimiser:
         The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
         """
         if self._whole is not None and ranks.size() == 1:
-            if not self._checked:
-                self._checked = require_own(self.flat, self.parameters)
+            self._own_weights()
             found = self._whole(self.lr, *batch)
             if found is not None:
                 return found
             self._whole = self._compiled = None
         gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
         return metrics, self._descend(gradient)
+
+    def minimise_each(
+        self, batch: object, takes: Sequence[Tensor], *more: object
+    ) -> list[tuple[Tensor, Tensor]]:
+        """`minimise(batch, take, *more)` for every take, in order."""
+        if self._whole is None or ranks.size() > 1:
+            return [self.minimise(batch, take, *more) for take in takes]
+        self._own_weights()
+        results: list[tuple[Tensor, Tensor]] = []
+        for _, group in groupby(takes, lambda take: take.shape):
+            equal = list(group)
+            found = self._whole.each(self.lr, equal, batch, *more)
+            if found is None:  # only before the first step
+                self._whole = self._compiled = None
+                return [self.minimise(batch, take, *more) for take in takes]
+            results += zip(*found, strict=True)
+        return results
 
     def minimise_sum(self, batches: Iterable[tuple[object, ...]]) -> tuple[Tensor, Tensor]:
         """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics.
@@ -114,8 +133,7 @@ class Optimiser:
 
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
-        if not self._checked:
-            self._checked = require_own(self.flat, self.parameters)
+        self._own_weights()
         with self.learning():
             if self._compiled is not None:
                 try:
@@ -127,6 +145,11 @@ class Optimiser:
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         return self.gradient, metrics
+
+    def _own_weights(self) -> None:
+        """Refuse at the first step weights that another optimiser has taken."""
+        if not self._checked:
+            self._checked = require_own(self.flat, self.parameters)
 
     @contextmanager
     def learning(self) -> Iterator[None]:

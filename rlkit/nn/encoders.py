@@ -76,7 +76,7 @@ def make_encoder(space: Space, stack: int = 1, config: NetworkConfig | None = No
 
 def _make(space: Space, stack: int, config: NetworkConfig, name: str) -> Encoder:
     """The encoder `name` for a leaf space."""
-    made = registry.find("encoder", _auto(space) if name == "auto" else name)(space, stack, config)
+    made = registry.find("encoder", auto_encoder(space) if name == "auto" else name)(space, stack, config)
     if not isinstance(made, Encoder) or not isinstance(getattr(made, "features", None), int):
         raise ValueError(
             f"network.encoder={name}: made {type(made).__name__}, which is no rlkit.nn.encoders.Encoder with its width "
@@ -285,8 +285,8 @@ class Flatten(nn.Module):
         return x.flatten(1) if self.stack > 1 else x
 
 
-def _auto(space: Space) -> str:
-    """The encoder for a leaf space."""
+def auto_encoder(space: Space) -> str:
+    """What network.encoder=auto is for a leaf space."""
     if isinstance(space, Box) and space.meaning:
         return {"codes": "grid", "text": "text"}[space.meaning]
     if not (isinstance(space, Box) and _shows(space)):

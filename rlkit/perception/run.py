@@ -236,7 +236,10 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     label = rows.get("label")
     with torch.no_grad():
         model.prepare(rows["obs"], label if isinstance(label, torch.Tensor) else None)
-    learner = TaskLearner(model, config.optim, precision=plan.precision, compile=config.compile)
+    how = (
+        False if config.compile == "auto" else config.compile
+    )  # tasks see pictures, for which the engine has no kernel
+    learner = TaskLearner(model, config.optim, precision=plan.precision, compile=how)
     learned = training_rows(reader, model, config.seed)
     feed = TableFeed(reader, learned, config.batch, config.seed, model.noise_size, config.augment)
     clock = Clock(config.total_steps)

@@ -13,12 +13,14 @@ from rlkit.config.schema import RunConfig
 from rlkit.contracts import Algorithm, Experience, Replayed, Saved
 from rlkit.device import choose_compile, choose_device, choose_threads
 from rlkit.learn import learners
+from rlkit.nn.encoders import auto_encoder
 from rlkit.options import ConfigError
 from rlkit.run.games import check_groups, check_league
 from rlkit.run.handover import Source, sources, through_eyes
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
+from rlkit.spaces import leaves
 from rlkit.types import EnvSpec
 
 
@@ -71,10 +73,17 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
         compile=choose_compile(
-            config.compile, config.total_steps, device, precision, not pixels and config.network.core == "identity", notes.append
+            config.compile, config.total_steps, device, precision, simple(config, spec), notes.append
         ),
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
+
+
+def simple(config: RunConfig, spec: EnvSpec) -> bool:
+    """Whether the network is made of linear layers alone, and has no memory."""
+    encoders = {auto_encoder(leaf) for _, leaf in leaves(spec.observation)}
+    known = encoders == {"mlp"} if config.network.encoder == "auto" else config.network.encoder == "mlp"
+    return known and config.network.core == "identity"
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:

@@ -46,7 +46,7 @@ def check_compiled(core, features, rows=5, lanes=3):
     expected, (y, state) = loss(x, first, before)
     parameters = list(core.parameters())
     expected = torch.cat([p.flatten() for p in torch.autograd.grad(expected, parameters)])
-    gradient, (out, end) = Compiled(core, loss, wrt=parameters)(x, first, before)
+    gradient, (out, end) = Compiled(core, loss, True, parameters)(x, first, before)
     _same(out, y, "compiled")
     _same_state(end, state, "state of the compiled call")
     _same(gradient / expected.norm(), expected / expected.norm(), "gradient of the compiled call")

@@ -191,7 +191,7 @@ def test_compiled_acting_follows_the_weights() -> None:
     """Weights and normalizers are inputs of the graph, not constants in it."""
     spec = EnvSpec("test", Box((3,), "float32"), Box((2,), "float32", -1.0, 1.0))
     policy = Policy(spec, NetworkConfig(normalize=True), Config())
-    act = Compiled(policy, policy.act)
+    act = Compiled(policy, policy.act, True)
     obs, first, noise = torch.randn(8, 3), torch.zeros(8, dtype=torch.bool), torch.rand(8, 2)
     with torch.no_grad():
         for change in range(3):
@@ -221,7 +221,7 @@ def test_a_graph_that_was_compiled_before_is_read_from_disk() -> None:
         x = torch.randn(4, 3)
         function = partial(loss, power)
         counters.clear()
-        assert torch.allclose(Compiled(net, function)(x), function(x), atol=1e-5)
+        assert torch.allclose(Compiled(net, function, True)(x), function(x), atol=1e-5)
         assert counters["inductor"]["fxgraph_cache_hit"] == 1 or not known
 
 
