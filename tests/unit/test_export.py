@@ -117,12 +117,14 @@ def test_the_folder_says_what_it_is_and_holds_what_acts(run: Path, exported: Pat
     assert not list(run.glob(".export*"))
 
 
-def test_the_lines_of_its_readme_run(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lines_of_its_readme_run(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those with NumPy, and those with ONNX Runtime, of which the last three are a step; two steps."""
+    folder = shutil.copytree(exported, tmp_path / "export")  # Python leaves a file beside what it imports
     blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
     assert [len(each.splitlines()) for each in blocks] == [4, 6]
-    monkeypatch.chdir(exported)
-    monkeypatch.syspath_prepend(str(exported))
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "rlkit_runtime", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
     with_numpy, with_onnx = ({"obs": np.array([0.1, 0.2, 0.3, 0.4], np.float32)} for _ in blocks)
     exec(blocks[0], with_numpy)
     exec(blocks[1], with_onnx)
@@ -136,7 +138,6 @@ def test_the_lines_of_its_readme_run(exported: Path, monkeypatch: pytest.MonkeyP
     )
     for mine, theirs in zip(with_onnx["memory"].values(), with_numpy["state"], strict=True):
         assert np.abs(mine).max() > 0 and np.allclose(mine, theirs, atol=1e-5)
-    sys.modules.pop("rlkit_runtime")
 
 
 def test_a_memory_of_the_memory_is_kept_and_one_that_only_noise_reads_where_it_changes() -> None:
