@@ -124,6 +124,7 @@ class Compiled(Generic[*Args, Result]):
 
         traced = make_fx(flat_function)(*leaves)
         if self._engine:
+            traced.graph.eliminate_dead_code()
             from rlkit.engine.program import Program  # with numba, which takes a moment to import
 
             graph: Graph = Program(traced, leaves, len(self._own), self._descent)

@@ -3,8 +3,9 @@
     python scripts/bench_throughput.py [--case cartpole ...] [--repeat 3] [--json bench.json]
 
 Every competitor runs at each of its settings (threads, in-process or worker processes, eager or compiled) in a fresh
-process, in turn, `--repeat` times; its best setting by median is the one compared. Steps per second are of training
-(collecting and learning), counted after a warm-up of two updates; compilation is in the warm-up, which is reported.
+process, in turn, `--repeat` times; its best setting by median is the one compared. compile=auto with one thread is
+what the plain command does (rlkit's engine). Steps per second are of training (collecting and learning), counted after
+a warm-up of two updates; compilation is in the warm-up, which is reported.
 Needs `pip install "rlkit[sb3,mujoco]" sb3-contrib`.
 
 recurrent: PPO with one LSTM of 64 for the policy and one for the value (sb3-contrib's default: not shared), and two
@@ -71,7 +72,12 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 LEARNER = {"batch": 256, "shape": (96, 96, 3), "updates": 24}
 SETTINGS = {
-    ("cartpole", "rlkit"): [{"threads": 1}, {"threads": 1, "compile": True}],
+    ("cartpole", "rlkit"): [
+        {"threads": 1},
+        {"threads": 1, "compile": True},
+        {"threads": 1, "compile": "auto"},
+        {"threads": 1, "compile": "auto", "source": "thread"},
+    ],
     ("cartpole", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("recurrent", "rlkit"): [{"threads": 1}, {"threads": 1, "compile": True}],
     ("recurrent", "sb3"): [{"threads": 1}, {"threads": 2}],
@@ -82,6 +88,8 @@ SETTINGS = {
         {"threads": 2, "compile": True},
         {"threads": 1, "compile": True, "source": "thread"},
         {"threads": 1, "compile": True, "source": "thread", "precision": "bfloat16"},
+        {"threads": 1, "compile": "auto"},
+        {"threads": 1, "compile": "auto", "source": "thread"},
     ],
     ("halfcheetah", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("carracing", "rlkit"): [
@@ -111,6 +119,8 @@ SETTINGS = {
         {"threads": 1, "compile": True},
         {"threads": 1, "compile": True, "precision": "bfloat16"},
         {"threads": 1, "compile": True, "precision": "bfloat16", "source": "thread"},
+        {"threads": 1, "compile": "auto"},
+        {"threads": 1, "compile": "auto", "source": "thread"},
     ],
     ("dqn-cartpole", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("dqn-pong", "rlkit"): [
@@ -125,6 +135,8 @@ SETTINGS = {
         {"threads": 1, "precision": "bfloat16"},
         {"threads": 1, "compile": True, "precision": "bfloat16"},
         {"threads": 2, "compile": True, "precision": "bfloat16"},
+        {"threads": 1, "compile": "auto"},
+        {"threads": 1, "compile": "auto", "source": "thread"},
     ],
     ("ddpg-pendulum", "sb3"): [{"threads": 1}, {"threads": 2}],
     ("learner", "rlkit"): [{"threads": 2}],

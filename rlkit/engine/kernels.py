@@ -12,80 +12,42 @@ import hashlib
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
 from numba import types
 
-from rlkit.engine.memory import RULES, Kernel, floats, jit, peek, place, pointer, shifted, stride
-from rlkit.engine.products import descend, matrix
-from rlkit.engine.scalars import (
-    NUMBERS,
-    ONE,
-    ONE_TO_ONE,
-    THREE_TO_ONE,
-    TWO_TO_ONE,
-    ZERO,
-    F,
-    apply1,
-    apply2,
-    apply3,
-    exp,
-    log,
+from rlkit.engine.memory import (
+    RULES,
+    Kernel,
+    apply,
+    floats,
+    get,
+    jit,
+    peek,
+    place,
+    pointer,
+    put,
+    shifted,
+    stride,
 )
+from rlkit.engine.products import descend, matrix
+from rlkit.engine.scalars import ARITY, NUMBERS, ONE, ZERO, F, apply1, apply2, apply3, exp, log
 
 WORDS = 32
+CHUNK = 256  # numbers
+# (addresses of the result and of three operands, how many numbers, their four strides)
+Function: TypeAlias = Callable[[int, int, int, int, int, int, int, int, int], None]
 
 
-def _map1(salt: int, number: int) -> Kernel:
-    def kernel(row: int, bases: int) -> None:
-        if salt == 0:
-            return
-        o, a = place(row, bases, 0), place(row, bases, 1)
-        n, s, t = peek(row, 4), stride(row, 0, 3), stride(row, 1, 3)
-        for i in range(peek(row, 1)):
-            for j in range(peek(row, 2)):
-                for k in range(peek(row, 3)):
-                    out = floats(shifted(o, row, 0, i, j, k), n * s)
-                    x = floats(shifted(a, row, 1, i, j, k), n * t)
-                    if s == 1 and t == 1:
-                        for m in range(n):
-                            out[m] = apply1(number, x[m])
-                    else:
-                        for m in range(n):
-                            out[m * s] = apply1(number, x[m * t])
+def each(salt: int) -> Kernel:
+    """A function of numbers (`_map`, word 30) for all [n0, n1, n2, n3]; word 31: how many operands are read.
 
-    return kernel
+    An operand that is one number all along n3 is written CHUNK times into the room of word 29, so that the function's
+    loop reads vectors.
+    """
 
-
-def _map2(salt: int, number: int) -> Kernel:
-    def kernel(row: int, bases: int) -> None:
-        if salt == 0:
-            return
-        o, a, b = place(row, bases, 0), place(row, bases, 1), place(row, bases, 2)
-        n, s, t, u = peek(row, 4), stride(row, 0, 3), stride(row, 1, 3), stride(row, 2, 3)
-        for i in range(peek(row, 1)):
-            for j in range(peek(row, 2)):
-                for k in range(peek(row, 3)):
-                    out = floats(shifted(o, row, 0, i, j, k), n * s)
-                    x = floats(shifted(a, row, 1, i, j, k), n * t)
-                    y = floats(shifted(b, row, 2, i, j, k), n * u)
-                    if s == 1 and t == 1 and u == 1:
-                        for m in range(n):
-                            out[m] = apply2(number, x[m], y[m])
-                    elif s == 1 and t == 1 and u == 0:
-                        same = y[0]
-                        for m in range(n):
-                            out[m] = apply2(number, x[m], same)
-                    else:
-                        for m in range(n):
-                            out[m * s] = apply2(number, x[m * t], y[m * u])
-
-    return kernel
-
-
-def _map3(salt: int, number: int) -> Kernel:
     def kernel(row: int, bases: int) -> None:
         if salt == 0:
             return
@@ -93,17 +55,60 @@ def _map3(salt: int, number: int) -> Kernel:
         b, c = place(row, bases, 2), place(row, bases, 3)
         n, s, t = peek(row, 4), stride(row, 0, 3), stride(row, 1, 3)
         u, v = stride(row, 2, 3), stride(row, 3, 3)
+        function, count, room = peek(row, 30), peek(row, 31), peek(bases, 0) + peek(row, 29)
+        one, two, three = t == 0 and n > 1, count > 1 and u == 0 and n > 1, count > 2 and v == 0 and n > 1
+        piece = min(n, CHUNK) if one or two or three else n
         for i in range(peek(row, 1)):
             for j in range(peek(row, 2)):
                 for k in range(peek(row, 3)):
-                    out = floats(shifted(o, row, 0, i, j, k), n * s)
-                    x = floats(shifted(a, row, 1, i, j, k), n * t)
-                    y = floats(shifted(b, row, 2, i, j, k), n * u)
-                    z = floats(shifted(c, row, 3, i, j, k), n * v)
-                    for m in range(n):
-                        out[m * s] = apply3(number, x[m * t], y[m * u], z[m * v])
+                    x, y = shifted(a, row, 1, i, j, k), shifted(b, row, 2, i, j, k)
+                    z, w = shifted(c, row, 3, i, j, k), shifted(o, row, 0, i, j, k)
+                    if one:
+                        x, t = repeated(x, room, piece), 0
+                    if two:
+                        y, u = repeated(y, room + 4 * CHUNK, piece), 0
+                    if three:
+                        z, v = repeated(z, room + 8 * CHUNK, piece), 0
+                    for m in range(0, n, piece):
+                        apply(
+                            function, w + 4 * m * s, x + 4 * m * t, y + 4 * m * u, z + 4 * m * v, min(piece, n - m),
+                            s, 1 if one else t, 1 if two else u, 1 if three else v,
+                        )  # fmt: skip
 
     return kernel
+
+
+@jit
+def repeated(source: int, room: int, count: int) -> int:
+    """The number at `source` written `count` times into a room, whose address it returns."""
+    x, to = floats(source, 1)[0], floats(room, count)
+    for m in range(count):
+        to[m] = x
+    return room
+
+
+def _map(salt: int, number: int, count: int) -> Function:
+    """The function with that number, of `count` numbers: w [m s] = f(x [m t], y [m u], z [m v]) for m < n."""
+
+    def one(w: int, x: int, y: int, z: int, n: int, s: int, t: int, u: int, v: int) -> None:
+        if salt == 0:
+            return
+        for m in range(n):
+            put(w, m * s, apply1(number, get(x, m * t)))
+
+    def two(w: int, x: int, y: int, z: int, n: int, s: int, t: int, u: int, v: int) -> None:
+        if salt == 0:
+            return
+        for m in range(n):
+            put(w, m * s, apply2(number, get(x, m * t), get(y, m * u)))
+
+    def three(w: int, x: int, y: int, z: int, n: int, s: int, t: int, u: int, v: int) -> None:
+        if salt == 0:
+            return
+        for m in range(n):
+            put(w, m * s, apply3(number, get(x, m * t), get(y, m * u), get(z, m * v)))
+
+    return (one, two, three)[count - 1]
 
 
 def _total(salt: int) -> Kernel:
@@ -336,10 +341,9 @@ TYPES: dict[str, type[np.generic]] = {
     "bool": np.uint8,
 }
 ROWS = ("log_softmax", "softmax", "log_softmax_backward", "softmax_backward", "cumsum")
-MAKERS: dict[str, Callable[[int], Kernel]] = {
-    **{name: partial(_map1, number=NUMBERS[name]) for name in ONE_TO_ONE},
-    **{name: partial(_map2, number=NUMBERS[name]) for name in TWO_TO_ONE},
-    **{name: partial(_map3, number=NUMBERS[name]) for name in THREE_TO_ONE},
+MAKERS: dict[str, Callable[[int], Kernel | Function]] = {
+    **{name: partial(_map, number=NUMBERS[name], count=ARITY[name]) for name in NUMBERS},
+    "each": each,
     **{name: partial(_best, mode=n) for n, name in enumerate(("amax", "amin", "argmax"))},
     **{name: partial(_along, mode=n) for n, name in enumerate(ROWS)},
     **{f"read {name}": partial(_read, kind=kind) for name, kind in TYPES.items()},
@@ -362,7 +366,8 @@ def _salt() -> int:
 @cache
 def kernel(name: str) -> Any:
     """The kernel of that name, compiled at first use and kept on disk for later processes where that works."""
-    signature, function = types.void(types.intp, types.intp), MAKERS[name](_salt())
+    function = MAKERS[name](_salt())
+    signature = types.void(*[types.intp] * (9 if name in NUMBERS else 2))
     try:
         return numba.cfunc(signature, cache=True, **RULES)(function)
     except RuntimeError:  # neither the package nor the user has a folder to write to

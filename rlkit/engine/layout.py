@@ -1,8 +1,8 @@
 """Where the numbers of a traced graph lie: parts of memory, tensors in them, and the sizes that kernels run over.
 
-A tensor's layout is a torch tensor on the device `meta`: torch itself says what a view of it is. Addresses of inputs and
-outputs change from call to call, so an operand names its part of memory (WORK: what is computed; CONSTANTS; ZEROS; then
-the inputs and the outputs) and the offset there.
+A tensor's layout is a torch tensor on the device `meta`: torch itself says what a view of it is. Addresses of inputs
+and outputs change from call to call, so an operand names its part of memory (WORK: what is computed; CONSTANTS; ZEROS;
+then the inputs and the outputs) and the offset there.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from rlkit.engine.kernels import CHUNK
 from rlkit.engine.layout import (
     CONSTANTS,
     INPUTS,
@@ -109,12 +110,15 @@ class Lowering:
     def map(self, kernel: str, *inputs: Operand, out: Value | None = None, last: bool = True) -> Value:
         """The kernel's function of every number of tensors of broadcast shapes."""
         values = [self.operand(x) for x in inputs]
+        if out is not None and out.part in (CONSTANTS, *range(INPUTS, INPUTS + len(self.inputs))):
+            raise Unsupported("a change of what it is given")
         if out is None:
             out = self.new(np.broadcast_shapes(*(tuple(v.shape) for v in values)), last)
         shape = out.shape
         strides = [out.strides, *(v.layout.expand(shape).stride() for v in values)]
         sizes, steps = merged(shape, strides, 4)
-        self.emit(kernel, sizes, list(zip([out, *values], steps, strict=True)))
+        spare = self.room(3 * CHUNK) if any(step[-1] == 0 for step in steps) else None
+        self.emit(kernel, sizes, list(zip([out, *values], steps, strict=True)), spare=spare)
         return out
 
     def copy(self, x: Value) -> Value:
@@ -228,8 +232,6 @@ class Lowering:
         val = node.meta.get("val")
         if isinstance(val, Tensor) and val.dtype not in (torch.float32, *NAMES):
             raise Unsupported(f"numbers of type {str(val.dtype).removeprefix('torch.')}")
-        if not node.users and called(node) != "masked_fill_":
-            return None
         args: Any = fx.map_arg(node.args, self._value)
         kwargs: Any = dict(fx.map_arg(node.kwargs, self._value).items())
         name = called(node)
@@ -240,12 +242,11 @@ class Lowering:
         rule = RULES.get(name)
         if rule is not None:
             return rule(self, *args, **kwargs)
-        kernel = ALIKE.get(name, name)
-        if kernel in NUMBERS and not kwargs:
-            return self.map(kernel, *args)
-        if not any(
-            isinstance(a, fx.Node) for a in node.all_input_nodes
-        ):  # a tensor that does not depend on any
+        # an operation whose name ends with _ writes over its first argument
+        kernel = ALIKE.get(name.removesuffix("_"), name.removesuffix("_"))
+        if kernel in NUMBERS and not kwargs.keys() - {"memory_format"}:
+            return self.map(kernel, *args, out=args[0] if name.endswith("_") else None)
+        if not node.all_input_nodes:  # a tensor that depends on no other
             return self._fix(node.target(*args, **kwargs))  # type: ignore[operator]
         raise Unsupported(f"the operation {name}")
 

@@ -28,7 +28,13 @@ RULES: Any = {
 jit: Callable[..., Any] = numba.njit(**RULES)
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # the bits of MXCSR by which subnormal numbers are 0
-FEATURES = llvmlite.binding.get_host_cpu_features()
+# what numba compiles for: this processor's, or what its environment variable says
+TOLD = numba.config.CPU_FEATURES
+FEATURES = (
+    llvmlite.binding.get_host_cpu_features()
+    if TOLD is None
+    else {word[1:]: word[0] == "+" for word in TOLD.split(",")}
+)
 
 
 @intrinsic
@@ -50,6 +56,43 @@ def peek(context: Any, address: Any, index: Any) -> Any:
         return builder.load(builder.gep(base, [args[1]]))
 
     return types.intp(types.intp, types.intp), generate
+
+
+@intrinsic
+def get(context: Any, address: Any, index: Any) -> Any:
+    """The float32 number `index` behind an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base = builder.inttoptr(args[0], ir.FloatType().as_pointer())
+        return builder.load(builder.gep(base, [args[1]]), align=4)
+
+    return types.float32(types.intp, types.intp), generate
+
+
+@intrinsic
+def put(context: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        base = builder.inttoptr(args[0], ir.FloatType().as_pointer())
+        builder.store(args[2], builder.gep(base, [args[1]]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.float32), generate
+
+
+@intrinsic
+def apply(
+    context: Any, function: Any, w: Any, x: Any, y: Any, z: Any, n: Any, s: Any, t: Any, u: Any, v: Any
+) -> Any:
+    """Call the function of numbers at an address (`kernels.Function`)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [I64] * 9)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 10), generate
 
 
 @intrinsic

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
 from rlkit.engine.kernels import WORDS, kernel
-from rlkit.engine.layout import CONSTANTS, INPUTS, WORK, ZEROS, Descent, Instruction, assign
+from rlkit.engine.layout import CONSTANTS, INPUTS, WORK, ZEROS, Descent, Instruction, Unsupported, assign
 from rlkit.engine.lower import Lowering
 from rlkit.engine.memory import FLUSH, call, control, jit, peek, set_control
+from rlkit.engine.scalars import ARITY
 
 
 @jit
@@ -49,6 +51,8 @@ class Program:
     def __init__(
         self, graph: fx.GraphModule, inputs: Sequence[Tensor], own: int = 0, descent: Descent | None = None
     ) -> None:
+        if numba.config.DISABLE_JIT:
+            raise Unsupported("a numba that may not compile (NUMBA_DISABLE_JIT)")
         lowered = Lowering(graph, inputs)
         self._kept: list[object] = [
             list(inputs[:own]),
@@ -143,10 +147,13 @@ def _descend(descent: Descent, parts: Sequence[int], norm: int) -> list[int]:
 
 def _words(instruction: Instruction) -> list[int]:
     """An instruction as the kernels read it."""
-    words = [kernel(instruction.kernel).address, *instruction.sizes]
+    name, arity = instruction.kernel, ARITY.get(instruction.kernel, 0)
+    words = [kernel("each" if arity else name).address, *instruction.sizes]
     for value, strides in instruction.operands:
         offset = 4 * value.offset + (value.room.offset if value.room else 0)
         words += [value.part, offset, *strides]
     words += [0] * (WORDS - len(words))
     words[29] = instruction.spare.offset if instruction.spare else instruction.extra
+    if arity:
+        words[30:] = [kernel(name).address, arity]
     return words

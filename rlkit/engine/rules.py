@@ -197,6 +197,16 @@ def _not(low: Lowering, x: Value) -> Value:
     return low.map("not", x)
 
 
+@_rule("empty_like")
+def _empty_like(low: Lowering, x: Value, **kwargs: Any) -> Value:
+    return low.new(x.shape)
+
+
+@_rule("fill_")
+def _fill(low: Lowering, x: Value, value: Operand) -> Value:
+    return low.map("copy", value, out=x)
+
+
 @_rule("full_like")
 def _full_like(low: Lowering, x: Value, value: float, **kwargs: Any) -> Value:
     return low.constant(value, x.shape)

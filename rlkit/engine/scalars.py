@@ -33,10 +33,8 @@ def exp(x: Any) -> Any:
     p = (F(1.9875691500e-4) * r + F(1.3981999507e-3)) * r + F(8.3334519073e-3)
     p = ((p * r + F(4.1665795894e-2)) * r + F(1.6666665459e-1)) * r + F(5.0000001201e-1)
     p = p * r * r + r + ONE
-    half = np.int32(n) >> np.int32(1)
-    # 2^n as a product of two powers, each a float32's exponent
-    low, high = half + np.int32(127), np.int32(n) - half + np.int32(127)
-    p = p * from_bits(low << np.int32(23)) * from_bits(high << np.int32(23))
+    # times 2^n: n more in the exponent
+    p = from_bits(to_bits(p) + (np.int32(n) << np.int32(23)))
     if x < F(-87.3):
         p = ZERO
     if x > F(88.72284):
@@ -137,7 +135,7 @@ ONE_TO_ONE: dict[str, Callable[..., Any]] = {
     "tanh": lambda n, x: tanh(x),
     "sigmoid": lambda n, x: ONE / (ONE + exp(-x)),
     "relu": lambda n, x: x if not x <= ZERO else ZERO,
-    "sign": lambda n, x: ONE if x > ZERO else (-ONE if x < ZERO else x),
+    "sign": lambda n, x: ONE if x > ZERO else (-ONE if x < ZERO else ZERO),
     "floor": lambda n, x: np.floor(x),
     "trunc": lambda n, x: np.trunc(x),
     "truth": lambda n, x: ONE if x != ZERO else ZERO,
@@ -169,6 +167,7 @@ THREE_TO_ONE: dict[str, Callable[..., Any]] = {
 }
 CODES = (*ONE_TO_ONE.values(), *TWO_TO_ONE.values(), *THREE_TO_ONE.values())
 NUMBERS = {name: n for n, name in enumerate((*ONE_TO_ONE, *TWO_TO_ONE, *THREE_TO_ONE))}
+ARITY = {name: n for n, names in enumerate((ONE_TO_ONE, TWO_TO_ONE, THREE_TO_ONE), 1) for name in names}
 
 
 def apply1(n: int, x: Any) -> Any:

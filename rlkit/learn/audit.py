@@ -17,8 +17,10 @@ from rlkit.engine.layout import Descent, Unsupported
 from rlkit.machine import How
 
 EVERY = 1000  # steps
-NEAR = 1e-4  # of a tensor's largest number
-FAINT = 1e-5  # of the largest number of all: what is lost where large ones cancel
+NEAR = 1e-4  # how far a number may be off, as a share of the largest of its tensor and of the largest of all: what
+# is lost in float32 where large numbers cancel; and of the loss, where all of a gradient does
+SMALL = 1e-6
+LATER = 10  # times as far after the first step, when a kernel that is wrong has been found already
 
 
 class EngineFault(RuntimeError):
@@ -81,6 +83,8 @@ class Audit:
         loss, _ = self._loss(*batch)
         expected = torch.autograd.grad(loss, list(self._parameters), allow_unused=True)
         most = max(float(g.abs().max()) for g in expected if g is not None and g.numel())
+        near = NEAR if self._steps == 0 else LATER * NEAR
+        small = SMALL * max(1.0, abs(float(loss.detach())))
         begin = 0
         for number, (p, g) in enumerate(zip(self._parameters, expected, strict=True)):
             there = found[begin : begin + p.numel()]
@@ -88,7 +92,7 @@ class Audit:
             right = to_flat(g if g is not None else torch.zeros_like(p))
             # a NaN is no difference where torch has it too
             error = torch.where(right.isfinite() | there.isfinite(), (there - right).abs(), 0.0)
-            bound = NEAR * float(right.abs().max()) + FAINT * most if p.numel() else 0.0
+            bound = near * (float(right.abs().max()) + most) + small if p.numel() else 0.0
             if p.numel() and not float(error.max()) <= bound and torch.isfinite(right).all():
                 return f"tensor {number} by {float(error.max()):.2g}, where {bound:.2g} is allowed"
         return ""

@@ -23,6 +23,10 @@ REPLAY = (
 SEQUENCES = f"{REPLAY} agent.steps=4 agent.replay.batch=32 agent.replay.sequence=8 agent.replay.burn_in=4"
 CASES = {  # options of each run
     "ppo": f"agent=ppo env=cartpole {SMALL} network.normalize=true agent.normalize_reward=true total_steps=700",
+    "ppo-engine": f"agent=ppo env=pendulum {SMALL} agent.distribution=tanh network.normalize=true compile=engine "
+    "total_steps=700",
+    "dqn-engine-thread": f"agent=dqn env=cartpole {REPLAY} agent.noisy=true agent.replay.alpha=0.6 source=thread "
+    "compile=engine total_steps=700",
     "ppo-lstm": f"agent=ppo env=cartpole_novel network=lstm {SMALL} exploration=count total_steps=700",
     "ppo-gru-stack-thread": f"agent=ppo env=cartpole network=gru env.stack=3 source=thread {SMALL} total_steps=700",
     "ppo-transformer": f"agent=ppo env=pendulum_novel network=transformer network.window=8 {SMALL} total_steps=700",
