@@ -14,12 +14,11 @@ from __future__ import annotations
 import http.client
 import threading
 import time
-from typing import Any
 from urllib.parse import urlsplit
 
 from rlkit.deploy.graph import GraphError
 from rlkit.deploy.runtime import Described
-from rlkit.serve.wire import JSON, MSGPACK, Refused, decode, encode
+from rlkit.serve.wire import JSON, MSGPACK, Message, Refused, decode, encode
 from rlkit.spaces import Array
 
 AGAIN = (429, 500, 502, 503, 504)  # another try may be answered, maybe by another process
@@ -68,7 +67,7 @@ class Remote(Described):
     def step(
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], greedy: bool
     ) -> tuple[Array, tuple[Array, ...]]:
-        inputs: dict[str, Any] = {f"obs.{name}" if name else "obs": x for name, x in rows.items()}
+        inputs: Message = {f"obs.{name}" if name else "obs": x for name, x in rows.items()}
         inputs |= {name: part for (name, _, _), part in zip(self.memory, state, strict=True)}
         body = {
             "inputs": inputs | {"first": first},
@@ -88,7 +87,7 @@ class Remote(Described):
             raise RemoteError(f"{self.url} answered what is no step of this policy: {error}") from error
         return action, after
 
-    def _asked(self, method: str, path: str, body: bytes | None) -> dict[str, Any]:
+    def _asked(self, method: str, path: str, body: bytes | None) -> Message:
         """What the server answers; asked again where it has no time or failed, until `timeout`."""
         end = time.monotonic() + self.timeout
         while True:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import zipfile
 from abc import ABC, abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from rlkit.reading import Reader, native_actions
 from rlkit.spaces import Array, native_action
 
 S = TypeVar("S")  # the memory of a policy, as a value
+Info: TypeAlias = dict[str, Any]  # what policy.json of an exported folder holds
 Part = tuple[tuple[int, ...], Any]  # of a memory: shape and dtype
 
 

@@ -30,6 +30,7 @@ from rlkit.own import is_function
 
 T = TypeVar("T")
 Kind: TypeAlias = Any  # the type of an option: a class, or what typing makes of them, such as int | None
+Plain: TypeAlias = dict[str, Any]  # options as YAML holds them: nested dicts, lists, numbers and texts
 Meta: TypeAlias = Mapping[str, Any]  # what `option` says about a field: min, max, above, below, choices, help
 
 

@@ -31,7 +31,7 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.pictures import as_picture
 from rlkit.envs.wrappers.atari import AtariGame
 from rlkit.envs.wrappers.frames import FrameSkip
-from rlkit.envs.wrappers.quirks import Pen, fresh_world
+from rlkit.envs.wrappers.quirks import Pen, fresh_world, silence
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Space, from_gymnasium
 
@@ -72,6 +72,7 @@ class Lane:
         self.config, self.seeds, self.index, self.rows, self.draws = config, seeds, index, rows, draws
         self.env_step = self.env.step if draws is None else self.step_apart
         self.renew = fresh_world(env)
+        silence(env)
         self.pen = Pen.of(env)
         self.game = atari_game(env)
         self.leaves = observation_leaves(env.observation_space if space is None else space, rows.obs)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from rlkit.contracts import Saved, VecEnv
+from rlkit.envs.chance import mix
 from rlkit.envs.compiled import compiled
-from rlkit.envs.navigation.chance import mix
-from rlkit.envs.navigation.seeds import draw_seeds, words
+from rlkit.envs.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import MASK, Array, Dict, Discrete, leaves, row_dtype
 from rlkit.turns import MOST, OPPONENT, SEAT, Bools, Draw, Ints, Others, Player, Rows, Turns

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rlkit.envs.chance import WORD, draw, mix
 from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import (
     BALL,
@@ -39,7 +40,6 @@ from rlkit.envs.navigation.cells import (
     Floats,
     Ints,
 )
-from rlkit.envs.navigation.chance import WORD, draw, mix
 
 HUES = len(COLOURS)
 FIXED, FREE, MOVES = (

@@ -27,7 +27,7 @@ from rlkit.envs.kernels import KernelVec, among, whole
 from rlkit.envs.navigation import levels as drawn
 from rlkit.envs.navigation import rules, tiles, views
 from rlkit.envs.navigation.cells import FIELDS, HEADING, HIGHEST, PAD, PLACE, WALL, Bools, Ints, side_of
-from rlkit.envs.navigation.seeds import draw_seeds, words
+from rlkit.envs.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box, Dict, Discrete, Space
 from rlkit.types import EnvSpec

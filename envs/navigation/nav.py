@@ -31,7 +31,7 @@ from rlkit.contracts import Saved
 from rlkit.envs.kernels import KernelVec, among, finite, whole
 from rlkit.envs.navigation import maps, plans, robots, scans, worlds
 from rlkit.envs.navigation.cells import Bools, Floats
-from rlkit.envs.navigation.seeds import draw_seeds, words
+from rlkit.envs.seeds import draw_seeds, words
 from rlkit.seeding import Seeds
 from rlkit.spaces import Array, Box
 from rlkit.types import EnvSpec

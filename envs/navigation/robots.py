@@ -27,9 +27,9 @@ import math
 
 import numpy as np
 
+from rlkit.envs.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints, Number
-from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 
 X, Y, THETA, V, W, GOAL_X, GOAL_Y = range(7)
 NUMBERS = 7

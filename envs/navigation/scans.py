@@ -22,9 +22,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.envs.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bytes, Floats, Ints, Number
-from rlkit.envs.navigation.chance import NORMAL, QUANTILES, WORD, mix
 from rlkit.envs.navigation.robots import (
     CHANCE,
     FASTEST,

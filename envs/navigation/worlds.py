@@ -17,9 +17,9 @@ import math
 
 import numpy as np
 
+from rlkit.envs.chance import between, draw, mix
 from rlkit.envs.compiled import compiled
 from rlkit.envs.navigation.cells import Bools, Bytes, Floats, Ints
-from rlkit.envs.navigation.chance import between, draw, mix
 from rlkit.envs.navigation.robots import CHANCE, GOAL_X, GOAL_Y, STEPS, THETA, V, W, X, Y
 
 CELL, CLEAR, THICK = 0.25, 0.35, 0.2

@@ -1,4 +1,4 @@
-"""What particular environments need beyond Gymnasium's interface: exact resets, steps without drawing.
+"""What particular environments need beyond Gymnasium's interface: exact resets, steps without drawing, silence.
 
 Exact resets. An episode must depend on its seed alone, or a run could not be resumed from (episode,
 actions). Box2D keeps contacts and the order of its bodies from one episode to the next, so
@@ -8,10 +8,13 @@ before each reset makes them equal.
 Drawing. CarRacing-v3 draws its observation in every step, which is most of the step's time. Frames that
 nobody sees (under frame skip, or while a checkpoint's actions are replayed) need no drawing, and physics
 does not read it.
+
+Silence. MiniGrid's levels with instructions (BabyAI) print a line for every draft of a mission that they throw away.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -32,6 +35,13 @@ def fresh_world(env: Env) -> Callable[[], None] | None:
         core.world = kind(gravity=core.world.gravity)
 
     return renew
+
+
+def silence(env: Env) -> None:
+    """Give the module of MiniGrid's levels a `print` that says nothing, where the environment is one of them."""
+    levels = "minigrid.envs.babyai.core.roomgrid_level"
+    if any(kind.__module__ == levels for kind in type(env.unwrapped).__mro__):
+        sys.modules[levels].__dict__["print"] = lambda *words: None
 
 
 class Pen:

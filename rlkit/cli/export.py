@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from rlkit.cli.common import Parser, open_run, positive, run_parser
@@ -9,6 +10,8 @@ from rlkit.cli.words import find_run
 from rlkit.files import Place, at, named
 from rlkit.options import ConfigError
 from rlkit.text import clean, quoted
+
+LICENCE = 200  # characters of a licence's name
 
 
 def _parser() -> Parser:
@@ -43,9 +46,23 @@ def _parser() -> Parser:
         metavar="N",
         help="how many steps are recorded (default: 1000)",
     )
+    parser.add_argument(
+        "--licence",
+        type=_licence,
+        metavar="TEXT",
+        help="under which licence the policy is passed on, for policy.json and README.md: MIT, CC-BY-4.0, a sentence",
+    )
     parser.add_argument("--no-verify", action="store_true", help="compare nothing")
     parser.add_argument("--check", action="store_true", help="verify the folder that is there")
     return parser
+
+
+def _licence(text: str) -> str:
+    """One line of text that a person can read."""
+    if not text.strip() or text != clean(text) or len(text) > LICENCE:
+        allowed = f"one line of 1 to {LICENCE} printable characters"
+        raise argparse.ArgumentTypeError(f"{clean(text, 40)!r}; allowed: {allowed}")
+    return text.strip()
 
 
 def main(argv: list[str]) -> int:
@@ -55,6 +72,8 @@ def main(argv: list[str]) -> int:
     arguments.checkpoint, arguments.env, arguments.eyes = arguments.which, [], None
     inner = f"export-{arguments.group}" if arguments.group else "export"
     shown = Path(arguments.to or Path(arguments.run) / inner)
+    if arguments.check and arguments.licence:
+        raise ConfigError("--licence: nothing is written with --check; leave one of them out")
     if arguments.check:
         return _check(arguments.run, arguments.which, shown, arguments.format)
     from rlkit.deploy.export import export, origin, require_packages
@@ -66,7 +85,7 @@ def main(argv: list[str]) -> int:
     agent = AgentPolicy(policy, agent.path)
     place = at(arguments.to) if arguments.to else folder / inner
     _require_ours(place)
-    where = origin(agent, config, folder.path.name)
+    where = origin(agent, config, folder.path.name, arguments.licence or "")
     info = export(
         agent,
         config,

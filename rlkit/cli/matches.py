@@ -13,7 +13,7 @@ from rlkit.collect.league import league_of
 from rlkit.config.schema import RunConfig
 from rlkit.files import Place
 from rlkit.options import ConfigError
-from rlkit.play.matches import Entrant, opponent, play, scores, table
+from rlkit.play.matches import Entrant, opponent, play, same_game, scores, seated_only, table
 from rlkit.play.matches import tournament as every_pair
 from rlkit.play.saved import AgentPolicy
 from rlkit.text import clean, quoted
@@ -67,8 +67,9 @@ def tournament(parser: argparse.ArgumentParser, argv: list[str]) -> int:
         arguments.run, arguments.env = str(find_run(run)), []
         _, config, agent = open_run(arguments)
         sample = config.evaluate.sample if arguments.sample is None else arguments.sample
+        seated_only(agent.policy, "--tournament")
         if entrants:
-            opponent(arguments.run, entrants[0][1], _say)  # refuses one of another game
+            same_game(entrants[0][1], runs[0], agent.policy, f"--tournament: {run}")
         entrants.append((run, agent.policy, config, not sample))
     found, elo = every_pair(entrants, arguments.episodes or 100, seed=arguments.seed)
     _show(table(found))

@@ -29,7 +29,7 @@ from rlkit.config.legacy import RENAMED, modern
 from rlkit.config.schema import GENERIC_ENV, Common, RunConfig, TaskRun
 from rlkit.config.values import plain as as_option
 from rlkit.files import Place, at
-from rlkit.options import ConfigError, Option, UnknownOption, build, describe, nearest, show
+from rlkit.options import ConfigError, Kind, Option, Plain, UnknownOption, build, describe, nearest, show
 
 if TYPE_CHECKING:  # it imports torch
     from rlkit.types import EnvSpec
@@ -55,7 +55,7 @@ class Composed:
     """A configuration and where it came from."""
 
     config: Common
-    plain: dict[str, Any]  # the same as nested dicts and lists, as to_yaml writes it
+    plain: Plain  # the same as nested dicts and lists, as to_yaml writes it
     preset: str | None  # the preset that was applied
     id: str = (
         ""  # the environment's id that was typed where a named configuration describes it: that was taken
@@ -100,10 +100,10 @@ def _rank(group: str) -> int:
     return FIRST.index(group) if group in FIRST else len(FIRST)
 
 
-def to_plain(config: Common) -> dict[str, Any]:
+def to_plain(config: Common) -> Plain:
     """The configuration as nested dicts, lists and scalars; inverse of what `from_yaml` does after
     reading."""
-    plain: dict[str, Any] = lists(asdict(config))
+    plain: Plain = lists(asdict(config))
     if isinstance(config, RunConfig):
         plain["agent"] = {"name": config.agent_name} | plain["agent"]
     elif isinstance(config, TaskRun):
@@ -201,7 +201,7 @@ def with_env(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
     return _typed(plain)
 
 
-def _compose_plain(pairs: Iterable[tuple[str, Any]]) -> tuple[dict[str, Any], str | None, str]:
+def _compose_plain(pairs: Iterable[tuple[str, Any]]) -> tuple[Plain, str | None, str]:
     """The YAML groups with all edits laid over them, unchecked; the preset's name; `Composed.id`."""
     choices: dict[str, str] = {}
     edits: list[tuple[str, Any]] = []
@@ -261,7 +261,7 @@ def _typed(plain: Mapping[str, Any]) -> RunConfig:
     name = agent.get("name") if isinstance(agent, Mapping) else None
     if not isinstance(name, str):
         raise ConfigError(f"agent={show(agent)}: no agent; allowed: {', '.join(registry.names('agents'))}")
-    torch_free = {"agent": dict[str, Any], "env": registry.env_config()}
+    torch_free = {"agent": Plain, "env": registry.env_config()}
     with contextlib.suppress(UnknownOption):  # refused below, where all names are known
         _check_env(build(RunConfig, plain, types=torch_free))
     types = _types(name)
@@ -324,5 +324,5 @@ def _check_env(config: RunConfig) -> RunConfig:
     return config
 
 
-def _types(agent: str) -> dict[str, Any]:
+def _types(agent: str) -> dict[str, Kind]:
     return {"agent": registry.algorithm(agent).Config, "env": registry.env_config()}

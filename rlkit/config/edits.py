@@ -10,13 +10,13 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from rlkit.files import Place
-from rlkit.options import ConfigError, show
+from rlkit.options import ConfigError, Plain, show
 
 LONGEST = 1 << 16  # bytes of a run's config.yaml, which YAML reads in a second
 _KEY = re.compile(r"[A-Za-z_][\w\-]*(\.[\w\-]+)*")
 
 
-def read_plain(path: Path | Place) -> dict[str, Any]:
+def read_plain(path: Path | Place) -> Plain:
     """The values in a YAML file, unchecked. Raises ConfigError where it is no YAML mapping, and OSError."""
     data = path.read(LONGEST) if isinstance(path, Place) else path.read_bytes()
     try:
@@ -66,7 +66,7 @@ def parse(overrides: Iterable[str]) -> list[tuple[str, Any]]:
     return pairs
 
 
-def put(plain: dict[str, Any], key: str, value: Any) -> None:
+def put(plain: Plain, key: str, value: Any) -> None:
     """plain[a][b][c] = value for the key "a.b.c"; a dict is laid over the one that is there."""
     *path, last = key.split(".")
     for part in path:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from rlkit.config import registry
 from rlkit.config.edits import read_plain
-from rlkit.options import ConfigError
+from rlkit.options import ConfigError, Plain
 
 CHOICES = {  # option that chooses a YAML file -> (what `rlkit list` calls them, one of them)
     "agent": ("agents", "agent"),
@@ -39,7 +38,7 @@ def changed(folder: Path) -> int:
 
 
 @lru_cache(maxsize=64)
-def compose_groups(choices: tuple[str, ...], folder: Path, changed: int) -> dict[str, Any]:
+def compose_groups(choices: tuple[str, ...], folder: Path, changed: int) -> Plain:
     """Hydra's composition of the folder's config.yaml with these choices; of the files as they were at `changed`."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -53,7 +52,7 @@ def compose_groups(choices: tuple[str, ...], folder: Path, changed: int) -> dict
     try:
         with initialize_config_dir(config_dir=str(folder), version_base="1.3"):
             composed = hydra_compose("config", overrides=[*choices, *LEFT_OUT])
-        plain: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+        plain: Plain = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"{' '.join(choices)}: {' '.join(str(error).split())}") from error
     finally:

@@ -17,7 +17,7 @@ from rlkit.config.league import LeagueConfig
 from rlkit.config.rounds import RoundsConfig
 from rlkit.config.seen import EyesConfig, RowsConfig
 from rlkit.nn.config import NetworkConfig
-from rlkit.options import ConfigError, option
+from rlkit.options import ConfigError, Plain, option
 
 GENERIC_ENV = "gymnasium"  # the environment configuration that runs any registered id
 
@@ -145,7 +145,7 @@ class RayConfig:
         help="address=local: megabytes of shared memory for rollouts on their way, at least 80; 0: Ray's "
         "own choice",
     )
-    runtime_env: dict[str, Any] = field(
+    runtime_env: Plain = field(
         default_factory=dict,
         metadata={"help": "Ray's runtime environment of the workers, for example {working_dir: .}"},
     )
@@ -345,7 +345,7 @@ class RunConfig(Common):
     video: VideoConfig = field(default_factory=VideoConfig)
     eyes: EyesConfig = field(default_factory=EyesConfig)
     league: LeagueConfig = field(default_factory=LeagueConfig)
-    groups: dict[str, Any] = field(
+    groups: Plain = field(
         default_factory=dict,
         metadata={
             "help": "What is different for a group of a game's agents (env.groups): groups.NAME.agent.OPTION, "

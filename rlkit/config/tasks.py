@@ -11,7 +11,7 @@ from rlkit.config.edits import put, refuse_placeholders
 from rlkit.config.elsewhere import ELSEWHERE
 from rlkit.config.groups import changed, compose_groups
 from rlkit.config.schema import TaskRun
-from rlkit.options import ConfigError, build, describe, nearest, show
+from rlkit.options import ConfigError, Kind, Plain, build, describe, nearest, show
 
 # groups of options that only the run of an agent has
 _OF_AGENTS = ("env", "source", "ray", "learner", "exploration", "league", "video", "preset")
@@ -51,9 +51,7 @@ def compose(pairs: Iterable[tuple[str, Any]]) -> TaskRun:
     folder = registry.config_folder()
     agent = chosen.get("agent", "ppo")
     groups = compose_groups((f"agent={agent}", f"network={network}", "preset=none"), folder, changed(folder))
-    plain: dict[str, Any] = {
-        key: copy.deepcopy(groups[key]) for key in ("network", "optim") if groups.get(key)
-    }
+    plain: Plain = {key: copy.deepcopy(groups[key]) for key in ("network", "optim") if groups.get(key)}
     plain["task"] = {"name": name}
     if task.agent:
         plain["agent"] = {"name": agent} | copy.deepcopy(groups.get("agent") or {})
@@ -69,7 +67,7 @@ def typed(plain: Mapping[str, Any]) -> TaskRun:
     name = group.get("name") if isinstance(group, Mapping) else None
     if not isinstance(name, str) or not isinstance(group, Mapping):
         raise ConfigError(f"task={show(group)}: no task; allowed: {', '.join(registry.tasks())}")
-    kinds: dict[str, Any] = {"task": registry.task(name).Config}
+    kinds: dict[str, Kind] = {"task": registry.task(name).Config}
     plain = {**plain, "task": {key: value for key, value in group.items() if key != "name"}}
     agent = plain.get("agent")
     if isinstance(agent, Mapping):
@@ -80,7 +78,7 @@ def typed(plain: Mapping[str, Any]) -> TaskRun:
     return build(TaskRun, plain, types=kinds, known=known, elsewhere=ELSEWHERE, hint=hint)
 
 
-def types(config: TaskRun) -> dict[str, Any]:
+def types(config: TaskRun) -> dict[str, Kind]:
     """The classes of the options that depend on the task."""
     return {"task": type(config.task)} | ({} if config.agent is None else {"agent": type(config.agent)})
 

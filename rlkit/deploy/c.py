@@ -22,6 +22,7 @@ from rlkit.deploy import c_text
 from rlkit.deploy.graph import Tensor
 from rlkit.deploy.kernel import generator, kernels
 from rlkit.deploy.single import single
+from rlkit.embedded import Info
 from rlkit.reading import Entry, Reader
 from rlkit.space_json import from_json
 from rlkit.spaces import Space, action_row, choice_counts, columns, describe, leaves, start_of
@@ -63,7 +64,7 @@ class Interface:
     That file may come from anybody: what stands in C is numbers, types of the table above and names of our own.
     """
 
-    def __init__(self, info: dict[str, Any]) -> None:
+    def __init__(self, info: Info) -> None:
         self.info = info
         action = from_json(info["action"])
         self.reader = Reader(from_json(info["observation"]), action, info["labels"], gaps=info["gaps"])
@@ -138,7 +139,7 @@ class Sources:
     memory: int
 
 
-def sources(info: dict[str, Any], graphs: dict[str, bytes]) -> Sources:
+def sources(info: Info, graphs: dict[str, bytes]) -> Sources:
     """The C files of a policy; graphs: the bytes of policy.onnx and sample.onnx.
 
     The same graphs give the same text. Raises ConfigError where the generator is missing or refuses a graph.
@@ -165,10 +166,10 @@ def sizes(made: Sources, flash: int, stack: int) -> str:
     return f"{code}, {made.memory:,} bytes of memory for each simulation{depth}"
 
 
-def readme(info: dict[str, Any], text: str) -> str:
+def readme(info: Info, text: str) -> str:
     """What the README of the folder says of the C files; text: their sizes."""
-    given = "obs" if Interface(info).alone else "&obs"
-    return c_text.README.format(sizes=text, given=given)
+    given, declared = ("obs", "obs[RLKIT_OBS_SIZE]") if Interface(info).alone else ("&obs", "obs")
+    return c_text.README.format(sizes=text, given=given, declared=declared)
 
 
 def _header(face: Interface) -> str:

@@ -141,7 +141,8 @@ C (`policy.h` says what stands where; C11, and C++17 as it is):
 
 ```c
 #include "policy.h"                               /* cc -O2 yours.c policy.c -lm */
-static rlkit_policy_t policy;
+rlkit_policy_t policy;
+rlkit_obs_t {declared}; rlkit_action_t action[RLKIT_ACTION_SIZE];
 rlkit_policy_reset(&policy);                      /* before every episode */
 if (rlkit_policy_act(&policy, {given}, action) != RLKIT_OK) {{ /* a sensor failed: memory and action are as before */ }}
 ```

@@ -21,7 +21,6 @@ import json
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from rlkit.deploy.parity import replay
 from rlkit.deploy.record import record
 from rlkit.deploy.runtime import BACKENDS, FORMAT, Folder, Policy
 from rlkit.deploy.trace import MEMORY_AFTER, OPSET, SAMPLED_AFTER, names_of, trace
+from rlkit.embedded import Info
 from rlkit.files import Place
 from rlkit.options import ConfigError
 from rlkit.play.saved import AgentPolicy, preprocessing
@@ -64,11 +64,11 @@ class Origin:
     licence: str = ""
 
 
-def origin(agent: AgentPolicy, config: RunConfig, run: str) -> Origin:
-    """Of a policy that was loaded from a checkpoint."""
+def origin(agent: AgentPolicy, config: RunConfig, run: str, licence: str = "") -> Origin:
+    """Of a policy that was loaded from a checkpoint; licence: under which it is passed on."""
     data = (agent.path / "manifest.json").read_bytes()
     step = int(json.loads(data)["step"])
-    return Origin(run, config.agent_name, step, hashlib.sha256(data).hexdigest())
+    return Origin(run, config.agent_name, step, hashlib.sha256(data).hexdigest(), licence)
 
 
 def require_packages(form: str = "onnx") -> None:
@@ -91,7 +91,7 @@ def export(
     verify: bool = True,
     form: str = "onnx",
     say: Say = print,
-) -> dict[str, Any]:
+) -> Info:
     """Write the folder at `place`, in the stead of one that is there; returns what policy.json says.
 
     form: one of FORMS. Raises ConfigError where the policy cannot be written so, Unequal where what was written does
@@ -103,7 +103,7 @@ def export(
     files, info = _graphs(agent, value)
     info = _described(agent, where, value) | info
     kept = [int(each["name"][7:]) for each in info["memory"]]
-    steps_of_agent, buffer = record(agent, config, steps, kept, say), io.BytesIO()
+    steps_of_agent, buffer = record(agent, config, steps, kept, say, value), io.BytesIO()
     np.savez_compressed(buffer, **steps_of_agent)  # type: ignore[arg-type]
     files |= {
         "policy.json": json.dumps(info, indent=1).encode(),
@@ -118,7 +118,7 @@ def export(
 
 
 def _native(
-    info: dict[str, Any], files: dict[str, bytes], form: str, opened: ExitStack, say: Say
+    info: Info, files: dict[str, bytes], form: str, opened: ExitStack, say: Say
 ) -> native.Built | None:
     """Add the files in C to `files`; returns what a compiler makes of them, where there is one."""
     if form == "onnx":
@@ -191,7 +191,7 @@ def check(folder: Place, say: Say, program: native.Built | None = None) -> None:
             raise Unequal(f"the exported policy is not the agent: {wrong}")
 
 
-def _graphs(agent: AgentPolicy, value: bool) -> tuple[dict[str, bytes], dict[str, Any]]:
+def _graphs(agent: AgentPolicy, value: bool) -> tuple[dict[str, bytes], Info]:
     """The files of both graphs, and what policy.json says of them."""
     cutter = Cutter(trace(agent, ["action", "sampled", *(["value"] if value else [])]))
     parts = [part for part in tree_leaves(agent.opening(1)) if part[0].numel()]
@@ -236,7 +236,7 @@ def memory_kept(cutter: Cutter, count: int, value: bool) -> tuple[set[int], set[
         greedy, sampled = more, others
 
 
-def _described(agent: AgentPolicy, where: Origin, value: bool) -> dict[str, Any]:
+def _described(agent: AgentPolicy, where: Origin, value: bool) -> Info:
     """What policy.json says beside the graphs."""
     return {
         "format": FORMAT,
@@ -258,7 +258,7 @@ def _described(agent: AgentPolicy, where: Origin, value: bool) -> dict[str, Any]
     }
 
 
-def _preprocessing(agent: AgentPolicy) -> dict[str, Any]:
+def _preprocessing(agent: AgentPolicy) -> Info:
     """What the environment did to observations before the policy saw them."""
     try:
         return preprocessing(agent.path)

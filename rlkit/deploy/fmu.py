@@ -18,11 +18,11 @@ import xml.etree.ElementTree as Xml
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from rlkit.deploy.c import FILES, TYPES, Interface, counted
+from rlkit.embedded import Info
 from rlkit.options import ConfigError
 from rlkit.spaces import Space, columns, leaves, limits_of, row_dtype
 from rlkit.text import clean
@@ -182,7 +182,7 @@ decision in every communication step. `reset` clears the memory when it becomes 
 """
 
 
-def description(info: dict[str, Any], made: Variables, name: str) -> bytes:
+def description(info: Info, made: Variables, name: str) -> bytes:
     """modelDescription.xml."""
     about = f"Agent {info['agent']}, step {info['step']}, environment {info['environment']}"
     root = Xml.Element(
@@ -236,7 +236,7 @@ def _shown(variable: Variable, value: float) -> str:
     return repr(float(value)) if variable.kind == "Real" else str(int(value))
 
 
-def sources(info: dict[str, Any], files: dict[str, str], graph: bytes) -> dict[str, bytes]:
+def sources(info: Info, files: dict[str, str], graph: bytes) -> dict[str, bytes]:
     """The files of the unit by their names in it, without a binary; files: those of rlkit.deploy.c."""
     face = Interface(info)
     made, decide = variables(face)

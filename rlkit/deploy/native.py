@@ -26,6 +26,7 @@ from rlkit.deploy.graph import GraphError, Tensor
 from rlkit.deploy.kernel import generator
 from rlkit.deploy.parity import replay
 from rlkit.deploy.runtime import Folder, Policy
+from rlkit.embedded import Info
 from rlkit.options import ConfigError
 
 FLAGS = ["-std=c11", "-O2"]
@@ -63,7 +64,7 @@ def run(words: list[str], folder: Path) -> None:
 class Built:
     """The C files of a policy, compiled in a folder of their own."""
 
-    def __init__(self, info: dict[str, Any], made: Sources, folder: Path) -> None:
+    def __init__(self, info: Info, made: Sources, folder: Path) -> None:
         self.folder, self.face = folder, Interface(info)
         for name, text in made.files.items():
             (folder / name).write_text(text, encoding="utf-8")
@@ -116,7 +117,7 @@ class Built:
 
 
 @contextmanager
-def built(info: dict[str, Any], made: Sources) -> Iterator[Built]:
+def built(info: Info, made: Sources) -> Iterator[Built]:
     """The compiled files, as long as they are used."""
     with tempfile.TemporaryDirectory(prefix="rlkit-c-") as folder:
         yield Built(info, made, Path(folder))
@@ -224,7 +225,8 @@ class _Steps:
             place = end
         if found["code"].item():
             raise GraphError(f"policy.c refuses a recorded observation: code {found['code'].item()}")
-        return [found["action"], *(found[field.name] for field in face.kept(graph))]
+        value = [found["value"].reshape(1)] if face.value(graph) else []
+        return [found["action"], *(found[field.name] for field in face.kept(graph)), *value]
 
 
 def _replayer(face: Interface) -> str:

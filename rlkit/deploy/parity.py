@@ -3,14 +3,15 @@
     obs, obs.<entry>     [T, ...]   what the agent saw, one step after the other
     first                [T]        where an episode opens
     action               [T, ...]   the greedy actions
+    value                [T]        the returns that it expects, where they were exported
     memory_steps         [M]        the steps after which the memory was recorded
     memory.<i>           [M, ...]   the memory of the greedy policy there
     noise                [S, k]     uniforms, and
     sampled              [S, ...]   the actions that they draw, with a memory of their own
 
 The loop is closed: the memory is the one that this policy has made itself. Continuous actions may differ by 1e-5 of
-their range (where that is infinite: of the largest one recorded, and of 1 at least), memory by 1e-4 of its size (or of
-1). Choices may differ where the graph compares two numbers that are closer than 1e-5.
+their range (where that is infinite: of the largest one recorded, and of 1 at least), memory and value by 1e-4 of their
+size (or of 1). Choices may differ where the graph compares two numbers that are closer than 1e-5.
 """
 
 from __future__ import annotations
@@ -68,14 +69,17 @@ def _greedy(policy: Policy, record: dict[str, Array]) -> str:
     allowed = tolerance(policy.reader.action, record["action"])
     for step in range(len(record["first"])):
         rows, first = _rows(policy, record, step), record["first"][step : step + 1]
-        action, after = policy.run(rows, first, state)
+        action, after, value = policy.decide(rows, first, state)
         wrong = apart(record["action"][step], action[0], allowed)
         if wrong and (not wrong.choice or policy.margin(rows, first, state) > NEAR):
             return f"step {step}, output action{wrong}"
+        wrong = Apart("") if value is None else _near(record["value"][step], value[0])
+        if wrong:
+            return f"step {step}, output value{wrong}"
         state = after
         if step in checked:
             for (name, _, _), x in zip(policy.memory, state, strict=True):
-                wrong = _memory(record[name][checked.index(step)], x[0])
+                wrong = _near(record[name][checked.index(step)], x[0])
                 if wrong:
                     return f"step {step}, output {name.replace('memory', 'memory_out', 1)}{wrong}"
     return ""
@@ -105,7 +109,8 @@ def apart(wanted: Array, found: Array, allowed: Array) -> Apart:
     return _words(wanted, found, ~(off <= allowed), allowed == 0)
 
 
-def _memory(wanted: Array, found: Array) -> Apart:
+def _near(wanted: Array, found: Array) -> Apart:
+    """How a part of the memory, or a value, differs from the agent's; "" where it does not."""
     wide = wanted.astype(np.float64).ravel()
     off = np.abs(wide - found.astype(np.float64).ravel())
     wrong = ~(off <= (MEMORY * np.maximum(np.abs(wide), 1) if wanted.dtype.kind == "f" else 0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import math
+from collections.abc import Iterable
 
+from rlkit.embedded import Info
 from rlkit.space_json import from_json
 from rlkit.spaces import describe, leaves, row_dtype, without
 from rlkit.text import clean
@@ -11,7 +14,7 @@ from rlkit.text import clean
 PYTHON = """\
 ```python
 from rlkit_runtime import Policy                  # this folder's; needs numpy alone
-policy = Policy.load(FOLDER)
+policy = Policy.load(".")                         # or another path of this folder
 state = None                                      # opens an episode
 action, state = policy(obs, state)                # obs: as the environment in training gives it
 ```
@@ -20,13 +23,38 @@ ONNX = """\
 ```python
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("policy.onnx")
-memory = [{zeros}]
-action, *memory = session.run(None, {{{feed}}})
+names, memory = [each.name for each in session.get_outputs()], {{{zeros}}}
+out = dict(zip(names, session.run(None, {{{feed}, "first": np.array([True]), **memory}})))
+memory = {{name: out[name.replace("memory", "memory_out")] for name in memory}}  # for the next step
+action = out["action"][0]
 ```
 """
+JAVASCRIPT = """\
+```js
+import * as ort from "onnxruntime-web"            // npm install onnxruntime-web
+const session = await ort.InferenceSession.create("policy.onnx")
+const memory = {{{zeros}}}
+const out = await session.run({{{feed}, "first": new ort.Tensor("bool", [1], [1]), ...memory}})
+for (const name in memory) memory[name] = out[name.replace("memory", "memory_out")]  // for the next step
+const action = out.action.data
+```
+"""
+ARRAYS = {  # of JavaScript, for numbers of these types
+    "float32": "Float32Array", "float64": "Float64Array", "int8": "Int8Array", "int16": "Int16Array",
+    "int32": "Int32Array", "int64": "BigInt64Array", "uint8": "Uint8Array", "bool": "Uint8Array",
+}  # fmt: skip
 
 
-def text(info: dict[str, Any], names: list[str]) -> str:
+def _key(name: str) -> str:
+    """A name from a file as a literal, the same one in Python and JavaScript."""
+    return json.dumps(clean(name))
+
+
+def _tensor(dtype: str, data: str, shape: Iterable[object]) -> str:
+    return f'new ort.Tensor("{dtype}", {data}, [{", ".join(map(str, (1, *shape)))}])'
+
+
+def text(info: Info, names: list[str]) -> str:
     """The README of a folder whose policy.json says `info`; names: of the inputs that are observations."""
     space = without(from_json(info["observation"]), info["labels"])
     action = from_json(info["action"])
@@ -48,19 +76,22 @@ def text(info: dict[str, Any], names: list[str]) -> str:
     table = "\n".join(f"| {' | '.join(clean(cell) for cell in row)} |" for row in (*rows, of_sample, *memory))
     kept = info["graphs"]["policy.onnx"]
     shapes = {each["name"]: (each["shape"], each["dtype"]) for each in info["memory"]}
-    zeros = ", ".join(f'np.zeros((1, {", ".join(map(str, shapes[n][0]))}), "{shapes[n][1]}")' for n in kept)
-    feed = ", ".join(
-        [
-            *(f'"{clean(name)}": obs' if len(names) == 1 else f'"{clean(name)}": ...' for name in names),
-            '"first": np.array([True])',
-            *(f'"{name}": memory[{place}]' for place, name in enumerate(kept)),
-        ]
-    )
+    zeros, tensors = [], []
+    for name in kept:
+        shape, dtype = shapes[name]
+        zeros.append(f'"{name}": np.zeros(({", ".join(map(str, (1, *shape)))}), "{dtype}")')
+        tensors.append(f'"{name}": {_tensor(dtype, f"new {ARRAYS[dtype]}({math.prod(shape)})", shape)}')
+    feed, sent = [], []
+    for name, (entry, leaf) in zip(names, leaves(space), strict=True):
+        seen = f"obs[{_key(entry)}]" if entry else "obs"
+        feed.append(f'{_key(name)}: np.asarray({seen}, "{row_dtype(leaf)}")[None]')
+        sent.append(f"{_key(name)}: {_tensor(row_dtype(leaf), seen, leaf.shape)}")
     outputs = ", ".join(["action", *(name.replace("memory.", "memory_out.") for name in kept)])
+    licence = f"\nLicence: {clean(info['licence'])}." if info["licence"] else ""
     return f"""# {clean(info["run"])}: a policy of rlkit {info["rlkit"]}
 
 Agent {clean(info["agent"])}, step {info["step"]}, environment {clean(info["environment"])}.
-Action: {clean(describe(action))}.
+Action: {clean(describe(action))}.{licence}
 `policy.onnx` takes the most likely actions, `sample.onnx` draws them. ONNX opset {info["opset"]}.
 
 | input | shape | dtype | |
@@ -73,6 +104,11 @@ Outputs: {outputs}{", value" if info["value"] else ""}. Actions are in the envir
 Python, with NumPy alone (`python rlkit_runtime.py . --check` replays the recorded steps):
 
 {PYTHON}
-Python, with ONNX Runtime, the first step (`first` is False afterwards):
+Python, with ONNX Runtime, the first step (`first` is False afterwards; choices count from 0):
 
-{ONNX.format(zeros=zeros, feed=feed)}"""
+{ONNX.format(zeros=", ".join(zeros), feed=", ".join(feed))}
+JavaScript, with onnxruntime-web (typed arrays: `first` is `[0]` afterwards):
+
+{JAVASCRIPT.format(zeros=", ".join(tensors), feed=", ".join(sent))}
+ONNX Runtime's APIs for C++, C# and Java take the same inputs by name.
+"""

@@ -12,6 +12,7 @@ from torch import Tensor
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import VecEnv
+from rlkit.deploy.trace import expected
 from rlkit.options import ConfigError
 from rlkit.play.saved import AgentPolicy
 from rlkit.space_json import to_json
@@ -39,35 +40,49 @@ Rows = dict[str, Array]  # [T, ...] by entry
 
 
 def record(
-    agent: AgentPolicy, config: RunConfig, steps: int, kept: Collection[int], say: Callable[[str], None]
+    agent: AgentPolicy,
+    config: RunConfig,
+    steps: int,
+    kept: Collection[int],
+    say: Callable[[str], None],
+    value: bool = False,
 ) -> dict[str, Array]:
-    """What parity.npz holds. kept: the parts of the memory that are recorded; say: hears where no environment was."""
+    """What parity.npz holds.
+
+    kept: the parts of the memory that are recorded; say: hears where no environment was; value: record the returns that
+    the agent expects, too.
+    """
     rows, first = observed(agent, config, steps, say)
     found: dict[str, Array] = {f"obs.{name}" if name else "obs": x for name, x in rows.items()}
     places = np.unique(np.linspace(0, steps - 1, min(PLACES, steps)).astype(np.int64))
-    actions, memories = _played(agent, rows, first, None)
+    actions, memories, values = _played(agent, rows, first, None, value)
     found |= {"first": first, "action": actions, "memory_steps": places}
     for index in sorted(kept):
         found[f"memory.{index}"] = np.stack([memories[step][index] for step in places])
+    if value:
+        found["value"] = np.array(values, np.float32)
     few = min(SAMPLED, steps)
     uniforms = np.random.default_rng(SEED).random((few, agent.policy.noise_size), np.float32)
     noise = uniforms.clip(1e-7, 1 - 1e-7)
-    sampled, _ = _played(agent, rows, first[:few], noise)
+    sampled, _, _ = _played(agent, rows, first[:few], noise)
     return found | {"noise": noise, "sampled": sampled}
 
 
 @torch.no_grad()
 def _played(
-    agent: AgentPolicy, rows: Rows, first: Array, noise: Array | None
-) -> tuple[Array, list[list[Array]]]:
-    """The actions [T, ...] of a closed loop over the rows, and the memory after each."""
-    state, actions, memories = agent.opening(1), [], []
+    agent: AgentPolicy, rows: Rows, first: Array, noise: Array | None, value: bool = False
+) -> tuple[Array, list[list[Array]], list[float]]:
+    """The actions [T, ...] of a closed loop over the rows, the memory after each, and the values (none: not asked)."""
+    state, actions, memories, values = agent.opening(1), [], [], list[float]()
     for step in range(len(first)):
         drawn = None if noise is None else torch.from_numpy(noise[step][None])
-        action, state = agent.act(_obs(agent, rows, step), torch.from_numpy(first[step][None]), state, drawn)
+        obs, opens = _obs(agent, rows, step), torch.from_numpy(first[step][None])
+        if value:
+            values.append(expected(agent, obs, opens, state).item())
+        action, state = agent.act(obs, opens, state, drawn)
         actions.append(action[0].numpy())
         memories.append([part[0].numpy() for part in tree_leaves(state) if part[0].numel()])
-    return np.stack(actions), memories
+    return np.stack(actions), memories, values
 
 
 def _obs(agent: AgentPolicy, rows: Rows, step: int) -> Obs:

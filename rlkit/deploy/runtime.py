@@ -26,7 +26,7 @@ import numpy as np
 from rlkit.deploy.graph import LARGEST, LARGEST_FILE, TYPES, GraphError, read_graph
 from rlkit.deploy.parity import replay
 from rlkit.deploy.program import FAULTS, Program
-from rlkit.embedded import Embedded, Part
+from rlkit.embedded import Embedded, Info, Part
 from rlkit.reading import Frames, Reader, frames_of, native_actions
 from rlkit.space_json import from_json
 from rlkit.spaces import Array, action_row, leaves, row_dtype
@@ -71,7 +71,7 @@ class Folder:
             )
         return data
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str) -> Info:
         return self._parsed(self.read(name, _TEXT))
 
     def _bytes(self, name: str, limit: int) -> bytes:
@@ -87,7 +87,7 @@ class Folder:
             raise GraphError(f"{path} is longer than {limit:,} bytes, which are read at most")
         return data
 
-    def _parsed(self, data: bytes) -> dict[str, Any]:
+    def _parsed(self, data: bytes) -> Info:
         try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -100,7 +100,7 @@ class Folder:
 class Described(Embedded[tuple[Array, ...]]):
     """A policy of which policy.json says all but how it is computed. Raises GraphError."""
 
-    def __init__(self, info: dict[str, Any], where: str) -> None:
+    def __init__(self, info: Info, where: str) -> None:
         self.info = info
         try:
             self._described(info)
@@ -109,7 +109,7 @@ class Described(Embedded[tuple[Array, ...]]):
         except (*FAULTS, RecursionError) as error:
             raise GraphError(f"{where} is damaged: {type(error).__name__}: {error}") from error
 
-    def _described(self, info: dict[str, Any]) -> None:
+    def _described(self, info: Info) -> None:
         """Read policy.json."""
         observation, action = from_json(info["observation"]), from_json(info["action"])
         labels = [str(name) for name in info["labels"]]
@@ -226,6 +226,12 @@ class Policy(Described):
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None
     ) -> tuple[Array, tuple[Array, ...]]:
         """One step of all lanes; noise [lanes, k]: uniforms in (0, 1) of sampled actions, None for greedy ones."""
+        return self.decide(rows, first, state, noise)[:2]
+
+    def decide(
+        self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None
+    ) -> tuple[Array, tuple[Array, ...], Array | None]:
+        """As `run`, and the returns [lanes] that the greedy policy expects, where the graph was exported with them."""
         if len(first) > MOST_LANES:
             raise ValueError(f"{len(first):,} lanes; allowed: at most {MOST_LANES:,}")
         greedy = noise is None
@@ -234,13 +240,13 @@ class Policy(Described):
         graph, _, places = self._graphs[greedy]
         drawn = () if noise is None else (np.clip(noise, 1e-7, 1 - 1e-7),)
         action, *memory = graph(*rows.values(), first, *drawn, *(state[place] for place in places))
-        del memory[len(places) :]  # the value
+        value = memory.pop() if len(memory) > len(places) else None
         if len(places) == len(state):
-            return action, tuple(memory)
+            return action, tuple(memory), value
         after = list(state)  # what this graph does not read stays as it is
-        for place, value in zip(places, memory, strict=True):
-            after[place] = value
-        return action, tuple(after)
+        for place, part in zip(places, memory, strict=True):
+            after[place] = part
+        return action, tuple(after), value
 
     def margin(
         self, rows: dict[str, Array], first: Array, state: tuple[Array, ...], noise: Array | None = None

@@ -51,6 +51,14 @@ def memory_of(state: State) -> list[Tensor]:
     return [part for part in tree_leaves(state) if part[0].numel()]
 
 
+def expected(agent: AgentPolicy, obs: Obs, first: Tensor, state: State) -> Tensor:
+    """The return that the agent expects where it sees obs [lanes, ...]: [lanes]. Raises ValueError: it learns none."""
+    if agent.policy.eyes is not None:  # whose memory stands beside the policy's own
+        state, frames = cast(tuple[State, Tensor], state)
+        obs, _ = agent.policy.eyes(obs, first, frames)
+    return agent.policy.value(tree_map(lambda x: x[None], obs), first[None], state)[0]
+
+
 class Acting(nn.Module):
     """All that a policy answers, as a function of tensors alone."""
 
@@ -78,11 +86,7 @@ class Acting(nn.Module):
                 action, after = self.agent.act(obs, first, self.state(memory, first), uniforms)
                 found += [action, *memory_of(after)]
         if "value" in self.wanted:
-            state = self.state(memory, first)
-            if self.policy.eyes is not None:  # whose memory stands beside the policy's own
-                state, frames = cast(tuple[State, Tensor], state)
-                obs, _ = self.policy.eyes(obs, first, frames)
-            found.append(self.policy.value(tree_map(lambda x: x[None], obs), first[None], state)[0])
+            found.append(expected(self.agent, obs, first, self.state(memory, first)))
         return tuple(found)
 
 

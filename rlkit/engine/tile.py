@@ -10,7 +10,7 @@ Strides of A are general, so A^T needs no copy. B has rows of neighbouring numbe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from llvmlite import ir
 from numba import types
@@ -25,11 +25,12 @@ ROWS, VECTORS = (
 )  # of the largest tile, which fits 32 or 16 registers
 DEPTH = 128  # rows of B at a time
 FUSED = WIDE or AVX or FEATURES.get("neon", False)  # a x b + c is one instruction
+Kind: TypeAlias = types.Type  # of an argument, as numba has it
 FLOAT, I32 = ir.FloatType(), ir.IntType(32)
 VECTOR, LANES = ir.VectorType(FLOAT, WIDTH), ir.VectorType(I32, WIDTH)
 
 
-def _splat(builder: Any, x: Any, kind: Any) -> Any:
+def _splat(builder: ir.IRBuilder, x: ir.Value, kind: ir.Type) -> ir.Value:
     """A vector of `kind`, every element x."""
     nothing = ir.Constant(kind, ir.Undefined)
     return builder.shuffle_vector(
@@ -37,14 +38,14 @@ def _splat(builder: Any, x: Any, kind: Any) -> Any:
     )
 
 
-def _vector(builder: Any, address: Any) -> Any:
+def _vector(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
     return builder.inttoptr(address, VECTOR.as_pointer())
 
 
 class _Masked:
     """Loads and stores of the first `count` elements of a vector."""
 
-    def __init__(self, builder: Any, count: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value) -> None:
         self.builder = builder
         numbers = ir.Constant(LANES, list(range(WIDTH)))
         self.mask = builder.icmp_signed("<", numbers, _splat(builder, builder.trunc(count, I32), LANES))
@@ -59,28 +60,28 @@ class _Masked:
             f"llvm.masked.store.{name}",
         )
 
-    def load(self, address: Any) -> Any:
+    def load(self, address: ir.Value) -> ir.Value:
         zero = ir.Constant(VECTOR, [0.0] * WIDTH)
         return self.builder.call(self.loads, [_vector(self.builder, address), I32(4), self.mask, zero])
 
-    def store(self, value: Any, address: Any) -> None:
+    def store(self, value: ir.Value, address: ir.Value) -> None:
         self.builder.call(self.stores, [value, _vector(self.builder, address), I32(4), self.mask])
 
 
 class _Whole:
     """Loads and stores of whole vectors."""
 
-    def __init__(self, builder: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder) -> None:
         self.builder = builder
 
-    def load(self, address: Any) -> Any:
+    def load(self, address: ir.Value) -> ir.Value:
         return self.builder.load(_vector(self.builder, address), align=4)
 
-    def store(self, value: Any, address: Any) -> None:
+    def store(self, value: ir.Value, address: ir.Value) -> None:
         self.builder.store(value, _vector(self.builder, address), align=4)
 
 
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a x b + c."""
     if not FUSED:
         return builder.fadd(builder.fmul(a, b), c)
@@ -97,15 +98,15 @@ def _tile(rows: int, vectors: int, masked: bool) -> Any:
     """
 
     @intrinsic
-    def tile(context: Any, a: Any, rs: Any, cs: Any, b: Any, ldb: Any, z: Any, ldz: Any, c: Any, ldc: Any,
-             k: Any, columns: Any) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def tile(context: Any, a: Kind, rs: Kind, cs: Kind, b: Kind, ldb: Kind, z: Kind, ldz: Kind, c: Kind, ldc: Kind,
+             k: Kind, columns: Kind) -> Any:  # fmt: skip
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
             a, rs, cs, b, ldb, z, ldz, c, ldc, size, columns = args
             last = _Masked(builder, columns) if masked else _Whole(builder)
             access = [_Whole(builder)] * (vectors - 1) + [last]
             rs, cs, ldb, ldz, ldc = (builder.mul(x, I64(4)) for x in (rs, cs, ldb, ldz, ldc))
 
-            def places(base: Any, stride: Any) -> list[list[Any]]:
+            def places(base: ir.Value, stride: ir.Value) -> list[list[ir.Value]]:
                 lines = [builder.add(base, builder.mul(stride, I64(i))) for i in range(rows)]
                 return [[builder.add(line, I64(4 * WIDTH * j)) for j in range(vectors)] for line in lines]
 
@@ -209,10 +210,10 @@ def _slab(
 
 
 @intrinsic
-def _turn(context: Any, source: Any, stride: Any, target: Any, pitch: Any) -> Any:
+def _turn(context: Any, source: Kind, stride: Kind, target: Kind, pitch: Kind) -> Any:
     """target[j, i] = source[i, j] for WIDTH x WIDTH numbers, by log2(WIDTH) rounds of swapped halves in registers."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         source, stride, target, pitch = args
         stride, pitch = builder.mul(stride, I64(4)), builder.mul(pitch, I64(4))
         whole = _Whole(builder)

@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.core import make_core
 from rlkit.nn.encoders import make_encoder
+from rlkit.nn.privileged import VALUE, check_privileged
 from rlkit.nn.shift import Shift
 from rlkit.nn.stack import stack_rows
-from rlkit.spaces import Box, Dict, leaves, row_dtype, without
+from rlkit.spaces import Box, leaves, row_dtype, without
 from rlkit.types import EnvSpec, Obs, State, tree_map
 
 Head: TypeAlias = "tuple[int, float] | Callable[[int], nn.Module] | None"
-
-
-VALUE = "value"  # the head that network.privileged is for
 
 
 class Network(nn.Module):
@@ -44,7 +42,7 @@ class Network(nn.Module):
                 f"env.stack={spec.stack}: only Box observations are stacked; this one is {kind}: env.stack=1"
             )
         self.spec = spec
-        _check_privileged(spec, config, heads)
+        check_privileged(spec, config, heads)
         self.privileged = config.privileged
         shared = False if config.privileged else config.shared
         if shared is None:  # a convolutional encoder is most of the work, so it is shared
@@ -143,24 +141,3 @@ class Network(nn.Module):
         """Let the observation normalizers take in rows [..., ...]; a network without them ignores this."""
         for encoder, _ in self._trunks:
             encoder.observe(obs, valid)
-
-
-def _check_privileged(spec: EnvSpec, config: NetworkConfig, heads: Mapping[str, Head]) -> None:
-    """Raise ValueError where network.privileged names what is not there, or leaves the policy nothing to read."""
-    if not config.privileged:
-        return
-    given = f"network.privileged=[{', '.join(config.privileged)}]"
-    if VALUE not in heads:
-        raise ValueError(
-            f"{given}: for agents with a value function of their own, ppo and reinforce; type []"
-        )
-    if config.shared:
-        raise ValueError(f"{given}: what policy and value share reads the same; type network.shared=false")
-    known = [name for name, _ in leaves(spec.inputs)] if isinstance(spec.inputs, Dict) else []
-    wrong = [name for name in config.privileged if name not in known]
-    if wrong:
-        raise ValueError(
-            f"{given}: the observation has no entry {wrong[0]}; allowed: {', '.join(known) or 'none, it is no Dict'}"
-        )
-    if set(known) <= set(config.privileged):
-        raise ValueError(f"{given}: leaves the policy nothing to read; allowed: some of {', '.join(known)}")

@@ -14,6 +14,7 @@ import torch
 from rlkit.collect.league import League, league_of
 from rlkit.collect.make import meeting
 from rlkit.config import registry
+from rlkit.config.compose import learns
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import MAX_STEPS, EndlessEpisode, Policy, Report, VecEnv
 from rlkit.seeding import Seeds, uniforms
@@ -147,6 +148,7 @@ class Evaluator:
             self.episodes = games * agents
         lanes = min(config.env.lanes, games * agents)
         self._config = replace(config.env, lanes=lanes, reward_scale=1.0)
+        self._learning = [name for name, _ in policy.spec.groups if learns(config, name)]
         self._env: VecEnv | None = None
 
     @property
@@ -154,7 +156,7 @@ class Evaluator:
         """What scores depend on beside the policy: the environment's options, and how actions are chosen."""
         fields = {name: value for name, value in asdict(self._config).items() if name not in BESIDE_THE_SCORE}
         plain: dict[str, Any] = json.loads(json.dumps(fields, default=str))  # as a checkpoint gives it back
-        return plain | {"greedy": self.greedy}
+        return plain | {"greedy": self.greedy} | ({"groups": self._learning} if self._learning else {})
 
     def play(self, greedy: bool | None = None) -> list[Episode]:
         """The episodes 0 .. episodes-1; greedy: instead of the evaluator's own choice.
@@ -181,11 +183,16 @@ class Evaluator:
         return len(self.only) or (1 if self.league is None else len(self.league.present()))
 
     def worth(self, episodes: list[Episode], step: int, report: Report) -> float:
-        """How good the policy is: the mean of its episodes; in a league its Elo rating, and it joins as a snapshot."""
-        for name, returns in by_group(self.policy, episodes).items():
+        """How good the policy is: the mean of its episodes; in a league its Elo rating, and it joins as a snapshot.
+
+        Of a game's groups those count that learn: what the others lose to them is no fault of the policy.
+        """
+        groups = by_group(self.policy, episodes)
+        for name, returns in groups.items():
             report[f"{name}/evaluate/mean"] = float(np.mean(returns))
         if self.league is None:
-            return float(np.mean([each.result for each in episodes]))
+            counted = [result for name in self._learning for result in groups[name]]
+            return float(np.mean(counted or [each.result for each in episodes]))
         members = np.array([each.opponent for each in episodes])
         self.league.record(members, np.array([0.5 + 0.5 * np.sign(each.result) for each in episodes]))
         report["evaluate/elo"] = elo = float(self.league.elo()[0])

@@ -41,13 +41,18 @@ def opponent(name: str, policy: Policy, say: Say) -> Opponent:
     if not run_named(name).is_dir():
         return name
     other = load(name, say=say).policy
+    same_game(policy, "the agent", other, f"--opponent {name}")
+    return other
+
+
+def same_game(policy: Policy, name: str, other: Policy, given: str) -> None:
+    """Raise ConfigError where two policies read or choose in different spaces. given: what was typed for the other."""
     for what in ("inputs", "action"):
         mine, its = getattr(policy.spec, what), getattr(other.spec, what)
         if to_json(mine) != to_json(its):
             raise ConfigError(
-                f"--opponent {name}: plays another game: its {what} are {describe(its)}, the agent's {describe(mine)}"
+                f"{given}: plays another game: its {what} are {describe(its)}, those of {name} {describe(mine)}"
             )
-    return other
 
 
 def play(
@@ -73,11 +78,11 @@ def play(
         evaluator.close()
 
 
-def seated_only(policy: Policy) -> None:
-    """Raise ConfigError for a policy of an environment that is no game of turns."""
+def seated_only(policy: Policy, given: str = "--opponent") -> None:
+    """Raise ConfigError for a policy of an environment that is no game of turns. given: the option typed."""
     if not seated(policy.spec):
         raise ConfigError(
-            f"env.id={policy.spec.id}: is no game of turns, and nobody is played against; leave --opponent out"
+            f"env.id={policy.spec.id}: is no game of turns, and nobody is played against; leave {given} out"
         )
 
 

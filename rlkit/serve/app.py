@@ -24,13 +24,13 @@ import numpy as np
 from rlkit.serve import metrics, openapi
 from rlkit.serve.models import Model, Turns, Version
 from rlkit.serve.sessions import Session, Sessions
-from rlkit.serve.wire import JSON, LARGEST, MSGPACK, Refused, decode, encode, kind_of, numbers
+from rlkit.serve.wire import JSON, LARGEST, MSGPACK, Message, Refused, decode, encode, kind_of, numbers
 from rlkit.spaces import Array, Dict, native_action
 from rlkit.text import clean
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[Message], Awaitable[None]]
 Answer = tuple[str, bytes]  # content type, body
 
 PAGES = ("/live", "/ready", "/metrics", "/openapi.json", "/v1/models")
@@ -161,7 +161,7 @@ class Application:
 
     # -------------------------------------------------------------- decisions
 
-    async def _act(self, model: Model, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _act(self, model: Model, asked: Message) -> Message:
         """One decision on an observation as the environment gives it."""
         if "session" not in asked:
             return await self._decide(model, Session(model.version), asked)
@@ -184,7 +184,7 @@ class Application:
                 self.sessions.close(model, key)
             raise
 
-    async def _decide(self, model: Model, session: Session, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _decide(self, model: Model, session: Session, asked: Message) -> Message:
         """The action of a session; an observation that is refused leaves its memory as it was."""
         _known(asked, ("obs", "first", "stochastic"))
         if "obs" not in asked:
@@ -205,7 +205,7 @@ class Application:
             session.version, session.memory = version, after
         return {"action": native_action(policy.reader.action, action[0]), "version": version.name}
 
-    async def _step(self, model: Model, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _step(self, model: Model, asked: Message) -> Message:
         """One step of the graph, for lanes whose memory the client holds."""
         _known(asked, ("inputs", "stochastic", "version"))
         inputs, name = asked.get("inputs"), asked.get("version", "")
@@ -314,22 +314,20 @@ async def _body(headers: dict[str, str], receive: Receive) -> bytes:
             return b"".join(parts) if len(parts) > 1 else parts[0]
 
 
-def _known(asked: dict[str, Any], names: tuple[str, ...]) -> None:
+def _known(asked: Message, names: tuple[str, ...]) -> None:
     strange = [name for name in asked if name not in names]
     if strange:
         raise Refused(422, f"{str(strange[0])[:60]!r} is not read; allowed: {', '.join(names)}")
 
 
-def _flag(asked: dict[str, Any], name: str) -> bool:
+def _flag(asked: Message, name: str) -> bool:
     value = asked.get(name, False)
     if not isinstance(value, bool):
         raise Refused(422, f"{name} is true or false")
     return value
 
 
-def _inputs(
-    version: Version, inputs: dict[str, Any], first: Array
-) -> tuple[dict[str, Array], tuple[Array, ...]]:
+def _inputs(version: Version, inputs: Message, first: Array) -> tuple[dict[str, Array], tuple[Array, ...]]:
     """Rows and memory of the inputs of a graph. Raises ValueError."""
     memory = []
     for name, shape, dtype in version.policy.memory:
@@ -374,7 +372,7 @@ def _failed(kind: str, error: Exception) -> bytes:
     return encode(kind, {"error": "the server failed: its log says why", "status": 500})
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _described(model: Model) -> Message:
     policy = model.version.policy
     return {
         "name": model.name,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from types import NoneType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,8 @@ except ModuleNotFoundError as error:
 
 from rlkit.deploy.graph import DEEPEST, TYPES
 from rlkit.spaces import Array
+
+Message: TypeAlias = dict[str, Any]  # the object in a body
 
 LARGEST = 2 * 2**20  # bytes of a body
 JSON, MSGPACK = "application/json", "application/msgpack"
@@ -49,7 +51,7 @@ def kind_of(content_type: str) -> str:
     return found
 
 
-def decode(kind: str, body: bytes | str) -> dict[str, Any]:
+def decode(kind: str, body: bytes | str) -> Message:
     """The object in a body. Raises Refused(422), among others for numbers that JSON does not have (NaN, 1e400)."""
     try:
         found = orjson.loads(body) if kind == JSON else msgpack.unpackb(body, object_hook=_array)
@@ -61,7 +63,7 @@ def decode(kind: str, body: bytes | str) -> dict[str, Any]:
     return found
 
 
-def encode(kind: str, value: dict[str, Any]) -> bytes:
+def encode(kind: str, value: Message) -> bytes:
     """An answer, whose arrays become lists in JSON and bytes in msgpack."""
     if kind == JSON:
         return orjson.dumps(value, _plain, orjson.OPT_SERIALIZE_NUMPY)

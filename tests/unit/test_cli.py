@@ -262,4 +262,4 @@ def test_doctor_knows_the_dependencies_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = {re.split(r"[<>=;]", line)[0] for line in project["dependencies"]}
     assert set(doctor.ESSENTIAL.values()) | set(doctor.USUAL.values()) == base
-    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"all", "dev", "mutation"}
+    assert set(doctor.EXTRAS) == set(project["optional-dependencies"]) - {"all", "dev", "fuzz", "mutation"}

@@ -274,7 +274,10 @@ def test_c_that_is_not_the_agent_is_not_left_there(
     broken = files["policy.c"].replace("return tanhf(a);", "return tanhf(a) + 0.01f;")
     assert broken != files["policy.c"]
     for text, words in (
-        (broken, r"is not the agent: policy\.c: step \d+, output (action|memory_out\.\d)\[\d\]: "),
+        (
+            broken,
+            r"is not the agent: policy\.c: step \d+, output (value|action\[\d\]|memory_out\.\d\[\d\]): ",
+        ),
         (files["policy.c"].replace("!(fabsf", "(fabsf"), "policy.c refuses a recorded observation: code 1"),
         (
             files["policy.c"].replace("return RLKIT_OK;", "return *(volatile int *)0;"),

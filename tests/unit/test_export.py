@@ -91,7 +91,7 @@ def exported(run: Path) -> Iterator[Path]:
         return onnx.ModelProto.FromString(traced.SerializeToString())
 
     patch.setattr(exporting, "trace", again)
-    assert main(["export", str(run), "--steps", "60", "--value"]) == 0
+    assert main(["export", str(run), "--steps", "60", "--value", "--licence", "CC-BY-4.0"]) == 0
     yield run / "export"
     patch.undo()
 
@@ -100,6 +100,9 @@ def test_the_folder_says_what_it_is_and_holds_what_acts(run: Path, exported: Pat
     info = json.loads((exported / "policy.json").read_text())
     assert info["step"] == 700 and info["agent"] == "ppo" and info["run"] == "small"
     assert info["checkpoint"] == hashlib.sha256((run / "best" / "manifest.json").read_bytes()).hexdigest()
+    assert (
+        info["licence"] == "CC-BY-4.0" and "\nLicence: CC-BY-4.0.\n" in (exported / "README.md").read_text()
+    )
     assert info["preprocessing"]["stack"] == 1 and info["observation"]["shape"] == [4] and info["opset"] == 20
     model = onnx.load(exported / "policy.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -112,6 +115,29 @@ def test_the_folder_says_what_it_is_and_holds_what_acts(run: Path, exported: Pat
     files = {each.name for each in exported.iterdir()}
     assert files == {"manifest.json", *json.loads((exported / "manifest.json").read_text())["files"]}
     assert not list(run.glob(".export*"))
+
+
+def test_the_lines_of_its_readme_run(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with NumPy, and those with ONNX Runtime, of which the last three are a step; two steps."""
+    folder = shutil.copytree(exported, tmp_path / "export")  # Python leaves a file beside what it imports
+    blocks = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.S)
+    assert [len(each.splitlines()) for each in blocks] == [4, 6]
+    monkeypatch.chdir(folder)
+    monkeypatch.delitem(sys.modules, "rlkit_runtime", raising=False)
+    monkeypatch.syspath_prepend(str(folder))
+    with_numpy, with_onnx = ({"obs": np.array([0.1, 0.2, 0.3, 0.4], np.float32)} for _ in blocks)
+    exec(blocks[0], with_numpy)
+    exec(blocks[1], with_onnx)
+    assert with_onnx["action"] == with_numpy["action"]
+    exec(blocks[0].splitlines()[3], with_numpy)
+    later = "\n".join(blocks[1].splitlines()[3:]).replace("True", "False")
+    exec(later, with_onnx)
+    assert (
+        with_onnx["action"] == with_numpy["action"]
+        and len(with_onnx["memory"]) == len(with_numpy["state"]) == 2
+    )
+    for mine, theirs in zip(with_onnx["memory"].values(), with_numpy["state"], strict=True):
+        assert np.abs(mine).max() > 0 and np.allclose(mine, theirs, atol=1e-5)
 
 
 def test_a_memory_of_the_memory_is_kept_and_one_that_only_noise_reads_where_it_changes() -> None:
@@ -205,8 +231,15 @@ def test_a_policy_that_is_not_the_agent_is_not_left_there(run: Path, exported: P
     assert [each.name for each in run.iterdir() if "export" in each.name] == ["export"]
     with torch.no_grad():
         agent.policy.network.heads["policy"].weight.mul_(-1)
+        agent.policy.network.heads["value"].bias.add_(0.01)
+    with pytest.raises(
+        exporting.Unequal, match=r"numpy: step 0, output value: [-\d.]+, and the agent had [-\d.]+$"
+    ):
+        exporting.export(agent, config, place, where, steps=20, value=True, say=print)
+    with torch.no_grad():
+        agent.policy.network.heads["value"].bias.sub_(0.01)
         agent.policy.network.cores[0].recalls[0].mul_(1.01)
-    with pytest.raises(exporting.Unequal, match=r"step 0|step \d+, output memory_out\.\d\[\d+\]: "):
+    with pytest.raises(exporting.Unequal, match=r"step \d+, output (value|memory_out\.\d\[\d+\]): "):
         exporting.export(agent, config, at(run / "new"), where, steps=20, value=True, say=print)
     assert not (run / "new").exists()
     exporting.export(
@@ -268,6 +301,9 @@ def test_the_command_says_what_it_does_and_what_is_wrong(
     assert code == 2 and "invalid choice: 'pt2'" in text
     code, text = said(str(run), "--check", "--format", "c")
     assert code == 2 and f"export holds no policy.c; rlkit export {run} --format c writes it" in text
+    code, text = said(str(run), "--licence", "a\nb")
+    assert code == 2 and "; allowed: one line of 1 to 200 printable characters" in text
+    assert said(str(run), "--check", "--licence", "MIT")[0] == 2
     assert said(str(run), "--steps", "0")[0] == 2 and said(str(run), "--which", "123")[0] == 2
     code, text = said(str(tmp_path / "nothing"))
     assert code == 2 and "does not exist" in text

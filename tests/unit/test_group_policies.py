@@ -176,7 +176,10 @@ def test_groups_learn_by_their_own_options(tmp_path: Path) -> None:
     weights = new.of("prey").state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in untrained.of("prey").state_dict().items())
     with (still / "metrics.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
+        rows = list(csv.DictReader(file))
+    last, shown = rows[-1], [row for row in rows if row["evaluate/mean"]]
+    assert float(last["evaluate/best"]) == max(float(row["hunter/evaluate/mean"]) for row in shown)
+    assert float(last["evaluate/best"]) > max(float(row["evaluate/mean"]) for row in shown)
     assert float(last["hunter/evaluate/mean"]) > 2.5 and int(last["prey/episodes"]) > 0
     assert "hunter/loss/policy" in last and "prey/loss/policy" not in last
 

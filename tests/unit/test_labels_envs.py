@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import gymnasium
@@ -250,6 +251,20 @@ def test_a_room_says_what_is_in_front() -> None:
         if terminated or truncated:
             obs, _ = env.reset(seed=1)
     assert kinds >= {1, 2, 4}
+
+
+def test_drafts_that_minigrid_throws_away_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its module says each of them to whoever looks, but not where a lane opens the same episodes."""
+    pytest.importorskip("minigrid")
+    vector = make_vec(config("BabyAI-GoToLocal-v0"), 0)
+    for episode in range(12):
+        vector.restore(np.array([episode]), [np.zeros(0, np.int64)])
+    assert capsys.readouterr().out == ""
+    del sys.modules["minigrid.envs.babyai.core.roomgrid_level"].print
+    core = make_env(config("BabyAI-GoToLocal-v0")).unwrapped
+    for seed in range(12):
+        core.reset(seed=seed)
+    assert "Sampling rejected" in capsys.readouterr().out
 
 
 def test_the_bot_says_what_it_would_do() -> None:

@@ -313,7 +313,8 @@ def test_opponents_of_other_games_are_refused(tmp_path: Path, monkeypatch: pytes
         ([str(line), "--opponent", "no_module:Class"], "no_module"),
         ([str(pole), "--opponent", "random"], "is no game of turns"),
         ([str(line), "--tournament"], "type two or more"),
-        ([str(line), str(other), "--tournament"], "plays another game"),
+        ([str(line), str(other), "--tournament"], f"^--tournament: {other}: plays another game"),
+        ([str(line), str(pole), "--tournament"], "is no game of turns, .*; leave --tournament out"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
             evaluate.main(arguments)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from rlkit.checkpoint import pack, unpack
+from rlkit.envs import seeds
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.make import make_vec, probe
 from rlkit.envs.navigation import cells as c
-from rlkit.envs.navigation import levels, seeds, tiles
+from rlkit.envs.navigation import levels, tiles
 from rlkit.envs.navigation.maze import Maze
 from rlkit.envs.navigation.rules import FORWARD, LEFT, PICK_UP, RIGHT, TOGGLE
 from rlkit.seeding import Seeds

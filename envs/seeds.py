@@ -8,10 +8,15 @@ SeedSequence is M. E. O'Neill's seed_seq_fe with a pool of four words ("Developi
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 
 from rlkit.envs.compiled import compiled
-from rlkit.envs.navigation.cells import Bools, Ints
+
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Ints: TypeAlias = npt.NDArray[np.int64]
 
 INIT_A, MULTIPLY_A, INIT_B, MULTIPLY_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
 LEFT, RIGHT = 0xCA01F9DD, 0x4973F715

@@ -8,11 +8,15 @@ are.
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from rlkit.envs.compiled import compiled
-from rlkit.envs.navigation.cells import Floats, Ints
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float32]
 
 WORD = 0xFFFFFFFF
 QUANTILES = 1024
