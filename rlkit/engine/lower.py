@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from rlkit.engine import places  # noqa: F401, whose rules are registered when it is imported
 from rlkit.engine.kernels import CHUNK
 from rlkit.engine.layout import (
     CONSTANTS,

@@ -14,18 +14,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
+Code: TypeAlias = Any  # what numba and llvmlite hand on, whose types they do not say
 Kernel: TypeAlias = Callable[
     [int, int], None
 ]  # of the addresses of an instruction and of the parts of memory
 I64 = ir.IntType(64)
-intrinsic: Any = _intrinsic  # what becomes of a function is none of its stubs' types
+intrinsic: Code = _intrinsic  # what becomes of a function is none of its stubs' types
 # no flag that assumes that there are no NaNs or infinities
-RULES: Any = {
+RULES: Code = {
     "error_model": "numpy",
     "boundscheck": False,
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
-jit: Callable[..., Any] = numba.njit(**RULES)
+jit: Callable[..., Code] = numba.njit(**RULES)
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # the bits of MXCSR by which subnormal numbers are 0
 # what numba compiles for: this processor's, or what its environment variable says
@@ -38,20 +39,20 @@ FEATURES = (
 
 
 @intrinsic
-def pointer(context: Any, address: Any) -> Any:
+def pointer(context: Code, address: Code) -> Code:
     """An address as the untyped pointer that numba.carray takes."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(types.intp), generate
 
 
 @intrinsic
-def peek(context: Any, address: Any, index: Any) -> Any:
+def peek(context: Code, address: Code, index: Code) -> Code:
     """The integer number `index` behind an address."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         base = builder.inttoptr(args[0], I64.as_pointer())
         return builder.load(builder.gep(base, [args[1]]))
 
@@ -59,10 +60,10 @@ def peek(context: Any, address: Any, index: Any) -> Any:
 
 
 @intrinsic
-def get(context: Any, address: Any, index: Any) -> Any:
+def get(context: Code, address: Code, index: Code) -> Code:
     """The float32 number `index` behind an address."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         base = builder.inttoptr(args[0], ir.FloatType().as_pointer())
         return builder.load(builder.gep(base, [args[1]]), align=4)
 
@@ -70,10 +71,10 @@ def get(context: Any, address: Any, index: Any) -> Any:
 
 
 @intrinsic
-def put(context: Any, address: Any, index: Any, value: Any) -> Any:
+def put(context: Code, address: Code, index: Code, value: Code) -> Code:
     """Write it."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         base = builder.inttoptr(args[0], ir.FloatType().as_pointer())
         builder.store(args[2], builder.gep(base, [args[1]]), align=4)
         return context.get_dummy_value()
@@ -83,11 +84,21 @@ def put(context: Any, address: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def apply(
-    context: Any, function: Any, w: Any, x: Any, y: Any, z: Any, n: Any, s: Any, t: Any, u: Any, v: Any
-) -> Any:
+    context: Code,
+    function: Code,
+    w: Code,
+    x: Code,
+    y: Code,
+    z: Code,
+    n: Code,
+    s: Code,
+    t: Code,
+    u: Code,
+    v: Code,
+) -> Code:
     """Call the function of numbers at an address (`kernels.Function`)."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         kind = ir.FunctionType(ir.VoidType(), [I64] * 9)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
@@ -96,10 +107,10 @@ def apply(
 
 
 @intrinsic
-def call(context: Any, function: Any, row: Any, bases: Any) -> Any:
+def call(context: Code, function: Code, row: Code, bases: Code) -> Code:
     """Call the kernel at address `function` with the addresses of its instruction and of the memory's parts."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         kind = ir.FunctionType(ir.VoidType(), [I64, I64])
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
@@ -108,10 +119,10 @@ def call(context: Any, function: Any, row: Any, bases: Any) -> Any:
 
 
 @intrinsic
-def control(context: Any) -> Any:
+def control(context: Code) -> Code:
     """The processor's control of float32 arithmetic in this thread (x86's MXCSR; 0 elsewhere)."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         if not X86:
             return ir.IntType(32)(0)
         there = cgutils.alloca_once(builder, ir.IntType(32))
@@ -122,10 +133,10 @@ def control(context: Any) -> Any:
 
 
 @intrinsic
-def set_control(context: Any, value: Any) -> Any:
+def set_control(context: Code, value: Code) -> Code:
     """Change it."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
         if X86:
             there = cgutils.alloca_once(builder, ir.IntType(32))
             builder.store(args[0], there)
@@ -135,16 +146,16 @@ def set_control(context: Any, value: Any) -> Any:
     return types.void(types.int32), generate
 
 
-def _control(builder: Any, name: str, there: Any) -> None:
+def _control(builder: Code, name: str, there: Code) -> None:
     kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer()])
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.sse.{name}")
     builder.call(function, [builder.bitcast(there, ir.IntType(8).as_pointer())])
 
 
-def _same_bits(source: Any, target: Any, kind: Any) -> Any:
+def _same_bits(source: Code, target: Code, kind: Code) -> Code:
     @intrinsic
-    def convert(context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def convert(context: Code, x: Code) -> Code:
+        def generate(context: Code, builder: Code, signature: Code, args: Code) -> Code:
             return builder.bitcast(args[0], kind)
 
         return target(source), generate
@@ -170,7 +181,7 @@ def stride(row: int, operand: int, axis: int) -> int:
 
 
 @jit
-def floats(address: int, count: int) -> Any:
+def floats(address: int, count: int) -> Code:
     """The float32 numbers from an address on."""
     return numba.carray(pointer(address), (count,), np.float32)
 

@@ -51,7 +51,7 @@ class Program:
     def __init__(
         self, graph: fx.GraphModule, inputs: Sequence[Tensor], own: int = 0, descent: Descent | None = None
     ) -> None:
-        if numba.config.DISABLE_JIT:
+        if getattr(numba.config, "DISABLE_JIT", False):
             raise Unsupported("a numba that may not compile (NUMBA_DISABLE_JIT)")
         lowered = Lowering(graph, inputs)
         self._kept: list[object] = [

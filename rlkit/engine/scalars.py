@@ -21,7 +21,7 @@ ZERO, ONE = F(0), F(1)
 
 
 @jit
-def exp(x: Any) -> Any:
+def exp(x: np.float32) -> np.float32:
     """e^x: 2^n e^r with |r| <= ln(2) / 2, and e^r by its minimax polynomial (Cephes)."""
     y = x
     if y > F(88.8):
@@ -43,7 +43,7 @@ def exp(x: Any) -> Any:
 
 
 @jit
-def log(x: Any) -> Any:
+def log(x: np.float32) -> np.float32:
     """The natural logarithm: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and log m by its polynomial (Cephes)."""
     y = x
     scale = ZERO
@@ -73,7 +73,7 @@ def log(x: Any) -> Any:
 
 
 @jit
-def tanh(x: Any) -> Any:
+def tanh(x: np.float32) -> np.float32:
     """A rational approximation (Eigen's), exact to float32 where |tanh x| < 1."""
     y = x
     if y > F(7.90531110763549805):
@@ -89,7 +89,7 @@ def tanh(x: Any) -> Any:
 
 
 @jit
-def log1p(x: Any) -> Any:
+def log1p(x: np.float32) -> np.float32:
     """log(1 + x), exact where x is small: log(u) x / (u - 1) with u = 1 + x rounded (Kahan)."""
     u = ONE + x
     d = u - ONE
@@ -97,7 +97,7 @@ def log1p(x: Any) -> Any:
 
 
 @jit
-def erfinv(x: Any) -> Any:
+def erfinv(x: np.float32) -> np.float32:
     """Giles, "Approximating the erfinv function", GPU Computing Gems 2, 2011."""
     w = -log((ONE - x) * (ONE + x))
     if w < F(5):
@@ -112,13 +112,13 @@ def erfinv(x: Any) -> Any:
 
 
 @jit
-def erf(x: Any) -> Any:
+def erf(x: np.float32) -> np.float32:
     """The error function as the C library has it."""
     return F(math.erf(x))
 
 
 @jit
-def power(x: Any, y: Any) -> Any:
+def power(x: np.float32, y: np.float32) -> np.float32:
     """x^y as the C library has it."""
     return F(math.pow(x, y))
 
@@ -170,17 +170,17 @@ NUMBERS = {name: n for n, name in enumerate((*ONE_TO_ONE, *TWO_TO_ONE, *THREE_TO
 ARITY = {name: n for n, names in enumerate((ONE_TO_ONE, TWO_TO_ONE, THREE_TO_ONE), 1) for name in names}
 
 
-def apply1(n: int, x: Any) -> Any:
+def apply1(n: int, x: np.float32) -> np.float32:
     """The function of number n, which numba must know while it compiles."""
     raise NotImplementedError
 
 
-def apply2(n: int, x: Any, y: Any) -> Any:
+def apply2(n: int, x: np.float32, y: np.float32) -> np.float32:
     """The same, of two numbers."""
     raise NotImplementedError
 
 
-def apply3(n: int, x: Any, y: Any, z: Any) -> Any:
+def apply3(n: int, x: np.float32, y: np.float32, z: np.float32) -> np.float32:
     """The same, of three."""
     raise NotImplementedError
 

@@ -119,6 +119,7 @@ def check(config: TaskRun, continued: Saved | None = None) -> TaskPlan:
         device=str(device),
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, has_pixels(spec)),
+        compile=False if config.compile == "auto" else config.compile,  # auto is for agents
     )
     return TaskPlan(
         config, spec, task, table, label, device, precision, tuple(notes), tuple(found), scene, agent
@@ -236,10 +237,7 @@ def build(plan: TaskPlan, folder: Path | Place, console: Console) -> Built:
     label = rows.get("label")
     with torch.no_grad():
         model.prepare(rows["obs"], label if isinstance(label, torch.Tensor) else None)
-    how = (
-        False if config.compile == "auto" else config.compile
-    )  # tasks see pictures, for which the engine has no kernel
-    learner = TaskLearner(model, config.optim, precision=plan.precision, compile=how)
+    learner = TaskLearner(model, config.optim, precision=plan.precision, compile=config.compile)
     learned = training_rows(reader, model, config.seed)
     feed = TableFeed(reader, learned, config.batch, config.seed, model.noise_size, config.augment)
     clock = Clock(config.total_steps)
