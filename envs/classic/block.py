@@ -1,29 +1,40 @@
-"""Lanes of a classic control problem: Gymnasium opens the episodes, `equations` moves all lanes in one call.
+"""Lanes of a classic control problem, which `equations` moves in one call, from Gymnasium's first states.
 
-Every lane keeps Gymnasium's environment. It draws the first state of an episode, replays what a checkpoint says, and
-takes over, with the lanes' present states, for a step with an action that is none of the problem's: what follows from
-that, an error or a row that is no number, is its business. So seeds, checkpoints and faults are those of plain lanes.
+Every lane keeps Gymnasium's environment. It replays what a checkpoint says, and takes over, with the lane's present
+state, for a step with an action that is none of the problem's: what follows from that, an error or a row that is no
+number, is its business. So checkpoints and faults are those of plain lanes.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from rlkit.envs.aliases import Core
+from rlkit.envs.aliases import Core, Value
 from rlkit.envs.backends.lane import Block, Lane, strip
 from rlkit.envs.backends.rows import Rows
 from rlkit.envs.classic import PROBLEMS, equations
 from rlkit.envs.classic.equations import Flags
 from rlkit.envs.config import EnvConfig
+from rlkit.envs.navigation.cells import Bools, Ints
+from rlkit.envs.navigation.seeds import draw_seeds, draw_uniforms, words
 from rlkit.envs.single import make_env
 from rlkit.spaces import Array
 
 TWO = 2.0  # see `equations`
+# the bounds between which the first state of an episode is drawn
+START = {
+    "cartpole": ((-0.05,) * 4, (0.05,) * 4),
+    "pendulum": ((-math.pi, -1.0), (math.pi, 1.0)),
+    "acrobot": ((-0.1,) * 4, (0.1,) * 4),
+    "mountain_car": ((-0.6, 0.0), (-0.4, 0.0)),
+    "mountain_car_continuous": ((-0.6, 0.0), (-0.4, 0.0)),
+}
 # how far the numbers of a state may lie from 0 where `same` begins, so that bounds and endings are met
 REACH = {
     "cartpole": (2.5, 3.0, 0.22, 3.0),
@@ -47,6 +58,7 @@ class ClassicBlock(Block):
         self.obs = rows.obs[""][mine]
         self.kernel = PROBLEMS[self.config.id][1]
         self.move, self.limit = getattr(equations, self.kernel), self.lanes[0].limit
+        self.words, self.drawn = words(self.seeds.seed), np.zeros(rows.lanes, np.int64)
         self.state = np.zeros((len(self.lanes), len(REACH[self.kernel])))
 
     def step(self) -> None:
@@ -58,14 +70,29 @@ class ClassicBlock(Block):
             self._take()
             return
         if opening:
-            for i in np.flatnonzero(self.flags.steps < 0).tolist():
-                lane = self.lanes[i]
-                self.rows.cursor[self.start] = lane.index
-                lane.begin(lane.episode + 1)
-                self.state[i] = state_of(lane)
-            self.rows.cursor[self.start] = self.start
+            self._open()
         if self.config.check == "space":  # rows are finite where actions are
             self.verify()
+
+    def _open(self) -> None:
+        """Begin the next episode of the lanes without steps, those that `equations` did not move."""
+        rows, seeds, flags = self.rows, self.seeds, self.flags
+        everyone = rows.steps < 0  # [N], of which lanes [start, stop) are ours
+        opening = everyone[self.start : self.stop]
+        rows.episode[self.start : self.stop] += opening
+        draw_seeds(
+            everyone,
+            self.start,
+            self.stop,
+            self.words,
+            seeds.evaluation,
+            seeds.first_lane,
+            rows.episode,
+            self.drawn,
+        )
+        begin(self.kernel, opening, self.drawn[self.start : self.stop], self.state, self.obs)
+        flags.steps[opening], flags.reward[opening], flags.first[opening] = 0, 0.0, True
+        flags.terminated[opening] = flags.last[opening] = False
 
     def _restore(self, episode: npt.NDArray[np.int64], actions: list[Array]) -> None:
         super()._restore(episode, actions)
@@ -81,7 +108,7 @@ class ClassicBlock(Block):
         for i, lane in enumerate(self.lanes):
             core: Core = lane.env.unwrapped
             lane.steps, lane.fresh = int(self.flags.steps[i]), bool(self.flags.first[i])
-            lane.last = bool(self.flags.last[i])
+            lane.last, lane.episode = bool(self.flags.last[i]), int(self.rows.episode[lane.index])
             single = lane.steps and self.kernel == "mountain_car_continuous"
             core.state = self.state[i].astype(np.float32 if single else np.float64)
 
@@ -89,6 +116,23 @@ class ClassicBlock(Block):
         """Continue from where Gymnasium's environments are."""
         for i, lane in enumerate(self.lanes):
             self.state[i] = state_of(lane)
+
+
+def begin(kernel: str, opening: Bools, seed: Ints, state: Array, obs: Array) -> None:
+    """Write the first states [N, k] of the lanes that are `opening`, drawn with seed [N], and what is seen of them."""
+    low, high = np.array(START[kernel])
+    draw_uniforms(opening, seed, low, high - low, state)
+    if kernel == "acrobot":
+        state[opening] = state[opening].astype(np.float32)
+        a, b, v, w = np.ascontiguousarray(
+            state[opening].T, np.float32
+        )  # whose cosines are others than float64's
+        obs[opening] = np.stack([np.cos(a), np.sin(a), np.cos(b), np.sin(b), v, w], 1)
+    elif kernel == "pendulum":
+        a, w = np.ascontiguousarray(state[opening].T)
+        obs[opening] = np.stack([np.cos(a), np.sin(a), w], 1)
+    else:
+        obs[opening] = state[opening]
 
 
 def state_of(lane: Lane) -> Array:
@@ -123,36 +167,40 @@ def difference(id: str, kernel: str, lanes: int = 16, steps: int = 24) -> str:
     """Where steps of Gymnasium and ours differ, from first states and from states within REACH; "" where none does."""
     generator, reach = np.random.default_rng(0), np.array(REACH[kernel])
     cores: list[Core] = [make_env(EnvConfig(id=id)).unwrapped for _ in range(lanes)]
-    for n, core in enumerate(cores):
-        core.reset(seed=n)
-        if n % 2:
-            core.state = generator.uniform(-reach, reach)
-    state = np.array([core.state for core in cores], np.float64)
-    space, shown = cores[0].action_space, cores[0].observation_space.shape
-    obs, reward, counts = (
-        np.zeros((lanes, *shown), np.float32),
+    space, shape = cores[0].action_space, cores[0].observation_space.shape
+    discrete = isinstance(space, gymnasium.spaces.Discrete)
+    state, obs, reward = (
+        np.zeros((lanes, len(reach))),
+        np.zeros((lanes, *shape), np.float32),
         np.zeros(lanes, np.float32),
-        np.zeros(lanes, int),
     )
-    flags = Flags(reward, *(np.zeros(lanes, np.bool_) for _ in range(3)), counts)
+    terminated, first, last = (np.zeros(lanes, np.bool_) for _ in range(3))
+    flags, seeds = Flags(reward, terminated, first, last, np.zeros(lanes, np.int64)), np.arange(lanes)
+    begin(kernel, ~last, seeds, state, obs)
+    for n, core in enumerate(cores):
+        seen, _ = core.reset(seed=n)
+        if bits(seen, core.state) != bits(obs[n], state[n]):
+            return "the first state of an episode differs from ours"
+        if n % 2:
+            state[n] = core.state = generator.uniform(-reach, reach)
     going = list(range(lanes))
     for step in range(steps):
-        if isinstance(space, gymnasium.spaces.Discrete):
-            action = generator.integers(space.n, size=lanes)
+        if discrete:
+            action = generator.integers(int(space.n), size=lanes)
         else:
             action = generator.uniform(1.5 * space.low, 1.5 * space.high, (lanes, *space.shape)).astype(
-                space.dtype
+                np.float32
             )
         getattr(equations, kernel)(state, action, obs, flags, 0, TWO)
         for n in going:
-            seen, paid, terminated, _, _ = cores[n].step(action[n] if action.ndim > 1 else int(action[n]))
-            theirs = (
-                seen.tobytes(),
-                np.float32(paid).tobytes(),
-                terminated,
-                np.array(cores[n].state, float).tobytes(),
-            )
-            if theirs != (obs[n].tobytes(), reward[n].tobytes(), flags.terminated[n], state[n].tobytes()):
-                return f"step {step + 1} of the installed Gymnasium differs from its equations here"
-        going = [n for n in going if not flags.last[n]]
+            seen, paid, ended, _, _ = cores[n].step(int(action[n]) if discrete else action[n])
+            theirs = bits(seen, cores[n].state), np.float32(paid).tobytes(), ended
+            if theirs != (bits(obs[n], state[n]), reward[n].tobytes(), terminated[n]):
+                return f"step {step + 1} of an episode differs from ours"
+        going = [n for n in going if not last[n]]
     return ""
+
+
+def bits(obs: Value, state: Value) -> bytes:
+    """An observation and a state, to be compared to the last bit."""
+    return bytes(np.asarray(obs).tobytes() + np.array(state, np.float64).tobytes())

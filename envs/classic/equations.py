@@ -258,7 +258,7 @@ def mountain_car_continuous(
         within = -1.0 <= u <= 1.0  # a force beyond is replaced by a float64
         push = np.float64(single(u * single(0.0015)) - single(slope))
         if not within:
-            push = math.copysign(0.0015, u) - slope
+            push = np.float64(math.copysign(0.0015, u) - slope)
         if flags.steps[n] == 0:
             x, v = _roll(x, v, push, 0.07, -1.2, 0.6)
             terminated = x >= 0.45 and v >= 0

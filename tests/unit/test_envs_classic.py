@@ -10,8 +10,10 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 
 from rlkit.envs import EnvConfig, EnvFault, make_vec
+from rlkit.envs.backends.games import make_block
 from rlkit.envs.backends.inprocess import InProcess
 from rlkit.envs.backends.lane import Block
+from rlkit.envs.backends.rows import Rows
 from rlkit.envs.classic import PROBLEMS, suits
 from rlkit.envs.classic import block as classic
 from rlkit.seeding import Seeds
@@ -141,6 +143,27 @@ def test_actions_that_are_none_fail_as_in_gymnasium(id, bad, kind, limit):
         assert equal(ours, theirs)
 
 
+def test_parts_of_the_lanes_have_their_own_seeds():
+    """Blocks of lanes 0, 1 and 2 to 4, as workers have them, on the seeds of evaluations."""
+    config, seeds = EnvConfig(id="CartPole-v1", lanes=LANES, check="none"), Seeds(3, True, 0, LANES)
+    theirs = InProcess(config, seeds, block=Block(config, seeds, 0, LANES))
+    theirs.restore(np.zeros(LANES, np.int64), [theirs.rows.action[:0]] * LANES)
+    blocks = [make_block(config, seeds, *part) for part in ((0, 2), (2, LANES))]
+    rows = Rows(blocks[0].observation, blocks[0].action, LANES)
+    for block in blocks:
+        block.attach(rows)
+        count = block.stop - block.start
+        block.restore(np.zeros(count, np.int64), [rows.action[:0]] * count)
+    for action in actions(theirs, 150):
+        theirs.step(action)
+        rows.action[:] = action.numpy()
+        for block in blocks:
+            block.step()
+        assert rows.obs[""].tobytes() == theirs.rows.obs[""].tobytes()
+        assert rows.episode.tobytes() == theirs.rows.episode.tobytes()
+    assert rows.episode.min() > 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -188,7 +211,9 @@ def test_another_gravity_is_noticed_and_gymnasium_steps(monkeypatch, unknown):
         self.gravity = np.nextafter(9.8, 10)
 
     monkeypatch.setattr(CartPoleEnv, "__init__", heavier)
-    with pytest.warns(UserWarning, match="CartPole-v1: step .* differs .* Gymnasium's own environments"):
+    with pytest.warns(
+        UserWarning, match="CartPole-v1: step .* differs from ours, so Gymnasium's own environments"
+    ):
         vector = make_vec(EnvConfig(id="CartPole-v1", lanes=2, backend="inprocess"), 0)
     assert type(vector.block) is Block
     vector.close()
