@@ -9,6 +9,7 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 
+import rlkit
 from rlkit.envs import EnvConfig, EnvFault, make_vec
 from rlkit.envs.backends.games import make_block
 from rlkit.envs.backends.inprocess import InProcess
@@ -231,3 +232,20 @@ def test_another_class_or_interface_is_gymnasiums(monkeypatch, unknown):
     monkeypatch.setattr(Continuous_MountainCarEnv, "step", lambda self, action: (None,) * 3)
     with pytest.warns(UserWarning, match="ValueError"):
         assert not classic.same("MountainCarContinuous-v0")
+
+
+def test_a_run_ends_with_the_weights_of_gymnasiums_lanes(tmp_path, monkeypatch):
+    options = {
+        "env.lanes": 4, "agent.steps": 32, "agent.minibatch": 64, "network.hidden": [8], "threads": 1,
+        "log.tensorboard": False, "preset": "none", "compile": False, "evaluate.episodes": 2,
+    }  # fmt: skip
+
+    def weights(name):
+        run = rlkit.train("ppo", "cartpole", dir=str(tmp_path), name=name, total_steps=512, **options)
+        last = max((run / "checkpoints").iterdir())
+        return last.name, (last / "policy.safetensors").read_bytes()
+
+    ours = weights("ours")
+    for module in ("make", "backends.games"):
+        monkeypatch.setattr(f"rlkit.envs.{module}.known", lambda config: False)
+    assert weights("gymnasium") == ours
