@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
+import threading
 import warnings
 
 import gymnasium
@@ -24,9 +26,11 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.navigation.cells import Bools, Ints
 from rlkit.envs.navigation.seeds import draw_seeds, draw_uniforms, words
 from rlkit.envs.single import make_env
+from rlkit.seeding import episode_seed
 from rlkit.spaces import Array
 
 TWO = 2.0  # see `equations`
+SILENCE = 1.0  # seconds after which people are told what takes so long
 # the bounds between which the first state of an episode is drawn
 START = {
     "cartpole": ((-0.05,) * 4, (0.05,) * 4),
@@ -124,9 +128,8 @@ def begin(kernel: str, opening: Bools, seed: Ints, state: Array, obs: Array) -> 
     draw_uniforms(opening, seed, low, high - low, state)
     if kernel == "acrobot":
         state[opening] = state[opening].astype(np.float32)
-        a, b, v, w = np.ascontiguousarray(
-            state[opening].T, np.float32
-        )  # whose cosines are others than float64's
+        # float32, whose cosines are others than float64's
+        a, b, v, w = np.ascontiguousarray(state[opening].T, np.float32)
         obs[opening] = np.stack([np.cos(a), np.sin(a), np.cos(b), np.sin(b), v, w], 1)
     elif kernel == "pendulum":
         a, w = np.ascontiguousarray(state[opening].T)
@@ -151,10 +154,16 @@ def same(id: str) -> bool:
     kind, kernel = PROBLEMS[id]
     if f"{type(core).__module__}:{type(core).__qualname__}" != kind:
         return False
+    told = f"environment {id}: compiling its equations, once where a cache can be written"
+    word = threading.Timer(SILENCE, print, [told], {"file": sys.stderr})
+    word.daemon = True
+    word.start()
     try:
         why = difference(id, kernel)
     except Exception as error:  # whatever it is, this is not the Gymnasium that we know
         why = repr(error)
+    finally:
+        word.cancel()
     if why:
         warnings.warn(
             f"env.id={id}: {why}, so Gymnasium's own environments are stepped (the same, slower)",
@@ -169,16 +178,16 @@ def difference(id: str, kernel: str, lanes: int = 16, steps: int = 24) -> str:
     cores: list[Core] = [make_env(EnvConfig(id=id)).unwrapped for _ in range(lanes)]
     space, shape = cores[0].action_space, cores[0].observation_space.shape
     discrete = isinstance(space, gymnasium.spaces.Discrete)
-    state, obs, reward = (
-        np.zeros((lanes, len(reach))),
-        np.zeros((lanes, *shape), np.float32),
-        np.zeros(lanes, np.float32),
-    )
-    terminated, first, last = (np.zeros(lanes, np.bool_) for _ in range(3))
-    flags, seeds = Flags(reward, terminated, first, last, np.zeros(lanes, np.int64)), np.arange(lanes)
-    begin(kernel, ~last, seeds, state, obs)
+    state, reward = np.zeros((lanes, len(reach))), np.zeros(lanes, np.float32)
+    obs = np.zeros((lanes, *shape), np.float32)
+    terminated, first, last, everyone = np.zeros((4, lanes), np.bool_)
+    counts, episode, drawn = np.zeros((3, lanes), np.int64)
+    flags = Flags(reward, terminated, first, last, counts)
+    everyone[:] = True
+    draw_seeds(everyone, 0, lanes, words(0), False, 0, episode, drawn)
+    begin(kernel, everyone, drawn, state, obs)
     for n, core in enumerate(cores):
-        seen, _ = core.reset(seed=n)
+        seen, _ = core.reset(seed=episode_seed(0, n, 0))
         if bits(seen, core.state) != bits(obs[n], state[n]):
             return "the first state of an episode differs from ours"
         if n % 2:
@@ -188,9 +197,8 @@ def difference(id: str, kernel: str, lanes: int = 16, steps: int = 24) -> str:
         if discrete:
             action = generator.integers(int(space.n), size=lanes)
         else:
-            action = generator.uniform(1.5 * space.low, 1.5 * space.high, (lanes, *space.shape)).astype(
-                np.float32
-            )
+            wide = generator.uniform(1.5 * space.low, 1.5 * space.high, (lanes, *space.shape))
+            action = wide.astype(np.float32)
         getattr(equations, kernel)(state, action, obs, flags, 0, TWO)
         for n in going:
             seen, paid, ended, _, _ = cores[n].step(int(action[n]) if discrete else action[n])
