@@ -20,8 +20,8 @@ import numpy.typing as npt
 from rlkit.envs.aliases import Core, Value
 from rlkit.envs.backends.lane import Block, Lane, strip
 from rlkit.envs.backends.rows import Rows
-from rlkit.envs.classic import PROBLEMS, equations
-from rlkit.envs.classic.equations import Flags
+from rlkit.envs.classic.equations import KERNELS, Flags
+from rlkit.envs.classic.problems import PROBLEMS
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.navigation.cells import Bools, Ints
 from rlkit.envs.navigation.seeds import draw_seeds, draw_uniforms, words
@@ -61,7 +61,7 @@ class ClassicBlock(Block):
         self.flags = Flags(*(getattr(rows, name)[mine] for name in Flags._fields))
         self.obs = rows.obs[""][mine]
         self.kernel = PROBLEMS[self.config.id][1]
-        self.move, self.limit = getattr(equations, self.kernel), self.lanes[0].limit
+        self.move, self.limit = KERNELS[self.kernel], self.lanes[0].limit
         self.words, self.drawn = words(self.seeds.seed), np.zeros(rows.lanes, np.int64)
         self.state = np.zeros((len(self.lanes), len(REACH[self.kernel])))
 
@@ -199,7 +199,7 @@ def difference(id: str, kernel: str, lanes: int = 16, steps: int = 24) -> str:
         else:
             wide = generator.uniform(1.5 * space.low, 1.5 * space.high, (lanes, *space.shape))
             action = wide.astype(np.float32)
-        getattr(equations, kernel)(state, action, obs, flags, 0, TWO)
+        KERNELS[kernel](state, action, obs, flags, 0, TWO)
         for n in going:
             seen, paid, ended, _, _ = cores[n].step(int(action[n]) if discrete else action[n])
             theirs = bits(seen, cores[n].state), np.float32(paid).tobytes(), ended

@@ -271,3 +271,12 @@ def mountain_car_continuous(
         flags.reward[n] = (100.0 if terminated else 0.0) - math.pow(np.float64(u), two) * 0.1
         _close(n, terminated, limit, flags)
     return opening
+
+
+KERNELS = {
+    "cartpole": cartpole,
+    "pendulum": pendulum,
+    "acrobot": acrobot,
+    "mountain_car": mountain_car,
+    "mountain_car_continuous": mountain_car_continuous,
+}

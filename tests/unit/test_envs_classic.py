@@ -15,8 +15,8 @@ from rlkit.envs.backends.games import make_block
 from rlkit.envs.backends.inprocess import InProcess
 from rlkit.envs.backends.lane import Block
 from rlkit.envs.backends.rows import Rows
-from rlkit.envs.classic import PROBLEMS, suits
 from rlkit.envs.classic import block as classic
+from rlkit.envs.classic.problems import PROBLEMS, suits
 from rlkit.seeding import Seeds
 
 LANES = 5
