@@ -17,6 +17,7 @@ from rlkit.envs.abilities import ABILITIES, OF_GAMES
 from rlkit.envs.backends import FACTORIES
 from rlkit.envs.backends.faults import EnvFault
 from rlkit.envs.backends.simulators import Simulators
+from rlkit.envs.classic import known
 from rlkit.envs.config import AtariConfig, EnvConfig
 from rlkit.envs.habits import Narrowing, normalizing, wide
 from rlkit.envs.labels import experts, label_leaves
@@ -246,12 +247,15 @@ def _probe_single(env: Env, config: EnvConfig, render: bool) -> Probe:
     spec = EnvSpec(config.id, shown, action, config.stack, labels=label_leaves(config, shown))
     _check_mask(spec)
     _check_keys(env.action_space, config.id)
-    notes = _notes(env, shown, config)
+    notes, why = _notes(env, shown, config), ""
+    if config.backend == "auto" and known(config):
+        config = replace(config, backend="inprocess")
+        why = f"environment {config.id}: machine code with Gymnasium's numbers, so all lanes in this process"
     if config.backend != "auto" and not render:
-        return Probe(spec, settled(config), "", notes)
+        return Probe(spec, settled(config), why, notes)
     from rlkit.envs.backends.trial import lane_of, step_seconds
 
-    lane, why = lane_of(env, config), ""
+    lane = lane_of(env, config)
     try:
         if config.backend == "auto":
             seconds = step_seconds(lane)

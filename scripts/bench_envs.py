@@ -51,6 +51,17 @@ def batched(cores: int, lanes: int = 32, id: str = BATCHED, **kwargs: Any) -> di
 
 IN, OUT, THREADS, POOL = ("inprocess", 1), ("workers", 2), ("threads", 1), ("envpool", 1)
 STOCK, EXACT = {"id": "CarRacing-v3"}, {"id": "rlkit/CarRacing"}
+# classic control by the names of its classes: the same problems, which are then stepped as Gymnasium steps them
+PYTHON: dict[str, dict[str, Any]] = {
+    id: {"id": f"gymnasium.envs.classic_control.{name}", "time_limit": limit}
+    for id, name, limit in (
+        ("CartPole-v1", "cartpole:CartPoleEnv", 500),
+        ("Pendulum-v1", "pendulum:PendulumEnv", 200),
+        ("Acrobot-v1", "acrobot:AcrobotEnv", 500),
+        ("MountainCar-v0", "mountain_car:MountainCarEnv", 200),
+        ("MountainCarContinuous-v0", "continuous_mountain_car:Continuous_MountainCarEnv", 999),
+    )
+}
 CASES: dict[str, dict[str, Any]] = {
     # every frame is seen: [96, 96, 3]
     "carracing": {
@@ -77,10 +88,21 @@ CASES: dict[str, dict[str, Any]] = {
     "cartpole": {
         "rows": 2000,
         "ways": [
-            *ways("Gymnasium", {"id": "CartPole-v1"}, IN, OUT, ("native", 1)),
+            *ways("Gymnasium", PYTHON["CartPole-v1"], IN, OUT, ("native", 1)),
+            *ways("machine code", {"id": "CartPole-v1"}, IN),
             *ways("EnvPool", {"id": "CartPole-v1"}, POOL, ("envpool", 2)),
             *ways("Gymnasium, 256 lanes", {"id": "CartPole-v1"}, ("native", 1), lanes=256),
             *ways("EnvPool, 256 lanes", {"id": "CartPole-v1"}, POOL, ("envpool", 2), lanes=256),
+        ],
+    },
+    "classic": {
+        "rows": 2000,
+        "ways": [
+            way
+            for id, python in PYTHON.items()
+            for lanes in (8, 1)
+            for label, fields in ((f"{id}, Gymnasium", python), (f"{id}, machine code", {"id": id}))
+            for way in ways(label, fields, IN, lanes=lanes)
         ],
     },
     "maze": {

@@ -30,6 +30,7 @@ from rlkit.envs.backends.grouping import Groups, groups_of, neutral, numbers
 from rlkit.envs.backends.interface import Misuse
 from rlkit.envs.backends.lane import Block, Lane
 from rlkit.envs.backends.rows import Rows
+from rlkit.envs.classic import known
 from rlkit.envs.config import EnvConfig
 from rlkit.envs.lookup import find_class, plays_games
 from rlkit.envs.single import refusal
@@ -43,7 +44,14 @@ STATE = "state"  # ... that has the whole game's state (env.show_state)
 
 
 def make_block(config: EnvConfig, seeds: Seeds, start: int, stop: int, render: bool = False) -> Block:
-    """Lanes [start, stop) of a vector environment: games where the environment is one of several agents."""
+    """Lanes [start, stop) of a vector environment: games where the environment is one of several agents.
+
+    Classic control that is not drawn has a block of its own (rlkit.envs.classic).
+    """
+    if not render and known(config):
+        from rlkit.envs.classic.block import ClassicBlock  # machine code: only where it is used
+
+        return ClassicBlock(config, seeds, start, stop)
     kind = GameBlock if plays_games(config) else Block
     return kind(config, seeds, start, stop, render)
 
