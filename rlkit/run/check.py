@@ -64,6 +64,9 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
     pixels = has_pixels(spec)
     pictured = [part for part in (spec.group(name) for name, _ in spec.groups) if has_pixels(part)]
     precision = tested_precision(config, pictured[0] if pictured else spec, device, notes)
+    how = choose_compile(
+        config.compile, config.total_steps, device, precision, simple(config, spec), notes.append
+    )
     if probe.why:
         notes.append(probe.why)
     notes += probe.notes
@@ -72,9 +75,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         device=str(device),
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
-        compile=choose_compile(
-            config.compile, config.total_steps, device, precision, simple(config, spec), notes.append
-        ),
+        compile=how,
     )
     return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
 
