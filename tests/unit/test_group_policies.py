@@ -17,6 +17,7 @@ from rlkit.collect.make import make_actor, make_policy
 from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
 from rlkit.envs import EnvConfig, make_vec, probe
+from rlkit.envs.backends.faults import EnvFault
 from rlkit.options import ConfigError
 from rlkit.play.saved import load
 from rlkit.run.resume import resume
@@ -193,6 +194,21 @@ def test_groups_are_evaluated_and_played(tmp_path: Path, capsys: pytest.CaptureF
         == 0
     )
     assert film.stat().st_size > 0
+
+
+def test_a_mask_that_allows_nothing_is_refused_in_the_lanes_of_its_group() -> None:
+    """The masks that the others' lanes hold are all zero, and mean nothing."""
+    told = r"mask: environment .*, lane [47], .*prey\.action_mask: allows nothing in component 0"
+    options = {"id": ID, "lanes": 6, "backend": "inprocess", "kwargs": {"prey": "closed"}}
+    env = make_vec(EnvConfig(**options, max_failures=0), 0, first_lane=3)
+    env.restore(np.zeros(6, np.int64), [np.zeros(0)] * 6)
+    with pytest.raises(EnvFault, match=told):
+        env.step(torch.zeros(6, 2))
+    env = make_vec(EnvConfig(**options, max_failures=2), 0, first_lane=3)
+    env.restore(np.zeros(6, np.int64), [np.zeros(0)] * 6)
+    with pytest.warns(RuntimeWarning, match=told):
+        row = env.step(torch.zeros(6, 2))
+    assert row.last.all() and not row.terminated.any()  # whole games are cut
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
