@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 
@@ -15,7 +15,7 @@ from rlkit.contracts import Algorithm, Experience, Replayed, Saved
 from rlkit.device import choose_compile, choose_device, choose_threads
 from rlkit.learn import learners
 from rlkit.options import ConfigError, show
-from rlkit.run.handover import Source, sources, through_eyes
+from rlkit.run.handover import Source, guests_of, sources, through_eyes
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
@@ -36,6 +36,7 @@ class Plan:
     notes: tuple[str, ...]  # what was chosen and why, a line each
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
     eyes: Eyes | None = None  # through which the agent sees its environment
+    guests: Saved = field(default_factory=dict)  # agents of other runs in its league: their parts by name
 
 
 def check(config: RunConfig, continued: Saved | None = None) -> Plan:
@@ -60,6 +61,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
             "type agent.replay.warmup=NUMBER or a larger total_steps"
         )
     found = sources(config, spec, continued, notes.append)
+    guests = guests_of(config, spec, continued, notes.append)
     pixels = has_pixels(spec)
     pictured = [part for part in (spec.group(name) for name, _ in spec.groups) if has_pixels(part)]
     precision = tested_precision(config, pictured[0] if pictured else spec, device, notes)
@@ -72,10 +74,17 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         precision=str(precision).removeprefix("torch."),
         threads=choose_threads(config.threads, pixels, config.learner.workers),
         compile=choose_compile(
-            config.compile, config.total_steps, device, precision, not pixels and config.network.core == "identity", notes.append
+            config.compile,
+            config.total_steps,
+            device,
+            precision,
+            not pixels and config.network.core == "identity",
+            notes.append,
         ),
     )
-    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
+    return Plan(
+        config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes, guests
+    )
 
 
 def check_league(config: RunConfig, spec: EnvSpec) -> None:
