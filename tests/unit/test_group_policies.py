@@ -187,6 +187,11 @@ def test_groups_are_evaluated_and_played(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["evaluate", str(folder), "--episodes", "10", "--trust", "tests.helpers.parallel"]) == 0
     said = capsys.readouterr().out
     # four whole games
+    (path,) = (folder / "eval").glob("*.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["group"] for row in rows] == ["hunter", "prey", "hunter"] * 4
+    assert [row["length"] for row in rows] == ["5", "3", "5"] * 4
     assert "12 greedy episodes" in said and "hunter: 8 of them" in said and "prey: 4 of them" in said
     film = tmp_path / "film.mp4"
     assert (
