@@ -12,7 +12,7 @@ from tests.helpers.runs import rlkit
 
 EACH = 10  # kills of every cell
 COMMON = [
-    "preset=none", "threads=1", "device=cpu", "env.backend=inprocess", "log.every=100", "log.tensorboard=false",
+    "preset=none", "threads=1", "device=cpu", "log.every=100", "log.tensorboard=false",
     "checkpoint.every=130", "checkpoint.keep=100", "network.hidden=[16]", "network.core_size=8",
 ]  # fmt: skip
 PPO = "agent=ppo agent.steps=16 agent.minibatch=32 agent.epochs=2"
@@ -25,10 +25,10 @@ LINE = "env=rlkit/Board env.kwargs={width:4,height:1,row:2} env.lanes=8 network.
 LEAGUE = f"{LINE} evaluate.every=400 evaluate.episodes=4 league.players=[random,runs/guest] total_steps=3000"
 LIVES, CHASE = "env=tests.helpers.parallel:Lives env.kwargs={lives:[3,6]}", "env=tests.helpers.parallel:Chase"
 CELLS = {
-    "shared-ppo": f"{PPO} {LIVES} {GAMES}",
+    "shared-ppo": f"{PPO} {LIVES} {GAMES} env.backend=inprocess",
     "shared-dqn-workers": f"{DQN} {LIVES} {GAMES} env.backend=workers env.workers=2",
-    "groups-ppo": f"{PPO} {CHASE} {GAMES}",
-    "groups-ppo-gru-thread": f"{PPO} {CHASE} {GAMES} network=gru source=thread",
+    "groups-ppo": f"{PPO} {CHASE} {GAMES} env.backend=inprocess",
+    "groups-ppo-gru-thread": f"{PPO} {CHASE} {GAMES} env.backend=inprocess network=gru source=thread",
     "league-ppo": f"{PPO} {LEAGUE}",
     "league-dqn-gru": f"{DQN} {LEAGUE} network=gru agent.replay.sequence=8 agent.replay.burn_in=4",
 }
