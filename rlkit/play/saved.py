@@ -194,7 +194,9 @@ def build_policy(parts: Saved) -> Policy:
 
 
 def _build_policy(parts: Saved) -> Policy:
-    spec, size = EnvSpec.from_json(parts["spec"]), _bytes_of(parts["weights"])
+    spec = EnvSpec.from_json(parts["spec"])
+    guests = {name: guest_parts(each) for name, each in parts.get("guests", {}).items()}
+    size = sum(_bytes_of(each["weights"]) for each in (parts, *guests.values()))
     try:
         with Budget(2 * size + SPARE):  # whoever wrote the widths may have meant to fill the memory
             if spec.groups:
@@ -206,13 +208,13 @@ def _build_policy(parts: Saved) -> Policy:
                 policy = _untrained(parts, spec)
             if "league" in parts:
                 policy = with_league(policy, build(LeagueConfig, parts["league"], "league"))
+            league = league_of(policy)
+            if league is not None:
+                league.invite(guests)
     except TooLarge as error:
         raise ConfigError(
             f"policy.json describes a network that is larger than its weights ({gib(size)}): it is not the saved one"
         ) from error
-    league = league_of(policy)
-    if league is not None:
-        league.invite({name: guest_parts(each) for name, each in parts.get("guests", {}).items()})
     policy.load_state_dict(tree_map(torch.Tensor.contiguous, parts["weights"]))
     if parts.get("eyes"):
         policy.eyes = registry.open_eyes(parts["eyes"])

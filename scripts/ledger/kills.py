@@ -6,6 +6,7 @@ that was never killed, bit for bit. Every kill is a trial; a run that had ended 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -76,8 +77,9 @@ def _broken(
         _first_checkpoint(run, process)
         time.sleep(moment)
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(moment)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(moment)
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
         words = ["resume", "runs/broken"]

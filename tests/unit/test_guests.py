@@ -17,7 +17,7 @@ from rlkit.collect.league import Field, league_of
 from rlkit.config import trust
 from rlkit.envs.boards.board import Board
 from rlkit.options import ConfigError
-from rlkit.play.saved import load
+from rlkit.play.saved import build_policy, load
 from rlkit.run.resume import resume
 from rlkit.types import Lanes, tree_map
 from tests.helpers.resumed import interrupted_at
@@ -150,3 +150,12 @@ def test_a_folder_does_not_take_the_name_of_a_player(here: Path) -> None:
     new = rlkit.train(**TINY, name="new", total_steps=64)
     league = league_of(load(new, "last").policy)
     assert league is not None and not league.guests
+
+
+def test_a_guest_that_is_larger_than_its_weights_is_refused(here: Path) -> None:
+    parts = checkpoint.newest(here / "checkpoints", "policy", say=print)[2]["policy"]
+    ((name, guest),) = parts["guests"].items()
+    build_policy(parts)
+    wide = guest | {"network": guest["network"] | {"hidden": [8192, 8192]}}
+    with pytest.raises(ConfigError, match="a network that is larger than its weights"):
+        build_policy(parts | {"guests": {name: wide}})
