@@ -209,7 +209,8 @@ def by_group(policy: Policy, episodes: Sequence[Episode]) -> dict[str, list[floa
 
 def group_of(policy: Policy, episode: Episode) -> str:
     """The group whose agent's an episode was, "" where all agents share one policy."""
-    number = episode.number % len(policy.spec.agents)  # lane n, and so every episode of it, is one of agent n % A
+    # lane n, and so every episode of it, is one of agent n % A
+    number = episode.number % len(policy.spec.agents)
     return next((name for name, members in policy.spec.groups if number in members), "")
 
 
