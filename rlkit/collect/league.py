@@ -52,9 +52,8 @@ class League(nn.Module):
     def __init__(self, policy: nn.Module, players: Sequence[str], size: int, newest: float = 0.5) -> None:
         super().__init__()
         self.players, self.size, self.newest = tuple(players), size, newest
-        self.invited: Mapping[
-            str, Saved
-        ] = {}  # of the players that are guests: what makes them again, by name
+        # of the players that are guests, by name: what makes them again
+        self.invited: Mapping[str, Saved] = {}
         self.guests: dict[str, Policy] = {}
         # what changes its size while a run goes on has no part in acting
         self.names = [name for name, x in policy.state_dict().items() if x.numel()]

@@ -31,7 +31,7 @@ from rlkit.text import clean
 from rlkit.turns import seated
 from rlkit.types import EnvSpec, tree_map
 
-KNOWN = ("random", "first", "perfect")  # players that are never runs of these names
+KNOWN = ("random", "first", "perfect", "minimax")  # players, which runs of these names are never taken for
 _ENCODER = re.compile(r"(?:.+\.)?encoders\.0\.")
 
 
@@ -129,13 +129,19 @@ def guests_of(config: RunConfig, spec: EnvSpec, continued: Saved | None, say: Sa
     """
     if not seated(spec):
         return {}
+    names = [(name, _checkpoint_of(name)[0]) for name in config.league.players]
+    runs = [name for name, folder in names if folder not in KNOWN and run_named(folder).is_dir()]
     if continued is not None:
         parts: Saved = continued.get("guests", {})
+        new = [name for name in runs if name not in parts]
+        if new:
+            raise ConfigError(
+                f"league.players={new[0]}: was no player when the run began; type the players of then (its checkpoint "
+                f"has {', '.join(parts) or 'no run'}), or begin a new run"
+            )
         return parts
     found = {}
-    for name in config.league.players:
-        if name in KNOWN or not run_named(_checkpoint_of(name)[0]).is_dir():
-            continue
+    for name in runs:
         source = open_source(f"league.players={name}", name, say)
         if "agent" not in source.parts or source.parts.get("eyes"):
             raise ConfigError(

@@ -82,6 +82,14 @@ def test_a_run_with_a_guest_goes_on_exactly_without_its_folder(
         rlkit.train(**options, name="part")
     assert "league: guest plays as" in capsys.readouterr().out
     shutil.rmtree(here)
+    written = here.with_name("part") / "config.yaml"
+    kept = written.read_text()
+    written.write_text(kept.replace("- guest\n", "- whole\n"))
+    with pytest.raises(
+        ConfigError, match=r"league.players=whole: was no player .* \(its checkpoint has guest\)"
+    ):
+        resume(here.with_name("part"))
+    written.write_text(kept)
     resume(here.with_name("part"))
     assert digest(whole) == digest(here.with_name("part"))
     policy = load(whole, "last").policy
