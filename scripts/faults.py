@@ -3,6 +3,7 @@
     python scripts/faults.py [KIND ...] [--short] [--seed 0] [--json FILE]
 
     kills         runs of every agent are killed twice at random moments and continued: the weights of an unbroken run
+    agents        runs of games of several agents (shared policy, groups, league), killed in the same way
     points        a run is killed at a change that it makes to the file system, one after the other, and continued
     damage        checkpoints, config.yaml and metrics.csv with bits flipped, cut, emptied, exchanged, removed
     hostile       run folders that ask for code, hosts and places outside, opened by every verb under an audit hook
@@ -38,7 +39,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 from scripts.ledger.trial import Task, Trial  # noqa: E402
 from tests.helpers.forkserver import preload  # noqa: E402
 
-KINDS = ("kills", "points", "damage", "hostile", "environments", "orphans", "disk", "typos")
+KINDS = ("kills", "agents", "points", "damage", "hostile", "environments", "orphans", "disk", "typos")
 SHOWN = 10  # lost trials of a kind
 ALLOWED = {"typos": 0.05}  # the share that may be lost
 

@@ -288,7 +288,13 @@ class Block:
         self.actions = rows.action[mine]
         rows.cursor[self.start] = self.start
         self.check = Check(
-            self.observation, self.action, views, rows.reward[mine], rows.last[mine], self.config.check
+            self.observation,
+            self.action,
+            views,
+            rows.reward[mine],
+            rows.last[mine],
+            self.config.check,
+            self.groups,
         )
 
     def step(self) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from rlkit.spaces import (
     MASK,
     Array,
+    Dict,
     Space,
     action_row,
     component_starts,
@@ -108,16 +109,31 @@ class Check:
     mode "space" looks for both, "finite" for the first, "none" for nothing; "warn" lets finite floats leave
     their bounds (whoever learns from the rows counts them) and looks for all else. Shapes and dtypes are the
     lanes' to check: they are gone once a value is in its row. A mask that allows nothing is found in all modes but
-    "none", unless the row is `last` and no action follows.
+    "none", unless the row is `last` and no action follows; where agents are in groups (as EnvSpec.groups, in rows of
+    whole games), the mask of a group is looked at in its own lanes.
     """
 
     def __init__(
-        self, observation: Space, action: Space, obs: dict[str, Array], reward: Array, last: Array, mode: str
+        self,
+        observation: Space,
+        action: Space,
+        obs: dict[str, Array],
+        reward: Array,
+        last: Array,
+        mode: str,
+        groups: tuple[tuple[str, tuple[int, ...]], ...] = (),
     ) -> None:
         self.mode = mode
-        self.reward = reward
-        self.mask, self.last = obs.get(MASK), last
-        self.starts = component_starts(action)
+        self.reward, self.last = reward, last
+        # masks: name, rows, where the choices of each component begin, and whose mask it is [n]
+        self.masks: list[tuple[str, Array, Array, Array]] = []
+        if MASK in obs:
+            self.masks.append((MASK, obs[MASK], component_starts(action), np.ones(len(last), bool)))
+        number = np.arange(len(last)) % max(sum(len(agents) for _, agents in groups), 1)  # in its game
+        for group, agents in groups:
+            if (name := f"{group}.{MASK}") in obs:
+                assert isinstance(action, Dict), "each group has an entry"
+                self.masks.append((name, obs[name], component_starts(action[group]), np.isin(number, agents)))
         self.finite: list[tuple[str, Array]] = []
         self.bounded: list[tuple[str, Array, Array, Array]] = []  # name, rows, low, high
         for name, leaf in leaves(observation):
@@ -142,7 +158,8 @@ class Check:
             # NaN compares false and infinite bounds became the largest float: two comparisons find all.
             if not ((rows >= low).all() and (rows <= high).all()):
                 return _broken(name, rows, (rows >= low) & (rows <= high), low, high)
-        return None if self.mask is None else self._closed(self.mask)
+        found = (self._closed(*each) for each in self.masks)
+        return next((each for each in found if each is not None), None)
 
     def mend(self, row: int) -> None:
         """Make a row valid that was cut: what is no number becomes 0, what is out of bounds the bound."""
@@ -152,13 +169,13 @@ class Check:
             clean = np.nan_to_num(rows[row]) if rows.dtype.kind == "f" else rows[row]
             rows[row] = np.clip(clean, low, high)
 
-    def _closed(self, mask: Array) -> Finding | None:
+    def _closed(self, name: str, mask: Array, starts: Array, own: Array) -> Finding | None:
         """The first row whose mask allows nothing where an action follows."""
-        closed = ~open_components(mask, self.starts) & ~self.last[:, None]  # [n, components]
+        closed = ~open_components(mask, starts) & (own & ~self.last)[:, None]  # [n, components]
         if not closed.any():
             return None
         row, component = (int(i) for i in np.argwhere(closed)[0])
-        return Finding("mask", MASK, row, f"allows nothing in component {component}")
+        return Finding("mask", name, row, f"allows nothing in component {component}")
 
 
 def _broken(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
-import threading
 import warnings
 
 import gymnasium
@@ -26,11 +24,11 @@ from rlkit.envs.config import EnvConfig
 from rlkit.envs.navigation.cells import Bools, Ints
 from rlkit.envs.seeds import draw_seeds, draw_uniforms, words
 from rlkit.envs.single import make_env
+from rlkit.jit import announced
 from rlkit.seeding import episode_seed
 from rlkit.spaces import Array
 
 TWO = 2.0  # see `equations`
-SILENCE = 1.0  # seconds after which people are told what takes so long
 # the bounds between which the first state of an episode is drawn
 START = {
     "cartpole": ((-0.05,) * 4, (0.05,) * 4),
@@ -154,16 +152,11 @@ def same(id: str) -> bool:
     kind, kernel = PROBLEMS[id]
     if f"{type(core).__module__}:{type(core).__qualname__}" != kind:
         return False
-    told = f"environment {id}: compiling its equations, once where a cache can be written"
-    word = threading.Timer(SILENCE, print, [told], {"file": sys.stderr})
-    word.daemon = True
-    word.start()
-    try:
-        why = difference(id, kernel)
-    except Exception as error:  # whatever it is, this is not the Gymnasium that we know
-        why = repr(error)
-    finally:
-        word.cancel()
+    with announced(f"environment {id}: compiling its equations, once where a cache can be written"):
+        try:
+            why = difference(id, kernel)
+        except Exception as error:  # whatever it is, this is not the Gymnasium that we know
+            why = repr(error)
     if why:
         warnings.warn(
             f"env.id={id}: {why}, so Gymnasium's own environments are stepped (the same, slower)",

@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         return evaluate(arguments, config_of_task)
     import torch
 
-    from rlkit.play.evaluate import by_group, evaluate_policy
+    from rlkit.play.evaluate import by_group, evaluate_policy, group_of
     from rlkit.play.statistics import summarise, table
     from rlkit.turns import seated
 
@@ -76,8 +76,12 @@ def main(argv: list[str]) -> int:
         print(f"\n{clean(name)}: {len(results)} of them\n{table(summarise(results))}")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["episode", "seed", "return", "length"])
-    writer.writerows((each.number, each.seed, repr(each.result), each.length) for each in played)
+    names = [group_of(agent.policy, each) for each in played]
+    writer.writerow(["episode", "seed", "return", "length", *(["group"] if groups else [])])
+    writer.writerows(
+        (each.number, each.seed, repr(each.result), each.length, *([name] if groups else []))
+        for each, name in zip(played, names, strict=True)
+    )
     name = f"{agent.path.name}{elsewhere(arguments)}-{mode}-seed{seed}-{episodes}.csv"
     path = (folder / "eval").mkdir() / name
     path.write(text.getvalue().encode())

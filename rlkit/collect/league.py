@@ -1,7 +1,7 @@
 """The league: who plays the other seat when an agent learns a game of turns by playing against itself.
 
     member 0            the newest weights, those that act
-    members 1 .. F      players without learning (league.players)
+    members 1 .. F      players that do not learn here (league.players); agents of other runs among them are guests
     members F+1 ..      snapshots: the weights of earlier evaluations
 
 A training game is played against the newest weights with probability `newest`, else against the others with weights
@@ -12,7 +12,8 @@ so that who is hard to beat is met more often (prioritised fictitious self-play:
 evaluation plays every member as often; its results make the Elo ratings (`ratings`), of which player 1's is 0, and its
 weights become a snapshot.
 
-Everything the league knows are buffers of the policy: they travel to whoever acts, and are saved and resumed with it.
+What changes are buffers of the policy: they travel to whoever acts, and are saved and resumed with it. Guests are
+policies that were read once, when the run began; a checkpoint holds what makes them again.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from rlkit.collect.ratings import ratings
+from rlkit.config import registry
 from rlkit.config.league import LeagueConfig
-from rlkit.contracts import Policy, VecEnv
+from rlkit.contracts import Policy, Saved, VecEnv
 from rlkit.options import ConfigError
 from rlkit.turns import OPPONENT, Bools, Draw, Ints, Others, Player, Rows, Turns, seated
 from rlkit.types import Lanes, Obs, Rollout, closings, tree_map
@@ -50,6 +52,9 @@ class League(nn.Module):
     def __init__(self, policy: nn.Module, players: Sequence[str], size: int, newest: float = 0.5) -> None:
         super().__init__()
         self.players, self.size, self.newest = tuple(players), size, newest
+        # of the players that are guests, by name: what makes them again
+        self.invited: Mapping[str, Saved] = {}
+        self.guests: dict[str, Policy] = {}
         # what changes its size while a run goes on has no part in acting
         self.names = [name for name, x in policy.state_dict().items() if x.numel()]
         count = sum(x.numel() for name, x in policy.state_dict().items() if name in self.names)
@@ -64,6 +69,11 @@ class League(nn.Module):
     def first(self) -> int:
         """The member that the first snapshot is."""
         return 1 + len(self.players)
+
+    def invite(self, parts: Mapping[str, Saved], device: torch.device | str = "cpu") -> None:
+        """Make the guests among the players of what a checkpoint says of each, by name. Raises ConfigError."""
+        self.invited = parts
+        self.guests = {name: registry.open_policy(each).to(device) for name, each in parts.items()}
 
     def present(self) -> Ints:
         """The members beside the newest weights."""
@@ -175,13 +185,15 @@ class Field(Others):
     ) -> None:
         self.league, self.policy, self.lanes, self.device, self.group = league, policy, lanes, device, group
         self.only = list(only)
-        self.fixed = self.only or [player_of(game, name) for name in league.players]
+        self.fixed = self.only or [
+            league.guests[name] if name in league.guests else player_of(game, name) for name in league.players
+        ]
         self._snapshots: dict[
             int, tuple[int, Policy]
         ] = {}  # member -> step of its weights, a policy with them
-        # hidden states of whoever plays in each lane: of the league's policies, and of each one that is given
+        # hidden states of whoever plays in each lane: of the newest weights and snapshots, and of each other policy
         self.states = {0: policy.initial_state(lanes, device)}
-        for number, each in enumerate(self.only, 1):
+        for number, each in enumerate(self.fixed, 1):
             if isinstance(each, Policy):
                 self.states[number] = each.initial_state(lanes, device)
 
@@ -214,17 +226,21 @@ class Field(Others):
             draws = draw(size)[mine]
             rows = {name: value[mine] for name, value in seen.items()}
             if isinstance(member, Policy):
-                key = int(number) if self.only else 0
+                key = int(number) if self._fixed(int(number)) else 0
                 moves[mine] = self._act(member, key, games[mine], rows, begins[mine], draws)
             else:
                 moves[mine] = member(games[mine], rows, draws[:, 0])
         return moves
 
+    def _fixed(self, number: int) -> bool:
+        """Whether a number is of a player that stays the same, not of the newest weights or a snapshot."""
+        return bool(number) and (bool(self.only) or number < self.league.first)
+
     def _member(self, number: int) -> Player | Policy:
         """Who a number is."""
         if number == 0:
             return self.policy
-        if self.only or number < self.league.first:
+        if self._fixed(number):
             return self.fixed[number - 1]
         step = int(self.league.joined[number - self.league.first])
         known = self._snapshots.get(number)
@@ -308,11 +324,11 @@ def seat(
 
 
 def player_of(game: Turns, name: str, given: str = "league.players") -> Player:
-    """A player that needs no learning, by its name. Raises ConfigError, which names those that there are."""
+    """A player that needs no learning, by its name. Raises ConfigError, which says what is allowed."""
     try:
         return game.player(name)
     except ValueError as error:
-        raise ConfigError(f"{given} {error}") from error
+        raise ConfigError(f"{given} {error}, or the folder of a run") from error
 
 
 def _fractions(seeds: Ints) -> npt.NDArray[np.float64]:

@@ -22,7 +22,8 @@ class LeagueConfig:
     )
     players: tuple[str, ...] = option(
         ("random",),
-        help="Players without learning that are in the league: random, first, and the game's own (minimax:2, perfect)",
+        help="Players that are in the league from the start and do not learn there: random, first, the game's own "
+        "(minimax:2, perfect), and agents of other runs (RUN, RUN:last, RUN:STEP)",
     )
     openings: int = option(
         4, min=0, max=32, help="A training game opens with 0 to so many random moves, as its seed says"

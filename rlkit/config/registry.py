@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from rlkit.collect.eyes import Eyes
-    from rlkit.contracts import Algorithm, Environments, Kind, Task
+    from rlkit.contracts import Algorithm, Environments, Kind, Policy, Task
     from rlkit.spaces import Space
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "names",
     "nearest",
     "open_eyes",
+    "open_policy",
     "shares",
     "task",
     "task_file",
@@ -326,6 +327,12 @@ def task_models() -> ModuleType:
 def open_eyes(parts: Mapping[str, Any], device: torch.device | str = "cpu") -> Eyes:
     """The eyes of an agent (rlkit.perception.eyes). Raises ConfigError."""
     found: Eyes = importlib.import_module("rlkit.perception.eyes").open_eyes(parts, device)
+    return found
+
+
+def open_policy(parts: Mapping[str, Any]) -> Policy:
+    """The policy that a checkpoint's part describes (rlkit.play.saved.build_policy). Raises ConfigError."""
+    found: Policy = importlib.import_module("rlkit.play.saved").build_policy(parts)
     return found
 
 

@@ -14,10 +14,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
+from rlkit.jit import general
+
 Code: TypeAlias = Any  # what numba and llvmlite hand on, whose types they do not say
-Kernel: TypeAlias = Callable[
-    [int, int], None
-]  # of the addresses of an instruction and of the parts of memory
+# of the addresses of an instruction and of the parts of memory
+Kernel: TypeAlias = Callable[[int, int], None]
 I64 = ir.IntType(64)
 intrinsic: Code = _intrinsic  # what becomes of a function is none of its stubs' types
 # no flag that assumes that there are no NaNs or infinities
@@ -26,7 +27,6 @@ RULES: Code = {
     "boundscheck": False,
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
-jit: Callable[..., Code] = numba.njit(**RULES)
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLUSH = 0x8040  # the bits of MXCSR by which subnormal numbers are 0
 # what numba compiles for: this processor's, or what its environment variable says
@@ -36,6 +36,19 @@ FEATURES = (
     if TOLD is None
     else {word[1:]: word[0] == "+" for word in TOLD.split(",")}
 )
+
+
+def jit(function: Code) -> Code:
+    """A function that kernels call."""
+    return general(numba.njit(**RULES)(function))
+
+
+def entry(function: Code) -> Code:
+    """A function that Python calls, while other threads run; kept on disk where that works."""
+    try:
+        return numba.njit(cache=True, nogil=True, **RULES)(function)
+    except RuntimeError:  # neither the package nor the user has a folder to write to
+        return numba.njit(nogil=True, **RULES)(function)
 
 
 @intrinsic

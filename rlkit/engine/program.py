@@ -13,11 +13,12 @@ from torch import Tensor, fx
 from rlkit.engine.kernels import WORDS, kernel
 from rlkit.engine.layout import CONSTANTS, INPUTS, WORK, ZEROS, Descent, Instruction, Unsupported, assign
 from rlkit.engine.lower import Lowering
-from rlkit.engine.memory import FLUSH, call, control, jit, peek, set_control
+from rlkit.engine.memory import FLUSH, call, control, entry, peek, set_control
 from rlkit.engine.scalars import ARITY
+from rlkit.jit import announced
 
 
-@jit
+@entry
 def run(rows: int, count: int, bases: int) -> None:
     """Call the kernels of `count` instructions, which begin at address `rows`, in order.
 
@@ -32,7 +33,7 @@ def run(rows: int, count: int, bases: int) -> None:
     set_control(before)
 
 
-@jit
+@entry
 def run_each(rows: int, count: int, tables: int, times: int, step: int) -> None:
     """`run` for each of `times` tables of addresses, `step` bytes apart."""
     for i in range(times):
@@ -63,7 +64,8 @@ class Program:
         work = np.zeros(assign(lowered.rooms) // 4 + 16, np.float32)
         constants = np.array([*lowered.constants, 0.0], np.float32)
         zeros = np.zeros(lowered.zeros, np.float32)
-        rows = [_words(each) for each in lowered.instructions]
+        with announced("the engine: compiling its kernels, once where a cache can be written"):
+            rows = [_words(each) for each in lowered.instructions]
         first = INPUTS + len(inputs) + len(lowered.fixed)  # of the outputs
         bases = np.zeros(first + len(self.outputs) + 1, np.int64)
         bases[[WORK, CONSTANTS, ZEROS]] = [x.ctypes.data for x in (work, constants, zeros)]

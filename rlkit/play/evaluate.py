@@ -208,11 +208,17 @@ class Evaluator:
 
 def by_group(policy: Policy, episodes: Sequence[Episode]) -> dict[str, list[float]]:
     """The results of each group of a game's agents, by name; {} where all share one policy."""
-    agents = len(policy.spec.agents)  # lane n, and so every episode of it, is one of agent n % A
     return {
-        name: [each.result for each in episodes if each.number % agents in members]
-        for name, members in policy.spec.groups
+        name: [each.result for each in episodes if group_of(policy, each) == name]
+        for name, _ in policy.spec.groups
     }
+
+
+def group_of(policy: Policy, episode: Episode) -> str:
+    """The group whose agent's an episode was, "" where all agents share one policy."""
+    # lane n, and so every episode of it, is one of agent n % A
+    number = episode.number % len(policy.spec.agents)
+    return next((name for name, members in policy.spec.groups if number in members), "")
 
 
 def evaluate_policy(

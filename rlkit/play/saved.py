@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rlkit import checkpoint
 from rlkit.collect.group_policy import GroupPolicy
-from rlkit.collect.league import league_of, with_league
+from rlkit.collect.league import league_of, with_league, without_league
 from rlkit.config import registry, trust
 from rlkit.config.compose import of_group
 from rlkit.config.edits import read_plain
@@ -148,6 +148,7 @@ def preprocessing(path: Path) -> dict[str, Any]:
 
 def policy_parts(policy: Policy, config: RunConfig) -> Saved:
     """A policy as a tree of tensors and plain values from which `build_policy` makes it again; copied."""
+    league = league_of(policy)
     return {
         "agent": config.agent_name,
         "agent_config": asdict(config.agent),
@@ -155,9 +156,15 @@ def policy_parts(policy: Policy, config: RunConfig) -> Saved:
         "spec": policy.spec.to_json(),
         "weights": {name: value.detach().clone() for name, value in policy.state_dict().items()},
         **({"eyes": policy.eyes.parts} if policy.eyes is not None else {}),
-        **({"league": asdict(config.league)} if league_of(policy) else {}),
+        **({"league": asdict(config.league), "guests": dict(league.invited)} if league else {}),
         **({"groups": _group_parts(policy, config)} if isinstance(policy, GroupPolicy) else {}),
     }
+
+
+def guest_parts(parts: Saved) -> Saved:
+    """What makes a policy again that plays in another one's league: without a league of its own."""
+    left = {name: value for name, value in parts.items() if name not in ("league", "guests")}
+    return left | {"weights": without_league(parts["weights"])}
 
 
 def _group_parts(policy: GroupPolicy, config: RunConfig) -> Saved:
@@ -187,7 +194,9 @@ def build_policy(parts: Saved) -> Policy:
 
 
 def _build_policy(parts: Saved) -> Policy:
-    spec, size = EnvSpec.from_json(parts["spec"]), _bytes_of(parts["weights"])
+    spec = EnvSpec.from_json(parts["spec"])
+    guests = {name: guest_parts(each) for name, each in parts.get("guests", {}).items()}
+    size = sum(_bytes_of(each["weights"]) for each in (parts, *guests.values()))
     try:
         with Budget(2 * size + SPARE):  # whoever wrote the widths may have meant to fill the memory
             if spec.groups:
@@ -199,6 +208,9 @@ def _build_policy(parts: Saved) -> Policy:
                 policy = _untrained(parts, spec)
             if "league" in parts:
                 policy = with_league(policy, build(LeagueConfig, parts["league"], "league"))
+            league = league_of(policy)
+            if league is not None:
+                league.invite(guests)
     except TooLarge as error:
         raise ConfigError(
             f"policy.json describes a network that is larger than its weights ({gib(size)}): it is not the saved one"

@@ -58,6 +58,9 @@ def build(plan: Plan, folder: Path | Place, console: Console) -> Built:
     def new_policy() -> Policy:
         made = make_policy(config, plan.spec, device)
         made.eyes = plan.eyes
+        league = league_of(made)
+        if league is not None:
+            league.invite(plan.guests, device)
         return made
 
     policy = new_policy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -16,7 +16,7 @@ from rlkit.learn import learners
 from rlkit.nn.encoders import auto_encoder
 from rlkit.options import ConfigError
 from rlkit.run.games import check_groups, check_league
-from rlkit.run.handover import Source, sources, through_eyes
+from rlkit.run.handover import Source, guests_of, sources, through_eyes
 from rlkit.run.probe import has_pixels, probe_env, tested_precision
 from rlkit.run.sizes import check_threads, fitting_policy
 from rlkit.sources.check import check_source
@@ -37,6 +37,7 @@ class Plan:
     notes: tuple[str, ...]  # what was chosen and why, a line each
     sources: tuple[Source, ...] = ()  # runs whose weights it begins with
     eyes: Eyes | None = None  # through which the agent sees its environment
+    guests: Saved = field(default_factory=dict)  # agents of other runs in its league: their parts by name
 
 
 def check(config: RunConfig, continued: Saved | None = None) -> Plan:
@@ -61,6 +62,7 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
             "type agent.replay.warmup=NUMBER or a larger total_steps"
         )
     found = sources(config, spec, continued, notes.append)
+    guests = guests_of(config, spec, continued, notes.append)
     pixels = has_pixels(spec)
     pictured = [part for part in (spec.group(name) for name, _ in spec.groups) if has_pixels(part)]
     precision = tested_precision(config, pictured[0] if pictured else spec, device, notes)
@@ -77,7 +79,9 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
         threads=choose_threads(config.threads, pixels, config.learner.workers),
         compile=how,
     )
-    return Plan(config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes)
+    return Plan(
+        config, spec, algorithm, experience, device, precision, tuple(notes), tuple(found), eyes, guests
+    )
 
 
 def simple(config: RunConfig, spec: EnvSpec) -> bool:

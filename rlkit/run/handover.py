@@ -1,4 +1,5 @@
-"""What a new run takes over from another one: an encoder (network.encoder_from), or all weights (init_from).
+"""What a new run takes over from another one: an encoder (network.encoder_from), all weights (init_from), or a player
+of its league (league.players).
 
 The other run, of an agent or of a task, is read once, at the start. What was taken is part of the new run's own
 checkpoints, so a run that is continued reads nothing, and the other one may be gone.
@@ -18,16 +19,19 @@ from rlkit.config import registry
 from rlkit.config.schema import Common, RunConfig
 from rlkit.contracts import Saved
 from rlkit.device import Say
+from rlkit.files import run_named
 from rlkit.nn.config import NetworkConfig
 from rlkit.nn.encoders import make_encoder
 from rlkit.nn.network import Network
 from rlkit.options import ConfigError, build
-from rlkit.play.saved import find
+from rlkit.play.saved import find, guest_parts
 from rlkit.space_json import to_json
 from rlkit.spaces import describe
 from rlkit.text import clean
+from rlkit.turns import seated
 from rlkit.types import EnvSpec, tree_map
 
+KNOWN = ("random", "first", "perfect", "minimax")  # players, which runs of these names are never taken for
 _ENCODER = re.compile(r"(?:.+\.)?encoders\.0\.")
 
 
@@ -118,6 +122,43 @@ def eyes_parts(source: Source, gives: str, spec: EnvSpec) -> Saved:
     return {"source": source.parts, "gives": gives}
 
 
+def guests_of(config: RunConfig, spec: EnvSpec, continued: Saved | None, say: Say) -> Saved:
+    """The parts of the agents of other runs among the players of a run's league, by name; {} where there is no league.
+
+    continued: as of `sources`. Raises ConfigError where a run has no policy, or one that plays another game.
+    """
+    if not seated(spec):
+        return {}
+    names = [(name, _checkpoint_of(name)[0]) for name in config.league.players]
+    runs = [name for name, folder in names if folder not in KNOWN and run_named(folder).is_dir()]
+    if continued is not None:
+        parts: Saved = continued.get("guests", {})
+        new = [name for name in runs if name not in parts]
+        if new:
+            raise ConfigError(
+                f"league.players={new[0]}: was no player when the run began; type the players of then (its checkpoint "
+                f"has {', '.join(parts) or 'no run'}), or begin a new run"
+            )
+        return parts
+    found = {}
+    for name in runs:
+        source = open_source(f"league.players={name}", name, say)
+        if "agent" not in source.parts or source.parts.get("eyes"):
+            raise ConfigError(
+                f"{source.option}: {source.about} has eyes of its own or is no agent; type another run"
+            )
+        for what in ("inputs", "action"):
+            theirs, ours = getattr(source.spec, what), getattr(spec, what)
+            if to_json(theirs) != to_json(ours):
+                raise ConfigError(
+                    f"{source.option}: plays another game: its {what} are {describe(theirs)}, this run's "
+                    f"{describe(ours)}; type a run of this game"
+                )
+        found[name] = guest_parts(source.parts)
+        say(f"league: {name} plays as {source.about}, and does not learn")
+    return found
+
+
 def hand_over(found: list[Source], model: torch.nn.Module, config: Common, say: Say) -> None:
     """Copy what is taken over into a model that was just built, and say so."""
     device = next(model.parameters()).device
@@ -152,9 +193,7 @@ def hand_over(found: list[Source], model: torch.nn.Module, config: Common, say: 
 
 def open_source(option: str, name: str, say: Say) -> Source:
     """The run that RUN or RUN:WHICH names. Raises ConfigError."""
-    folder, colon, which = name.rpartition(":")
-    if not colon or not re.fullmatch(r"best|last|\d+", which):
-        folder, which = name, ""
+    folder, which = _checkpoint_of(name)
     try:
         path, parts = checkpoint.first_whole(find(folder, which), "policy", say=say)
     except ValueError as error:  # no run, no checkpoint, or none that is whole
@@ -166,6 +205,12 @@ def open_source(option: str, name: str, say: Say) -> Source:
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{option}: no policy and no model in {path}: {error}") from error
     return Source(option, str(path), saved)
+
+
+def _checkpoint_of(name: str) -> tuple[str, str]:
+    """RUN and WHICH of RUN:WHICH; WHICH is "" where none is typed."""
+    folder, colon, which = name.rpartition(":")
+    return (folder, which) if colon and re.fullmatch(r"best|last|\d+", which) else (name, "")
 
 
 def _check_policy(source: Source, config: RunConfig, spec: EnvSpec) -> None:

@@ -6,10 +6,12 @@ that was never killed, bit for bit. Every kill is a trial; a run that had ended 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.ledger.trial import Task, Trial, Trials, line
@@ -29,18 +31,24 @@ SAMPLE = ("ppo-lstm", "dqn")
 
 def trials(task: Task) -> Trials:
     cells = SAMPLE if task.short else tuple(CELLS)
-    folder = task.folder()
+    commands = {cell: ["train", *COMMON, *CELLS[cell].split()] for cell in cells}
+    return killed(task, task.folder(), commands, 4 if task.short else 132)
+
+
+def killed(task: Task, folder: Path, commands: Mapping[str, list[str]], wanted: int) -> Trials:
+    """`wanted` kills of runs in a folder; commands: `rlkit WORDS` of each run, by its name."""
+    cells = tuple(commands)
     unbroken: dict[str, tuple[dict[str, str], float]] = {}
-    kills, wanted = 0, 4 if task.short else 132
+    kills = 0
     for number in range(4 * wanted):
         cell = cells[number % len(cells)]
-        options = ["train", *COMMON, *CELLS[cell].split()]
+        options = commands[cell]
         if cell not in unbroken:
             unbroken[cell] = _unbroken(folder, options, cell)
         expected, seconds = unbroken[cell]
         moments = [task.dice.uniform(0.0, seconds * share) for share in (0.7, 0.4)]
-        killed, wrong = _broken(folder, options, moments, expected)
-        for moment in killed[: wanted - kills]:
+        found, wrong = _broken(folder, options, moments, expected)
+        for moment in found[: wanted - kills]:
             kills += 1
             yield Trial(f"{cell}, {moment:.2f} s after it had a checkpoint", not wrong, wrong)
         if kills == wanted:
@@ -69,8 +77,9 @@ def _broken(
         _first_checkpoint(run, process)
         time.sleep(moment)
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed.append(moment)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(moment)
         process.wait()
         process.stdout.close()  # type: ignore[union-attr]
         words = ["resume", "runs/broken"]

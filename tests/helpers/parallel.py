@@ -105,6 +105,7 @@ class Chase(ParallelEnv):  # type: ignore[misc]
 
     A hunter sees a digit 0, 1 or 2 as one of three numbers and is paid 1 for naming it; the prey sees a sign and is
     paid its product with its own sign (Discrete: of 2 * action - 1). The prey is out after 3 steps, hunters after 5.
+    prey: what it sees and does; "closed" breaks a rule.
     """
 
     metadata = {"name": "chase", "render_modes": ["rgb_array"], "render_fps": 7}  # noqa: RUF012
@@ -116,7 +117,7 @@ class Chase(ParallelEnv):  # type: ignore[misc]
     def observation_space(self, agent: str) -> Any:
         if agent == "prey_0":
             entries = {"sign": spaces.Box(-1.0, 1.0, (1,), np.float32)}
-            if self.prey == "masked":
+            if self.prey in ("masked", "closed"):
                 entries["action_mask"] = spaces.MultiBinary(2)
             return spaces.Dict(entries)
         return spaces.Box(1.0, 2.0, (3,), np.float32)  # 0 is no value of it
@@ -136,6 +137,8 @@ class Chase(ParallelEnv):  # type: ignore[misc]
             seen = {"sign": np.array([self.sign], np.float32)}
             if self.prey == "masked":  # only the right one is allowed
                 seen["action_mask"] = np.array([self.sign < 0, self.sign > 0], np.int8)
+            if self.prey == "closed":  # nothing is, once it has acted
+                seen["action_mask"] = np.full(2, self.t == 0, np.int8)
             return seen
         seen = np.ones(3, np.float32)
         seen[(self.digit + (agent == "hunter_1")) % 3] = 2.0

@@ -17,6 +17,7 @@ from rlkit.collect.make import make_actor, make_policy
 from rlkit.config.compose import compose
 from rlkit.config.schema import RunConfig
 from rlkit.envs import EnvConfig, make_vec, probe
+from rlkit.envs.backends.faults import EnvFault
 from rlkit.options import ConfigError
 from rlkit.play.saved import load
 from rlkit.run.resume import resume
@@ -189,6 +190,11 @@ def test_groups_are_evaluated_and_played(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["evaluate", str(folder), "--episodes", "10", "--trust", "tests.helpers.parallel"]) == 0
     said = capsys.readouterr().out
     # four whole games
+    (path,) = (folder / "eval").glob("*.csv")
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["group"] for row in rows] == ["hunter", "prey", "hunter"] * 4
+    assert [row["length"] for row in rows] == ["5", "3", "5"] * 4
     assert "12 greedy episodes" in said and "hunter: 8 of them" in said and "prey: 4 of them" in said
     film = tmp_path / "film.mp4"
     assert (
@@ -196,6 +202,21 @@ def test_groups_are_evaluated_and_played(tmp_path: Path, capsys: pytest.CaptureF
         == 0
     )
     assert film.stat().st_size > 0
+
+
+def test_a_mask_that_allows_nothing_is_refused_in_the_lanes_of_its_group() -> None:
+    """The masks that the others' lanes hold are all zero, and mean nothing."""
+    told = r"mask: environment .*, lane [47], .*prey\.action_mask: allows nothing in component 0"
+    options = {"id": ID, "lanes": 6, "backend": "inprocess", "kwargs": {"prey": "closed"}}
+    env = make_vec(EnvConfig(**options, max_failures=0), 0, first_lane=3)
+    env.restore(np.zeros(6, np.int64), [np.zeros(0)] * 6)
+    with pytest.raises(EnvFault, match=told):
+        env.step(torch.zeros(6, 2))
+    env = make_vec(EnvConfig(**options, max_failures=2), 0, first_lane=3)
+    env.restore(np.zeros(6, np.int64), [np.zeros(0)] * 6)
+    with pytest.warns(RuntimeWarning, match=told):
+        row = env.step(torch.zeros(6, 2))
+    assert row.last.all() and not row.terminated.any()  # whole games are cut
 
 
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (

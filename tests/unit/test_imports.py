@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = (  # from the ground up; rooms of one floor do not know one another
-    ("own", "text", "files", "images", "engine"),
-    ("options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
+    ("own", "text", "files", "images", "jit"),
+    ("engine", "options", "spaces", "ranks", "metrics", "machine", "tensorfile", "processes"),
     ("space_json", "reading"),
     ("types", "device", "seeding", "embedded"),
     ("compile", "returns", "turns", "contracts"),

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import numba
 import numpy as np
 
-from rlkit.envs.compiled import general
+from rlkit.jit import general
 from rlkit.spaces import Array
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -9,8 +9,6 @@ and Gymnasium's once per process; where they differ, the installed ones are used
 from __future__ import annotations
 
 import functools
-import sys
-import threading
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -27,9 +25,9 @@ from rlkit.envs.aliases import Core, Step, Value
 from rlkit.envs.driving.exact.canvas import CELLS, HEIGHT, WIDTH, Canvas, make_canvas, reduce_axis
 from rlkit.envs.driving.exact.dynamics import LeanCar
 from rlkit.envs.driving.exact.scene import PANEL, QUADS, SCORE, Outline, Scenes
+from rlkit.jit import announced
 from rlkit.spaces import Array
 
-SILENCE = 2.0  # seconds after which people are told what takes so long
 SPIN, STEER = 30.0, 1.3  # larger values reach into the score: such a frame is left to Gymnasium
 
 
@@ -198,18 +196,12 @@ def score_format() -> Callable[[float], str] | None:
     A few frames and a ride are compared, once per process; None, and a warning, where they differ.
     """
     why = ""
-    told = ["rlkit/CarRacing: compiling what draws it, once where a cache can be written"]
-    word = threading.Timer(SILENCE, print, told, {"file": sys.stderr})
-    word.daemon = True
-    word.start()
-    try:
+    with announced("rlkit/CarRacing: compiling what draws it, once where a cache can be written"):
         for score_text in FORMATS:
             found = _Probe(score_text).compare()
             if found is None:
                 return score_text
             why = found
-    finally:
-        word.cancel()
     warnings.warn(
         f"rlkit/CarRacing: {why}; everything is left to CarRacing-v3's own code (the same, slower)",
         stacklevel=2,

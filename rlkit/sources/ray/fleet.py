@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from rlkit.collect.league import league_of
 from rlkit.config.schema import RunConfig
 from rlkit.contracts import Policy, Saved
 from rlkit.machine import cores
@@ -81,6 +82,8 @@ class Fleet:
     ) -> None:
         self.config, self.spec, self.steps, self.say = config, policy.spec, steps, say
         self.eyes = None if policy.eyes is None else arrays(policy.eyes.parts)
+        league = league_of(policy)
+        self.guests = arrays(dict(league.invited)) if league else {}
         self.lanes = config.env.lanes // config.source.workers  # of each worker
         self.ray, self.connected = connect(config)
         self.members: list[Member] = []
@@ -109,7 +112,9 @@ class Fleet:
             scheduling_strategy="SPREAD" if source.placement == "spread" else "DEFAULT",
             max_restarts=0,  # a new actor must be told where to go on
         )
-        member.handle = actor.remote(self.config, self.spec, member.index * lanes, lanes, self.eyes)
+        member.handle = actor.remote(
+            self.config, self.spec, member.index * lanes, lanes, self.eyes, self.guests
+        )
         if member.mark is None and not member.skip:
             member.starting = member.handle.start.remote(member.origin)
             return

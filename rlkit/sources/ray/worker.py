@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rlkit.collect.league import league_of
 from rlkit.collect.make import make_actor, make_policy
 from rlkit.config import registry
 from rlkit.config.schema import RunConfig
@@ -39,10 +40,17 @@ class Worker:
     """Lanes [first_lane, first_lane + lanes) of a run. Make it, `start` it, then call `collect` again and again."""
 
     def __init__(
-        self, config: RunConfig, spec: EnvSpec, first_lane: int, lanes: int, eyes: Saved | None = None
+        self,
+        config: RunConfig,
+        spec: EnvSpec,
+        first_lane: int,
+        lanes: int,
+        eyes: Saved | None = None,
+        guests: Saved | None = None,
     ) -> None:
         self.config, self.spec, self.first_lane, self.lanes = config, spec, first_lane, lanes
-        self.eyes = eyes  # their parts, whose weights are arrays
+        # parts of them and of the league's guests, whose weights are arrays
+        self.eyes, self.guests = eyes, guests
         self.version = -1
         self.failure: Failure | None = None
 
@@ -64,6 +72,9 @@ class Worker:
             if self.eyes is not None:
                 self.policy.eyes = registry.open_eyes(tensors(self.eyes), device)
                 spec = replace(self.policy.eyes.spec, action=spec.action)
+            league = league_of(self.policy)
+            if league is not None and self.guests:
+                league.invite(tensors(self.guests), device)
             shared = config.source.inference == "shared"
             vector = RemoteVecEnv(config, spec, self.first_lane, self.lanes) if shared else None
             self.actor = make_actor(
