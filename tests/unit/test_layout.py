@@ -52,6 +52,7 @@ def test_environments_know_the_ground_floor_alone() -> None:
         "files",
         "own",
         "turns",
+        "jit",
     }
     for path in (ROOT / "envs").rglob("*.py"):
         found = {name.split(".")[1] for name in imports(path) if name.startswith("rlkit.")}
