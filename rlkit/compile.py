@@ -82,11 +82,13 @@ class Compiled(Generic[*Args, Result]):
         values = iter(graph(*given) if self._engine else graph(*self._own, *given))
         return tree_map(lambda _: next(values), structure)
 
-    def differentiate(self, *args: *Args) -> Tensor:
-        """The flat gradient, of a call that makes steps; none is made. Valid until the next call."""
-        graph, _, given = self._find(args)
-        differentiate: Callable[..., Tensor] = graph.differentiate  # type: ignore[attr-defined]
-        return differentiate(*given)
+    def differentiate(self, *args: *Args) -> Result:
+        """(flat gradient, extra), also of what makes steps; none is made. Valid until the next call."""
+        if self._descent is None:
+            return self(*args)
+        graph, structure, given = self._find(args)
+        values = iter(graph.differentiate(*given))  # type: ignore[attr-defined]
+        return tree_map(lambda _: next(values), structure)
 
     def each(self, takes: Sequence[Tensor], *args: Any) -> Result:
         """The calls (args[0], take, *args[1:]) for takes of one layout, by the engine: leaves [calls, ...]."""

@@ -55,11 +55,8 @@ class Program:
         if getattr(numba.config, "DISABLE_JIT", False):
             raise Unsupported("a numba that may not compile (NUMBA_DISABLE_JIT)")
         lowered = Lowering(graph, inputs)
-        self._kept: list[object] = [
-            list(inputs[:own]),
-            lowered.fixed,
-            descent,
-        ]  # memory that addresses point to
+        # memory that addresses point to
+        self._kept: list[object] = [list(inputs[:own]), lowered.fixed, descent]
         self.outputs = lowered.outputs
         work = np.zeros(assign(lowered.rooms) // 4 + 16, np.float32)
         constants = np.array([*lowered.constants, 0.0], np.float32)
@@ -120,11 +117,10 @@ class Program:
         """One call with the addresses that lie there."""
         run(self._at[0], len(self._rows), addresses)
 
-    def differentiate(self, *given: Tensor) -> Tensor:
-        """The gradient alone; nothing is stepped. Valid until the next call."""
-        self._run(given, len(self._rows) - 1)
-        assert self.gradient is not None
-        return self.gradient
+    def differentiate(self, *given: Tensor) -> list[Tensor]:
+        """The gradient, valid until the next call, and the outputs behind it; nothing is stepped."""
+        assert self.gradient is not None, "a program without a descent"
+        return [self.gradient, *self._run(given, len(self._rows) - 1)[1:]]
 
     def _run(self, given: Sequence[Tensor], count: int) -> list[Tensor]:
         outputs = [torch.empty(shape, dtype=dtype) for shape, dtype in self.outputs]

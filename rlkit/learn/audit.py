@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from rlkit.compile import Compiled, refuse, to_flat
-from rlkit.engine.layout import Descent, Unsupported
-from rlkit.machine import How
+from rlkit.compile import to_flat
 
 EVERY = 1000  # steps
 NEAR = 1e-4  # how far a number may be off, as a share of the largest of its tensor and of the largest of all: what
@@ -28,45 +26,23 @@ class EngineFault(RuntimeError):
 
 
 class Audit:
-    """Whole steps on `loss` by the engine."""
+    """Compares the gradient of `loss` over `parameters` by the engine with torch's, when it is due."""
 
     def __init__(
-        self,
-        module: nn.Module,
-        loss: Callable[..., tuple[Tensor, Tensor]],
-        how: How,
-        parameters: Sequence[nn.Parameter],
-        descent: Descent,
+        self, loss: Callable[..., tuple[Tensor, Tensor]], parameters: Sequence[nn.Parameter]
     ) -> None:
-        self._loss, self._how, self._parameters, self._descent = loss, how, parameters, descent
-        self._compiled = Compiled(module, loss, how, parameters, descent)
+        self._loss, self._parameters = loss, list(parameters)
         self._steps = 0
 
-    def __call__(self, lr: float, *batch: object) -> tuple[Tensor, Tensor] | None:
-        """One step: the loss's metrics and the gradient's norm. None, and nothing done, where torch has to make it."""
-        if not self._begin(lr, 1, *batch):
-            return None
-        norm, metrics = self._compiled(*batch)
-        return metrics, norm
-
-    def each(self, lr: float, takes: Sequence[Tensor], *batch: object) -> tuple[Tensor, Tensor] | None:
-        """Steps on (batch[0], take, *batch[1:]) for takes of one size: metrics [steps, ...], norms [steps]; or None."""
-        if not self._begin(lr, len(takes), batch[0], takes[0], *batch[1:]):
-            return None
-        norms, metrics = self._compiled.each(takes, *batch)
-        return metrics, norms
-
-    def _begin(self, lr: float, steps: int, *batch: object) -> bool:
-        """Before so many steps, the first of them on `batch`; False where torch has to make them."""
-        if self._steps % EVERY == 0 or self._steps // EVERY < (self._steps + steps - 1) // EVERY:
-            try:
-                far = self._far(*batch)
-            except Unsupported as why:
-                refuse(self._how, why)
-                return False
-            if far and self._steps:
+    def passes(self, differentiate: Callable[..., tuple[Tensor, Tensor]], steps: int, *batch: object) -> bool:
+        """Before so many steps, the first of them on `batch`. False, with a warning, where torch has to make them."""
+        begun = self._steps
+        if begun % EVERY == 0 or begun // EVERY < (begun + steps - 1) // EVERY:
+            gradient, _ = differentiate(*batch)
+            far = self._far(gradient, *batch)
+            if far and begun:
                 raise EngineFault(
-                    f"after {self._steps} steps the engine's gradient is not torch's: {far}; type compile=false"
+                    f"after {begun} steps the engine's gradient is not torch's: {far}; type compile=false"
                 )
             if far:
                 warnings.warn(
@@ -74,25 +50,29 @@ class Audit:
                 )
                 return False
         self._steps += steps
-        self._descent.settings[0] = lr
         return True
 
-    def _far(self, *batch: object) -> str:
-        """What differs between the engine's gradient and torch's; "" where nothing does."""
-        found = self._compiled.differentiate(*batch)
+    def _far(self, found: Tensor, *batch: object) -> str:
+        """What differs between a gradient and torch's; "" where nothing does, or where torch's is not finite."""
         loss, _ = self._loss(*batch)
-        expected = torch.autograd.grad(loss, list(self._parameters), allow_unused=True)
-        most = max(float(g.abs().max()) for g in expected if g is not None and g.numel())
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        expected = [
+            to_flat(torch.zeros_like(p) if g is None else g)
+            for p, g in zip(self._parameters, gradients, strict=True)
+        ]
+        if not torch.cat(expected).isfinite().all():
+            return ""
+        most = float(torch.cat(expected).abs().max())
         near = NEAR if self._steps == 0 else LATER * NEAR
         small = SMALL * max(1.0, abs(float(loss.detach())))
-        begin = 0
-        for number, (p, g) in enumerate(zip(self._parameters, expected, strict=True)):
-            there = found[begin : begin + p.numel()]
-            begin += p.numel()
-            right = to_flat(g if g is not None else torch.zeros_like(p))
-            # a NaN is no difference where torch has it too
-            error = torch.where(right.isfinite() | there.isfinite(), (there - right).abs(), 0.0)
-            bound = near * (float(right.abs().max()) + most) + small if p.numel() else 0.0
-            if p.numel() and not float(error.max()) <= bound and torch.isfinite(right).all():
-                return f"tensor {number} by {float(error.max()):.2g}, where {bound:.2g} is allowed"
+        for number, (right, there) in enumerate(
+            zip(expected, torch.split(found, [len(x) for x in expected]), strict=True)
+        ):
+            if len(right):
+                error, bound = (
+                    float((there - right).abs().max()),
+                    near * (float(right.abs().max()) + most) + small,
+                )
+                if not error <= bound:  # a NaN is not
+                    return f"tensor {number} by {error:.2g}, where {bound:.2g} is allowed"
         return ""

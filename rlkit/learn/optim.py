@@ -75,13 +75,13 @@ class Optimiser:
         self.step = make_step(self.flat, self.vector, self.parameters, config)
         self.shifts = [each for each in (reads or module).modules() if isinstance(each, Shift)]
         self.autocast = torch.autocast(self.flat.device.type, precision, enabled=precision != torch.float32)
-        self._how, self._module = compile, reads or module
-        self._compiled = Compiled(self._module, loss, compile, self.parameters) if compile else None
-        self._whole: Audit | None = None  # the step as one call of the engine
-        if compile in ("auto", "engine") and isinstance(self.step, Adam) and len(self.step.pieces) == 1:
-            self._whole = Audit(
-                self._module, loss, compile, self.parameters, self.step.descent(config.clip_norm)
-            )
+        self._how, self._descent, self._audit = compile, None, None
+        if compile in ("auto", "engine"):
+            self._audit = Audit(loss, self.parameters)
+            self._descent = self.step.descent(config.clip_norm) if isinstance(self.step, Adam) else None
+        self._compiled = (
+            Compiled(reads or module, loss, compile, self.parameters, self._descent) if compile else None
+        )
 
     def set_progress(self, progress: float) -> None:
         """Set the learning rate that belongs to this share of the run."""
@@ -92,12 +92,10 @@ class Optimiser:
 
         The loss is a mean over this rank's share of a minibatch, and the step is on the mean over the ranks.
         """
-        if self._whole is not None and ranks.size() == 1:
-            self._own_weights()
-            found = self._whole(self.lr, *batch)
-            if found is not None:
-                return found
-            self._whole = self._compiled = None
+        if self._whole(1, *batch):
+            assert self._compiled is not None
+            norm, metrics = self._compiled(*batch)
+            return metrics, norm
         gradient, metrics = ranks.all_mean(*self._differentiate(*batch))
         return metrics, self._descend(gradient)
 
@@ -105,18 +103,38 @@ class Optimiser:
         self, batch: object, takes: Sequence[Tensor], *more: object
     ) -> list[tuple[Tensor, Tensor]]:
         """`minimise(batch, take, *more)` for every take, in order."""
-        if self._whole is None or ranks.size() > 1:
-            return [self.minimise(batch, take, *more) for take in takes]
-        self._own_weights()
         results: list[tuple[Tensor, Tensor]] = []
         for _, group in groupby(takes, lambda take: take.shape):
             equal = list(group)
-            found = self._whole.each(self.lr, equal, batch, *more)
-            if found is None:  # only before the first step
-                self._whole = self._compiled = None
-                return [self.minimise(batch, take, *more) for take in takes]
-            results += zip(*found, strict=True)
+            if self._whole(len(equal), batch, equal[0], *more):
+                assert self._compiled is not None
+                norms, metrics = self._compiled.each(equal, batch, *more)
+                results += zip(metrics, norms, strict=True)
+            else:
+                results += [self.minimise(batch, take, *more) for take in equal]
         return results
+
+    def _whole(self, steps: int, *batch: object) -> bool:
+        """Whether the engine makes the next steps, the first of them on `batch`, as a whole; they are set up."""
+        if self._descent is None or ranks.size() > 1 or not self._agreed(steps, *batch):
+            return False
+        self._descent.settings[0] = self.lr
+        return True
+
+    def _agreed(self, steps: int, *batch: object) -> bool:
+        """Whether a function in machine code gives the gradients of the next steps; the engine's are audited."""
+        if not self._checked:
+            self._checked = require_own(self.flat, self.parameters)
+        if self._compiled is None or self._audit is None:
+            return self._compiled is not None
+        try:
+            agreed = self._audit.passes(self._compiled.differentiate, steps, *batch)
+        except Unsupported as why:
+            refuse(self._how, why)
+            agreed = False
+        if not agreed:
+            self._compiled = self._descent = None
+        return agreed
 
     def minimise_sum(self, batches: Iterable[tuple[object, ...]]) -> tuple[Tensor, Tensor]:
         """One step on the sum of the losses of batches, of which one at a time is in memory; sums of the metrics.
@@ -133,23 +151,14 @@ class Optimiser:
 
     def _differentiate(self, *batch: object) -> tuple[Tensor, Tensor]:
         """The gradient of loss(*batch), valid until the next call, and its metrics."""
-        self._own_weights()
+        compiled = self._compiled if self._agreed(1, *batch) else None
         with self.learning():
-            if self._compiled is not None:
-                try:
-                    return self._compiled(*batch)
-                except Unsupported as why:
-                    refuse(self._how, why)
-                    self._compiled = None
+            if compiled is not None:
+                return compiled.differentiate(*batch)
             loss, metrics = self.loss(*batch)
         self.gradient.zero_()
         loss.backward(inputs=self.parameters)  # type: ignore[no-untyped-call]
         return self.gradient, metrics
-
-    def _own_weights(self) -> None:
-        """Refuse at the first step weights that another optimiser has taken."""
-        if not self._checked:
-            self._checked = require_own(self.flat, self.parameters)
 
     @contextmanager
     def learning(self) -> Iterator[None]:

@@ -86,8 +86,10 @@ class Adam:
             for scale, piece in pieces
         ]
 
-    def descent(self, clip_norm: float) -> Descent:
-        """This step as the engine makes it; the learning rate is the first of its settings."""
+    def descent(self, clip_norm: float) -> Descent | None:
+        """This step as the engine makes it, where all weights have one learning rate: the first of its settings."""
+        if len(self.pieces) > 1:
+            return None
         constants = self.constants
         settings = [0.0, *(constants[name] for name in ("beta1", "beta2", "eps", "weight_decay"))]
         settings += [float(self.kernel is torch._fused_adamw_), clip_norm]

@@ -273,8 +273,8 @@ def test_a_fault_later_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(audit, "EVERY", 7)
     compare, calls = audit.Audit._far, []
 
-    def far(self: audit.Audit, *batch: object) -> str:
-        calls.append(compare(self, *batch))
+    def far(self: audit.Audit, found: Tensor, *batch: object) -> str:
+        calls.append(compare(self, found, *batch))
         return "tensor 3 by 0.1" if len(calls) == 3 else calls[-1]
 
     monkeypatch.setattr(audit.Audit, "_far", far)
