@@ -45,7 +45,7 @@ class Compiled(Generic[*Args, Result]):
     The function is traced once into tensor operations (make_fx) with the module's parameters and buffers as inputs:
     a call has no guards to evaluate, which for small networks cost more than the arithmetic. So arguments are nested
     dicts and tuples of tensors, shapes are static, control flow may not depend on values, and whoever changes
-    parameters or buffers does it in place.
+    parameters or buffers does it in place, or moves all of them (a worker lays out its policy as its learner did).
 
     wrt: the function returns (loss, extra), and the call returns (flat gradient over these parameters, which require
     one, extra). descent: the call also makes this step with the gradient, and returns (its norm, extra); by the engine
@@ -66,15 +66,23 @@ class Compiled(Generic[*Args, Result]):
         self._engine, self._descent = how in ("auto", "engine"), descent
         # by the layout of the arguments: the graph, and an example of the result's structure
         self._graphs: dict[tuple[object, ...], tuple[Graph, Result]] = {}
-        chosen = {id(p) for p in wrt}
-        parameters = dict(self._call.named_parameters())
-        name_of = {id(p): name for name, p in parameters.items()}
-        assert chosen <= name_of.keys(), "wrt holds a tensor that is no parameter of the module"
+        self._wrt = list(wrt)
+        name_of = {id(p): name for name, p in self._call.named_parameters()}
+        assert {id(p) for p in wrt} <= name_of.keys(), "wrt holds a tensor that is no parameter of the module"
         self._names = [name_of[id(p)] for p in wrt]  # the flat gradient has their order, not the module's
-        self._parameters: list[Tensor] = [p.detach() for p in wrt]
-        self._constants = {name: p.detach() for name, p in parameters.items() if id(p) not in chosen}
+        self._look()
+
+    def _look(self) -> None:
+        """Find the module's tensors where they lie now; graphs of other places are of no use."""
+        self._graphs.clear()
+        chosen = set(self._names)
+        parameters = dict(self._call.named_parameters())
+        self._parameters: list[Tensor] = [p.detach() for p in self._wrt]
+        self._constants = {name: p.detach() for name, p in parameters.items() if name not in chosen}
         self._constants |= dict(self._call.named_buffers())
         self._own = [*self._parameters, *self._constants.values()]
+        self._first = next(iter(parameters.values()), None)  # one that tells whether they have been moved
+        self._place = self._first.data_ptr() if self._first is not None else 0
 
     def __call__(self, *args: *Args) -> Result:
         """The function's result, or with `wrt` its gradient in the place of the loss."""
@@ -104,6 +112,8 @@ class Compiled(Generic[*Args, Result]):
 
     def _find(self, args: tuple[*Args]) -> tuple[Graph, Result, list[Tensor]]:
         """The graph for arguments like these, its result's structure, and their leaves."""
+        if self._first is not None and self._first.data_ptr() != self._place:
+            self._look()
         given = list(tree_leaves(args))
         key = tuple([(x.shape, x.stride(), x.dtype) for x in given])
         found = self._graphs.get(key)

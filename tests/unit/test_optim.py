@@ -15,6 +15,7 @@ from rlkit.config.schema import OptimConfig
 from rlkit.device import choose_device, choose_precision
 from rlkit.learn.optim import Optimiser, flatten
 from rlkit.learn.steps import AdamOfTensors, make_step
+from rlkit.machine import How
 from rlkit.nn.config import NetworkConfig
 from rlkit.options import ConfigError
 from rlkit.perception.learner import TaskLearner
@@ -203,6 +204,18 @@ def test_compiled_acting_follows_the_weights() -> None:
             assert torch.allclose(action, expected, atol=1e-5)
             assert torch.allclose(extra["value"], expected_extra["value"], atol=1e-5)
             assert state == policy.initial_state(Lanes(8))
+
+
+@pytest.mark.parametrize("how", [True, "engine"])
+def test_a_function_follows_weights_that_are_moved(how: How) -> None:
+    """A policy in another process is laid out as its learner's, after its actor was made and before it has acted."""
+    net = torch.nn.Linear(3, 2)
+    function = Compiled(net, lambda x: net(x), how)
+    x = torch.randn(4, 3)
+    for _ in range(2):  # before the first call, and after it
+        for p in net.parameters():
+            p.data = torch.randn(p.shape)
+        assert torch.allclose(function(x), net(x), atol=1e-6)
 
 
 def test_a_graph_that_was_compiled_before_is_read_from_disk() -> None:
