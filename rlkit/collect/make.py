@@ -57,7 +57,8 @@ def make_actor(
         total=config.env.lanes,
         reward_scale=config.env.reward_scale,
         buffers=buffers,
-        compile=config.compile,
+        # groups are put together by operations that the engine has no kernels for
+        compile=False if policy.spec.groups and config.compile == "auto" else config.compile,
         group=group,
     )
 

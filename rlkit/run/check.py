@@ -86,9 +86,11 @@ def check(config: RunConfig, continued: Saved | None = None) -> Plan:
 
 def simple(config: RunConfig, spec: EnvSpec) -> bool:
     """Whether the network is made of linear layers alone, and has no memory."""
-    encoders = {auto_encoder(leaf) for _, leaf in leaves(spec.observation)}
-    known = encoders == {"mlp"} if config.network.encoder == "auto" else config.network.encoder == "mlp"
-    return known and config.network.core == "identity"
+    if config.network.core != "identity" or has_pixels(spec):
+        return False
+    if config.network.encoder != "auto":
+        return config.network.encoder == "mlp"
+    return {auto_encoder(leaf) for _, leaf in leaves(spec.observation)} == {"mlp"}
 
 
 def check_agent(config: RunConfig, algorithm: Algorithm, spec: EnvSpec) -> Experience:
