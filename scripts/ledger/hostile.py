@@ -138,7 +138,16 @@ def watched(home: Path, verb: Callable[[], int]) -> int:
         text = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
         return text.startswith("/") and not text.startswith(allowed)
 
+    def kernels() -> bool:
+        """Whether numba reads or writes its own cache of the package's machine code, as it does without any run."""
+        frame = sys._getframe(2)
+        while frame is not None and not frame.f_code.co_filename.endswith("numba/core/caching.py"):
+            frame = frame.f_back  # type: ignore[assignment]
+        return frame is not None
+
     def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("pickle.find_class", "open", *CHANGES) and kernels():
+            return
         if event in STARTS:
             ours = "ffmpeg" in str(arguments[:1]) or "from rlkit.envs.backends." in str(arguments[1:2])
             if not ours:
