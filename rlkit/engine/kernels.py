@@ -221,7 +221,7 @@ def _along(salt: int, mode: int) -> Kernel:
 
 
 @jit
-def chosen(x: Any, size: int) -> int:
+def chosen(x: np.float32, size: int) -> int:
     """A number as an index of `size` places, from the end where it is negative; -1 where there is none."""
     i = int(x)
     if i < 0:
@@ -249,56 +249,30 @@ def _take(salt: int) -> Kernel:
     return kernel
 
 
-def _gather(salt: int) -> Kernel:
-    """out [n0, n1, n2, n3] = a [n0, n1, n2, b[n0, n1, n2, n3]]."""
+def _beside(salt: int, adding: int) -> Kernel:
+    """Places along the fourth axis, of which there are word 29's, chosen for each [n0, n1, n2, n3] by an operand.
+
+    0, gather: out [..., n3] = a [..., b[..., n3]], and NaN for one that is not there.
+    1, scatter: out [..., a[..., n3]] += b [..., n3].
+    """
 
     def kernel(row: int, bases: int) -> None:
         if salt == 0:
             return
         o, a, b = place(row, bases, 0), place(row, bases, 1), place(row, bases, 2)
-        size, n, s, t, u = (
-            peek(row, 29),
-            peek(row, 4),
-            stride(row, 0, 3),
-            stride(row, 1, 3),
-            stride(row, 2, 3),
-        )
+        size, n = peek(row, 29), peek(row, 4)
+        s, t, u = stride(row, 0, 3), stride(row, 1, 3), stride(row, 2, 3)
         for i in range(peek(row, 1)):
             for j in range(peek(row, 2)):
                 for k in range(peek(row, 3)):
-                    out = floats(shifted(o, row, 0, i, j, k), n * s)
-                    x = floats(shifted(a, row, 1, i, j, k), size * t)
+                    out = floats(shifted(o, row, 0, i, j, k), max(n, size) * s)
+                    x = floats(shifted(a, row, 1, i, j, k), max(n, size) * t)
                     y = floats(shifted(b, row, 2, i, j, k), n * u)
                     for m in range(n):
-                        index = chosen(y[m * u], size)
-                        out[m * s] = x[index * t] if index >= 0 else F(np.nan)
-
-    return kernel
-
-
-def _scatter(salt: int) -> Kernel:
-    """out [n0, n1, n2, a[n0, n1, n2, n3]] += b [n0, n1, n2, n3]."""
-
-    def kernel(row: int, bases: int) -> None:
-        if salt == 0:
-            return
-        o, a, b = place(row, bases, 0), place(row, bases, 1), place(row, bases, 2)
-        size, n, s, t, u = (
-            peek(row, 29),
-            peek(row, 4),
-            stride(row, 0, 3),
-            stride(row, 1, 3),
-            stride(row, 2, 3),
-        )
-        for i in range(peek(row, 1)):
-            for j in range(peek(row, 2)):
-                for k in range(peek(row, 3)):
-                    out = floats(shifted(o, row, 0, i, j, k), size * s)
-                    x = floats(shifted(a, row, 1, i, j, k), n * t)
-                    y = floats(shifted(b, row, 2, i, j, k), n * u)
-                    for m in range(n):
-                        index = chosen(x[m * t], size)
-                        if index >= 0:
+                        index = chosen(x[m * t] if adding else y[m * u], size)
+                        if not adding:
+                            out[m * s] = x[index * t] if index >= 0 else F(np.nan)
+                        elif index >= 0:
                             out[index * s] += y[m * u]
 
     return kernel
@@ -345,10 +319,11 @@ MAKERS: dict[str, Callable[[int], Kernel | Function]] = {
     **{name: partial(_map, number=NUMBERS[name], count=ARITY[name]) for name in NUMBERS},
     "each": each,
     **{name: partial(_best, mode=n) for n, name in enumerate(("amax", "amin", "argmax"))},
+    **{name: partial(_beside, adding=n) for n, name in enumerate(("gather", "scatter"))},
     **{name: partial(_along, mode=n) for n, name in enumerate(ROWS)},
     **{f"read {name}": partial(_read, kind=kind) for name, kind in TYPES.items()},
     **{f"write {name}": partial(_write, kind=kind) for name, kind in TYPES.items()},
-    "total": _total, "take": _take, "gather": _gather, "scatter": _scatter, "matrix": matrix, "descend": descend,
+    "total": _total, "take": _take, "matrix": matrix, "descend": descend,
 }  # fmt: skip
 
 

@@ -234,7 +234,7 @@ class Lowering:
         if isinstance(val, Tensor) and val.dtype not in (torch.float32, *NAMES):
             raise Unsupported(f"numbers of type {str(val.dtype).removeprefix('torch.')}")
         args: Any = fx.map_arg(node.args, self._value)
-        kwargs: Any = dict(fx.map_arg(node.kwargs, self._value).items())
+        kwargs: Any = fx.map_arg(node.kwargs, self._value)
         name = called(node)
         if name == "getitem":
             return args[0][args[1]]

@@ -96,6 +96,7 @@ class Program:
         """
         if self._dense:
             given = [x.contiguous() if i in self._dense else x for i, x in enumerate(given)]
+            takes = [take.contiguous() for take in takes] if number in self._dense else takes
         outputs = [torch.empty((len(takes), *shape), dtype=dtype) for shape, dtype in self.outputs]
         if self.gradient is not None:
             outputs.append(torch.empty(len(takes)))

@@ -215,7 +215,7 @@ AGENTS = {
     "choices": "agent=ppo env=cartpole",
     "gaussian": "agent=ppo env=pendulum agent.value_clip=0.2 network.activation=silu",
     "tanh": "agent=ppo env=pendulum agent.distribution=tanh agent.entropy_coef=0.01 network.activation=gelu",
-    "reinforce": "agent=reinforce env=cartpole agent.steps=256",
+    "reinforce": "agent=reinforce env=cartpole agent.steps=16 agent.episodes=4",
     "dqn": "agent=dqn env=cartpole agent.dueling=true agent.noisy=true agent.replay.n_step=3 agent.replay.alpha=0.6",
     "quantiles": "agent=dqn env=cartpole agent.quantiles=5 agent.epsilon_spread=7 network.activation=relu",
     "td3": "agent=td3 env=pendulum network.hidden=[17,33]",
@@ -247,10 +247,19 @@ def test_every_gradient_of_an_agent_is_torch_s(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each agent, every step of a short run audited."""
+    compare, found = audit.Audit._far, []
+
+    def far(self: audit.Audit, gradient: Tensor, *batch: object) -> str:
+        found.append(compare(self, gradient, *batch))
+        assert gradient.abs().max() > 0
+        return found[-1]
+
     monkeypatch.setattr(audit, "EVERY", 1)
+    monkeypatch.setattr(audit.Audit, "_far", far)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         run(AGENTS[name], tmp_path, "engine")
+    assert len(found) > 1 and not any(found)
 
 
 def test_a_wrong_kernel_is_found_before_the_first_step(
